@@ -1,0 +1,112 @@
+"""Demand is a Lease: how a training run says what it needs, and how anyone reads it.
+
+A run holds one native `coordination.k8s.io/v1` Lease per RewardModel for its whole life, in the model's namespace. The
+name is a hash of run and target, so that two clients of the same run meet in one object and two runs never do. The
+phase annotation says what is needed *now*: `idle` wakes nothing, `prewake` and `scoring` keep the engines awake. The
+holder renews `spec.renewTime`; who reads a Lease never compares that time with its own clock, it only notes whether it
+changed since the last look (`Sighting`).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from genrm_api.names import ANNOTATION_PHASE, ANNOTATION_RUN, LABEL_REWARD_MODEL
+
+DEFAULT_TTL_SECONDS: Final = 30
+
+
+class Phase(enum.StrEnum):
+    """What a run needs of its reward model now."""
+
+    IDLE = "idle"
+    PREWAKE = "prewake"
+    SCORING = "scoring"
+
+    @property
+    def wants_awake(self) -> bool:
+        return self is not Phase.IDLE
+
+
+def lease_name(run: str, reward_model: str) -> str:
+    """Name of the Lease that `run` holds on `reward_model`: stable, DNS-1123, at most 63 characters."""
+    digest = hashlib.sha256(f"{run}\0{reward_model}".encode()).hexdigest()[:16]
+    return f"genrm-{reward_model[:40]}-{digest}"
+
+
+def lease_manifest(
+    run: str, reward_model: str, namespace: str, phase: Phase, now: datetime, ttl_seconds: int = DEFAULT_TTL_SECONDS
+) -> dict[str, Any]:
+    """The Lease object that `run` creates (`now` must be timezone-aware)."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": lease_name(run, reward_model),
+            "namespace": namespace,
+            "labels": {LABEL_REWARD_MODEL: reward_model},
+            "annotations": {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run},
+        },
+        "spec": {
+            "holderIdentity": run[:200],
+            "leaseDurationSeconds": ttl_seconds,
+            "acquireTime": micro_time(now),
+            "renewTime": micro_time(now),
+        },
+    }
+
+
+def micro_time(at: datetime) -> str:
+    """Kubernetes `MicroTime`: RFC 3339 with exactly six fractional digits, UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True, slots=True)
+class DemandLease:
+    """What matters of a Lease object. `renewal` is opaque: only whether it changes counts."""
+
+    namespace: str
+    name: str
+    reward_model: str
+    run: str
+    phase: Phase
+    ttl_seconds: int
+    renewal: str
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
+        """Read a Lease. An unknown phase counts as `scoring`: a newer client's word must not cost it its engines."""
+        meta, spec = obj["metadata"], obj.get("spec") or {}
+        annotations = meta.get("annotations") or {}
+        try:
+            phase = Phase(annotations.get(ANNOTATION_PHASE, Phase.IDLE))
+        except ValueError:
+            phase = Phase.SCORING
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            reward_model=(meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""),
+            run=annotations.get(ANNOTATION_RUN) or spec.get("holderIdentity") or meta["name"],
+            phase=phase,
+            ttl_seconds=int(spec.get("leaseDurationSeconds") or DEFAULT_TTL_SECONDS),
+            renewal=str(spec.get("renewTime")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When the reader last saw `renewal` change, on the reader's own monotonic clock (seconds)."""
+
+    renewal: str
+    since: float
+
+    def update(self, lease: DemandLease, now: float) -> Sighting:
+        return self if lease.renewal == self.renewal else Sighting(lease.renewal, now)
+
+    def expires_at(self, lease: DemandLease) -> float:
+        return self.since + lease.ttl_seconds

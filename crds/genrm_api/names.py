@@ -1,0 +1,56 @@
+"""Labels, annotations, ports and child names: what two programs must spell alike to find each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "genrm.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+REWARD_MODELS: Final = "rewardmodels"
+
+LABEL_REWARD_MODEL: Final = f"{GROUP}/reward-model"
+"""On every child, pod and Lease of a RewardModel; the value is its name."""
+LABEL_SERVING: Final = f"{GROUP}/serving"
+"""`"true"` on a pod only while its engine is verified awake. Services select on it."""
+LABEL_COMPONENT: Final = f"{GROUP}/component"
+COMPONENT_ENGINE: Final = "engine"
+
+ANNOTATION_BOOT_ID: Final = f"{GROUP}/boot-id"
+"""On a serving pod: the boot id of the door that was verified. Another boot id means unverified, whatever the label says."""
+ANNOTATION_PHASE: Final = f"{GROUP}/phase"
+"""On a Lease: what the run needs, one of `leases.Phase`."""
+ANNOTATION_RUN: Final = f"{GROUP}/run"
+ANNOTATION_GRANTED: Final = f"{GROUP}/granted"
+"""On a Lease, written by the operator: RFC 3339 time at which every replica was serving for it; absent while not."""
+
+FIELD_MANAGER: Final = "genrm-operator"
+ENGINE_PORT: Final = 8000
+ENGINE_PORT_NAME: Final = "http"
+
+DOOR_PATH: Final = "/genrm/door"
+HEADER_REVISION: Final = "genrm-revision"
+HEADER_BOOT_ID: Final = "genrm-boot-id"
+
+
+def engine_selector(reward_model: str) -> dict[str, str]:
+    """Labels that select every engine pod of one RewardModel, asleep or not."""
+    return {LABEL_REWARD_MODEL: reward_model, LABEL_COMPONENT: COMPONENT_ENGINE}
+
+
+def service_name(reward_model: str) -> str:
+    """The Service that clients outside our plugins use: one virtual address, serving pods only."""
+    return reward_model
+
+
+def headless_service_name(reward_model: str) -> str:
+    """The headless Service whose EndpointSlices name the serving pods one by one; discovery watches these."""
+    return f"{reward_model}-pods"
+
+
+def deployment_name(reward_model: str) -> str:
+    return reward_model
+
+
+def door_configmap_name(reward_model: str, digest: str) -> str:
+    return f"{reward_model}-door-{digest[:10]}"
