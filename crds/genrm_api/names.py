@@ -17,7 +17,7 @@ LABEL_COMPONENT: Final = f"{GROUP}/component"
 COMPONENT_ENGINE: Final = "engine"
 
 ANNOTATION_BOOT_ID: Final = f"{GROUP}/boot-id"
-"""On a serving pod: the boot id of the door that was verified. Another boot id means unverified, whatever the label says."""
+"""On a serving pod: the boot id of the door that was verified. With another boot id the label means nothing."""
 ANNOTATION_PHASE: Final = f"{GROUP}/phase"
 """On a Lease: what the run needs, one of `leases.Phase`."""
 ANNOTATION_RUN: Final = f"{GROUP}/run"

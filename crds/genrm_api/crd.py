@@ -1,0 +1,184 @@
+"""Writes the CRD manifests from the pydantic models: `python -m genrm_api.crd crds/`.
+
+Pydantic speaks JSON Schema, the API server wants a *structural* schema: no `$ref`, no `anyOf` around a type, no
+`additionalProperties: false` beside properties (unknown fields are pruned, or refused under strict validation),
+defaults only where the server shall inject them. `structural` is that translation, and adds every model's rules as CEL.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel
+
+from genrm_api.names import GROUP, REWARD_MODELS, VERSION
+from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelStatus
+from genrm_api.rules import ApiModel, Rule
+
+PRINTER_COLUMNS = (
+    ("Phase", "string", ".status.phase", 0, "What the model is doing."),
+    ("Awake", "integer", ".status.awake", 0, "Pods verified awake and serving."),
+    ("Ready", "integer", ".status.ready", 0, "Pods whose engine lives, asleep or awake."),
+    ("Desired", "integer", ".spec.replicas", 0, "Pods asked for."),
+    ("Engine", "string", ".status.engine", 0, "Engine and version."),
+    ("Last-Wake", "number", ".status.lastWakeSeconds", 0, "Seconds the last wake took."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
+    ("State", "string", ".spec.lifecycle.state", 1, "Auto, Awake, Asleep or Off."),
+    ("Model", "string", ".spec.model.uri", 1, "Where the weights are."),
+    ("Message", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why it is, or is not, Ready."),
+)
+
+
+def reward_model_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of RewardModel."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{REWARD_MODELS}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": "RewardModel",
+                "listKind": "RewardModelList",
+                "plural": REWARD_MODELS,
+                "singular": "rewardmodel",
+                "shortNames": ["rm"],
+                "categories": ["genrm"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "additionalPrinterColumns": [_column(*c) for c in PRINTER_COLUMNS],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": "A reward model that operator and training runs know by name.",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": structural(RewardModelSpec) | {"description": "What should exist."},
+                                "status": structural(RewardModelStatus, defaults=False)
+                                | {"description": "What exists, written by the operator."},
+                            },
+                            **_cel(RewardModel.rules),
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, Any]:
+    """The structural OpenAPI v3 schema of `model`, its rules included."""
+    schema = model.model_json_schema(by_alias=True)
+    types = _rules_by_title(model)
+    return _convert(schema, schema.get("$defs", {}), types, defaults)
+
+
+def _rules_by_title(model: type[BaseModel]) -> dict[str, tuple[Rule, ...]]:
+    found: dict[str, tuple[Rule, ...]] = {}
+
+    def visit(kind: type[ApiModel]) -> None:
+        found[kind.__name__] = kind.rules
+        for sub in kind.__subclasses__():
+            visit(sub)
+
+    visit(ApiModel)
+    assert model.__name__ in found, f"{model.__name__} is no ApiModel"
+    return found
+
+
+def _convert(
+    node: Mapping[str, Any], defs: Mapping[str, Any], types: Mapping[str, tuple[Rule, ...]], defaults: bool
+) -> dict[str, Any]:
+    node = _without_indirection(node, defs)
+    out: dict[str, Any] = {}
+    for key, value in sorted(node.items(), key=lambda item: _KEY_ORDER.get(item[0], 5)):
+        match key:
+            case "properties":
+                out[key] = {name: _convert(prop, defs, types, defaults) for name, prop in value.items()}
+            case "items":
+                out[key] = _convert(value, defs, types, defaults)
+            case "additionalProperties":
+                if value is not False:
+                    out[key] = _convert(value, defs, types, defaults) if isinstance(value, Mapping) else value
+            case "propertyNames":
+                out["maxProperties"] = len(_without_indirection(value, defs).get("enum", ())) or 64
+            case "const":
+                out["enum"] = [value]
+            case "default":
+                if defaults and value is not None:
+                    out[key] = value
+            case "title":
+                out |= _cel(types.get(value, ()))
+            case "$defs":
+                pass
+            case _:
+                out[key] = value
+    return out
+
+
+_KEY_ORDER: Final = {"type": 0, "description": 1, "default": 2, "enum": 3, "required": 8, "properties": 9, "title": 10}
+"""As people write schemas, so that a diff of the manifest reads well."""
+
+
+def _without_indirection(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
+    """Follow `$ref`, and read `anyOf: [X, null]` as "X, may be left out", which is what an absent field means here."""
+    flat = dict(node)
+    for _ in range(4):
+        if "$ref" in flat:
+            target = defs[flat.pop("$ref").rsplit("/", 1)[1]]
+            flat = {**target, **{k: v for k, v in flat.items() if k != "title"}}
+        elif "anyOf" in flat:
+            (only,) = (option for option in flat.pop("anyOf") if option.get("type") != "null")
+            flat = {**only, **{k: v for k, v in flat.items() if k not in ("title", "type")}}
+    return flat
+
+
+def _cel(rules: tuple[Rule, ...]) -> dict[str, Any]:
+    if not rules:
+        return {}
+    return {"x-kubernetes-validations": [{"rule": r.cel, "messageExpression": r.message} for r in rules]}
+
+
+def _column(name: str, kind: str, path: str, priority: int, description: str) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
+    if description:
+        column["description"] = description
+    if priority:
+        column["priority"] = priority
+    return column
+
+
+def manifests() -> dict[str, str]:
+    """File name → text of every generated manifest."""
+    header = "# Generated by `make generate` from crds/genrm_api. Do not edit.\n"
+    dumped = yaml.safe_dump(reward_model_crd(), sort_keys=False, width=120, allow_unicode=True)
+    return {f"{GROUP}_{REWARD_MODELS}.yaml": header + dumped}
+
+
+def main(folder: str) -> None:
+    for name, text in manifests().items():
+        (Path(folder) / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
