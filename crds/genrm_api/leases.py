@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from genrm_api.names import ANNOTATION_PHASE, ANNOTATION_RUN, LABEL_REWARD_MODEL
+from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_PHASE, ANNOTATION_RUN, API_VERSION, LABEL_REWARD_MODEL
 
 DEFAULT_TTL_SECONDS: Final = 30
 
@@ -40,9 +40,19 @@ def lease_name(run: str, reward_model: str) -> str:
 
 
 def lease_manifest(
-    run: str, reward_model: str, namespace: str, phase: Phase, now: datetime, ttl_seconds: int = DEFAULT_TTL_SECONDS
+    run: str,
+    reward_model: str,
+    namespace: str,
+    phase: Phase,
+    now: datetime,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    reward_model_uid: str | None = None,
 ) -> dict[str, Any]:
-    """The Lease object that `run` creates (`now` must be timezone-aware)."""
+    """The Lease object that `run` creates (`now` must be timezone-aware).
+
+    With the uid the Lease is owned by the RewardModel, so that what a crashed run leaves behind goes with the model.
+    """
+    owner = {"apiVersion": API_VERSION, "kind": "RewardModel", "name": reward_model, "uid": reward_model_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -51,6 +61,7 @@ def lease_manifest(
             "namespace": namespace,
             "labels": {LABEL_REWARD_MODEL: reward_model},
             "annotations": {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run},
+            **({"ownerReferences": [owner]} if reward_model_uid else {}),
         },
         "spec": {
             "holderIdentity": run[:200],
@@ -77,6 +88,8 @@ class DemandLease:
     phase: Phase
     ttl_seconds: int
     renewal: str
+    granted: str | None = None
+    """The operator's answer, see `names.ANNOTATION_GRANTED`."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
@@ -95,6 +108,7 @@ class DemandLease:
             phase=phase,
             ttl_seconds=int(spec.get("leaseDurationSeconds") or DEFAULT_TTL_SECONDS),
             renewal=str(spec.get("renewTime")),
+            granted=annotations.get(ANNOTATION_GRANTED),
         )
 
 

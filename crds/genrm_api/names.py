@@ -6,7 +6,7 @@ from typing import Final
 
 GROUP: Final = "genrm.dev"
 VERSION: Final = "v1alpha1"
-API_VERSION: Final = f"{GROUP}/{VERSION}"
+API_VERSION: Final = "genrm.dev/v1alpha1"
 REWARD_MODELS: Final = "rewardmodels"
 
 LABEL_REWARD_MODEL: Final = f"{GROUP}/reward-model"

@@ -129,9 +129,9 @@ class Engine(ApiModel):
     rules: ClassVar = (
         Rule(
             cel="self.name != 'custom' || has(self.custom)",
-            message="'spec.engine.custom: missing with spec.engine.name custom; write the command that starts your server'",
+            message="'spec.engine.custom: missing with spec.engine.name custom; write the command that starts it'",
             found_wrong=lambda e: (
-                "spec.engine.custom: missing with spec.engine.name custom; write the command that starts your server"
+                "spec.engine.custom: missing with spec.engine.name custom; write the command that starts it"
                 if e.name is EngineName.CUSTOM and e.custom is None
                 else None
             ),
@@ -220,7 +220,7 @@ class Sleep(ApiModel):
 class Lifecycle(ApiModel):
     state: LifecycleState = Field(
         LifecycleState.AUTO,
-        description="Auto: awake while a run's Lease asks for it, asleep otherwise. Awake, Asleep: always. Off: no pods.",
+        description="Auto: awake while a run's Lease asks for it, else asleep. Awake, Asleep: always. Off: no pods.",
     )
     sleep: Sleep = Field(default_factory=Sleep, description="How the engines go to sleep.")
 

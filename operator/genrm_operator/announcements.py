@@ -1,0 +1,112 @@
+"""Kubernetes Events: the story of a RewardModel as `kubectl describe rm` tells it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from genrm_api.names import API_VERSION
+from genrm_api.rewardmodel import RewardModel
+
+from genrm_operator.demand import Demand, Desired
+from genrm_operator.errors import ApiError, DrainTimeout, EngineError
+from genrm_operator.kube import Kube
+from genrm_operator.lifecycle import PodState, count, pod_state
+from genrm_operator.memory import Memory
+from genrm_operator.observed import Pod, Transition
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Says what changed since the last look. An Event that cannot be written is logged and lost, never retried."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+
+    async def progress(
+        self,
+        rm: RewardModel,
+        memory: Memory,
+        pods: Sequence[Pod],
+        wants: Demand,
+        problem: tuple[str, str] | None,
+        now: float,
+        *,
+        has_door: bool,
+    ) -> None:
+        """Compare with `memory`, announce, and remember (wake and sleep seconds are measured here)."""
+        await self._problem(rm, memory, problem)
+        await self._expired_leases(rm, memory, wants)
+        await self._restarts(rm, memory, pods)
+        if problem is not None:
+            return
+        if wants.desired is not memory.desired:
+            word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
+            await self._say(rm, word, wants.because)
+            memory.desired, memory.desired_since, memory.settled = wants.desired, now, False
+        await self._settled(rm, memory, pods, now, has_door=has_door)
+
+    async def _settled(
+        self, rm: RewardModel, memory: Memory, pods: Sequence[Pod], now: float, *, has_door: bool
+    ) -> None:
+        states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
+        goal = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(memory.desired or Desired.OFF)
+        wanted = rm.spec.replicas if goal is not None else 0
+        there = len(states) == wanted and (goal is None or count(states, goal) == wanted)
+        if there and not memory.settled:
+            seconds = round(now - memory.desired_since, 3)
+            if goal is PodState.SERVING:
+                memory.last_wake_seconds = seconds
+                await self._say(rm, "Serving", f"{wanted} of {wanted} pods serve, {seconds} s after they were wanted")
+            elif goal is PodState.ASLEEP:
+                memory.last_sleep_seconds = seconds
+                await self._say(rm, "Asleep", f"{wanted} of {wanted} pods sleep, {seconds} s after nobody wanted them")
+            else:
+                await self._say(rm, "Off", "no pods are left")
+        if not there and memory.settled:
+            memory.desired_since = now  # a pod was lost or added: the way back is measured from here
+        memory.settled = there
+
+    async def transition_failed(
+        self, rm: RewardModel, transition: Transition, error: EngineError, *, unreachable: bool
+    ) -> None:
+        reason = "DrainTimedOut" if isinstance(error, DrainTimeout) else f"{transition.capitalize()}Failed"
+        advice = "; it is tried again when the pod answers" if unreachable else "; it is tried again"
+        await self._say(rm, reason, f"{error}{advice}", warning=True)
+
+    async def _problem(self, rm: RewardModel, memory: Memory, problem: tuple[str, str] | None) -> None:
+        sentence = problem[1] if problem else None
+        if problem and sentence != memory.announced_problem:
+            await self._say(rm, problem[0], problem[1], warning=True)
+        memory.announced_problem = sentence
+
+    async def _expired_leases(self, rm: RewardModel, memory: Memory, wants: Demand) -> None:
+        for lease in wants.expired:
+            if (lease.name, lease.renewal) not in memory.announced_expired:
+                memory.announced_expired.add((lease.name, lease.renewal))
+                note = f"run {lease.run} has not renewed its Lease for {lease.ttl_seconds} s: it counts as gone"
+                await self._say(rm, "LeaseExpired", note, warning=True)
+        current = {(lease.name, lease.renewal) for lease in wants.expired}
+        memory.announced_expired &= current
+
+    async def _restarts(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+        for pod in pods:
+            if pod.restarts > memory.restarts.get(pod.uid, pod.restarts):
+                note = f"the engine of pod {pod.name} restarted; it serves again once it is verified"
+                await self._say(rm, "EngineRestarted", note, warning=True)
+            memory.restarts[pod.uid] = pod.restarts
+
+    async def _say(self, rm: RewardModel, reason: str, note: str, *, warning: bool = False) -> None:
+        regarding = {
+            "apiVersion": API_VERSION,
+            "kind": "RewardModel",
+            "name": rm.name,
+            "namespace": rm.namespace,
+            "uid": rm.metadata["uid"],
+        }
+        log.info("%s reward_model=%s/%s %s", reason, rm.namespace, rm.name, note)
+        try:
+            await self._kube.create_event(regarding, reason, note, warning=warning)
+        except ApiError as error:
+            log.warning("event lost: %s", error)

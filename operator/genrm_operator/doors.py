@@ -1,0 +1,91 @@
+"""The operator's calls to one pod's door: look, set its state, and pass an admin call on to the engine behind it.
+
+Wire format: `docs/reference/door.md`. httpx is right here: a handful of calls per transition, each under a deadline.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+from genrm_api.names import DOOR_PATH, ENGINE_PORT
+
+from genrm_operator.engines.adapter import Call
+from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
+from genrm_operator.observed import Door, DoorState, Pod
+
+LOOK_TIMEOUT: Final = 1.0
+"""Seconds for a look: an answer comes in milliseconds or the pod is in trouble, and a wake must not wait for that one."""
+ADMIN_TIMEOUT: Final = 120.0
+"""Seconds for an engine's own sleep or wake: copying a large model's weights takes tens of seconds."""
+
+
+class Doors:
+    """A connection pool to all doors."""
+
+    def __init__(self) -> None:
+        limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=30.0)
+        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def look(self, pod: Pod, token: str, timeout: float = LOOK_TIMEOUT) -> Door:
+        """Read the door's document."""
+        return Door.from_document((await self._send(pod, token, "GET", DOOR_PATH, timeout)).json())
+
+    async def set_state(self, pod: Pod, token: str, state: DoorState) -> Door:
+        answer = await self._send(pod, token, "PUT", DOOR_PATH, LOOK_TIMEOUT * 5, {"state": str(state)})
+        return Door.from_document(answer.json())
+
+    async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = ADMIN_TIMEOUT) -> httpx.Response:
+        path = str(httpx.URL(call.path, params=dict(call.query))) if call.query else call.path
+        return await self._send(pod, token, call.method, path, timeout)
+
+    async def is_asleep(self, pod: Pod, token: str, call: Call) -> bool:
+        return bool((await self.call_engine(pod, token, call, LOOK_TIMEOUT * 5)).json()["is_sleeping"])
+
+    async def verify_guarded(self, pod: Pod, call: Call) -> None:
+        """Check that an admin route is closed to whoever has no token.
+
+        Raises:
+            NotVerified: the engine answers admin calls from anyone, so something is wrong with its door.
+        """
+        try:
+            answer = await self._http.request(call.method, f"{_url(pod)}{call.path}", timeout=LOOK_TIMEOUT * 5)
+        except httpx.HTTPError as error:
+            raise DoorUnreachable(pod.name, f"{call.path}: {type(error).__name__}") from error
+        if answer.status_code != 404:
+            raise NotVerified(pod.name, f"{call.path} without a token answers {answer.status_code} instead of 404")
+
+    async def served_models(self, pod: Pod, token: str) -> tuple[str, ...]:
+        answer = await self._send(pod, token, "GET", "/v1/models", LOOK_TIMEOUT * 5)
+        return tuple(model["id"] for model in answer.json()["data"])
+
+    async def version(self, pod: Pod, token: str) -> str:
+        return str((await self._send(pod, token, "GET", "/version", LOOK_TIMEOUT * 5)).json()["version"])
+
+    async def _send(
+        self, pod: Pod, token: str, method: str, path: str, timeout: float, body: dict[str, str] | None = None
+    ) -> httpx.Response:
+        try:
+            answer = await self._http.request(
+                method, f"{_url(pod)}{path}", json=body, timeout=timeout, headers={"Authorization": f"Bearer {token}"}
+            )
+        except httpx.HTTPError as error:
+            raise DoorUnreachable(
+                pod.name, f"{method} {path}: {type(error).__name__} within {timeout:g} s ({error})"
+            ) from error
+        if answer.status_code >= 300:
+            raise EngineError(pod.name, f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
+        return answer
+
+
+def _url(pod: Pod) -> str:
+    assert pod.ip is not None, "only pods with an address are called"
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return f"http://{host}:{ENGINE_PORT}"

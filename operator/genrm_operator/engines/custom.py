@@ -1,0 +1,37 @@
+"""An HTTP server of the user's own. It has no door and cannot sleep: it serves while the kubelet says that it lives."""
+
+from __future__ import annotations
+
+from genrm_api.rewardmodel import RewardModel
+
+from genrm_operator.engines.adapter import Call, Container
+from genrm_operator.engines.weights import locate
+from genrm_operator.errors import Impossible
+from genrm_operator.settings import Settings
+
+
+class Custom:
+    has_door = False
+
+    def container(self, rm: RewardModel, settings: Settings) -> Container:
+        engine = rm.spec.engine
+        assert engine.custom is not None and engine.image is not None, "the CRD's rules require both"
+        weights = locate(rm, settings)
+        return Container(
+            image=engine.image,
+            command=engine.custom.command,
+            args=engine.args or (),
+            env={"GENRM_MODEL": weights.path, "GENRM_SERVED_NAME": rm.served_name},
+            health_path=engine.custom.health_path,
+            volumes=weights.volumes,
+            mounts=weights.mounts,
+        )
+
+    def sleep(self, rm: RewardModel) -> Call:
+        raise Impossible("CannotSleep", "spec.engine.name: custom has no sleep; use vllm to give memory back")
+
+    def wake(self, rm: RewardModel) -> Call:
+        raise Impossible("CannotSleep", "spec.engine.name: custom has no wake; use vllm to give memory back")
+
+    def is_asleep(self) -> Call:
+        raise Impossible("CannotSleep", "spec.engine.name: custom never sleeps")

@@ -1,0 +1,73 @@
+"""Every exception of the operator.
+
+OperatorError
+├── ConfigurationError      the operator itself was started wrongly: it exits
+├── Impossible              a RewardModel that passes the schema but cannot work: Degraded, no retry until it changes
+├── ApiError                the API server refused or did not answer
+│   ├── NotFound
+│   ├── Forbidden           carries the verb and the resource that RBAC refused
+│   └── Conflict
+└── EngineError             a pod's door or engine did not do what it was asked
+    ├── DoorUnreachable
+    ├── DrainTimeout        requests inside did not finish in time: the pod goes back into service
+    └── NotVerified         the engine answers, but not as one that may serve
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """Base of all of ours."""
+
+
+class ConfigurationError(OperatorError):
+    """A setting of the operator is wrong."""
+
+
+class Impossible(OperatorError):
+    """`reason` is one word for the condition, the message a sentence that says what to write."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ApiError(OperatorError):
+    """`call` is `VERB path`, `status` the HTTP status or 0 when nothing answered."""
+
+    def __init__(self, call: str, status: int, message: str) -> None:
+        super().__init__(f"{call}: {status or 'no answer'}: {message}")
+        self.call = call
+        self.status = status
+
+
+class NotFound(ApiError):
+    """404: the object is gone."""
+
+
+class Forbidden(ApiError):
+    """403: RBAC refuses the operator; the server's message names verb and resource."""
+
+
+class Conflict(ApiError):
+    """409: somebody else was faster."""
+
+
+class EngineError(OperatorError):
+    """`pod` is the pod's name."""
+
+    def __init__(self, pod: str, message: str) -> None:
+        super().__init__(f"{pod}: {message}")
+        self.pod = pod
+
+
+class DoorUnreachable(EngineError):
+    """No answer from the door within the deadline."""
+
+
+class DrainTimeout(EngineError):
+    """Requests were still inside at the drain deadline."""
+
+
+class NotVerified(EngineError):
+    """The engine must not serve yet."""

@@ -1,0 +1,157 @@
+"""What to do next to the pods of one RewardModel: `decide(pods, desired, now) -> actions`. No I/O.
+
+Order is safety. A pod carries the serving label only while its door serves and its engine is awake under the boot id
+that was verified; the label goes before a sleep begins and comes after the door has opened. Every action is safe to
+repeat: it starts from what the door and the engine say now, so a missed event or a new operator process changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from genrm_operator.demand import Desired
+from genrm_operator.observed import Door, DoorState, Pod, Transition
+
+
+class PodState(enum.StrEnum):
+    """One word for what a pod is doing, as status shows it."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    VERIFYING = "Verifying"
+    SERVING = "Serving"
+    DRAINING = "Draining"
+    SLEEPING = "Sleeping"
+    ASLEEP = "Asleep"
+    WAKING = "Waking"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Put the serving label on a pod, bound to the verified boot id (`None` for an engine without a door)."""
+
+    pod: Pod
+    boot_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopServing:
+    """Take the serving label off a pod."""
+
+    pod: Pod
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start a transition on a pod; it runs in the background and ends by another look at the RewardModel."""
+
+    pod: Pod
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End a transition whose purpose is gone: a drain that still waits, for pods that are wanted again."""
+
+    pod: Pod
+
+
+Action = Serve | StopServing | Begin | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    actions: tuple[Action, ...]
+    look_again_at: float | None
+    """Monotonic seconds of the next retry; `None` if nothing waits for time to pass."""
+
+
+def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool) -> Plan:
+    """Plan the next actions for all pods of a RewardModel."""
+    actions: list[Action] = []
+    retries: list[float] = []
+    for pod in pods:
+        actions += _for_pod(pod, desired, now) if has_door else _without_door(pod, desired)
+        if pod.retry_at > now:
+            retries.append(pod.retry_at)
+    return Plan(tuple(actions), min(retries, default=None))
+
+
+def _without_door(pod: Pod, desired: Desired) -> list[Action]:
+    """An engine that cannot sleep serves whenever the kubelet says that it lives."""
+    alive = pod.ready and not pod.deleting and desired is not Desired.OFF
+    if alive and not pod.serving:
+        return [Serve(pod, None)]
+    if pod.serving and not alive:
+        return [StopServing(pod, "the engine does not live")]
+    return []
+
+
+def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
+    door = pod.door
+    stop = StopServing(pod, _why_not_serving(pod, desired))
+    if pod.deleting or not pod.ready or door is None or desired is Desired.OFF:
+        return [stop] if pod.serving and (pod.deleting or not pod.ready or desired is Desired.OFF) else []
+    fit = door.state is DoorState.SERVING and door.engine_asleep is False
+    verified = pod.serving and pod.labelled_boot_id == door.boot_id
+    if pod.busy is not None:
+        wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
+        return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
+    if desired is Desired.AWAKE:
+        if fit:
+            return [] if verified else [Serve(pod, door.boot_id)]
+        wake = [Begin(pod, Transition.WAKE)] if pod.retry_at <= now else []
+        return [stop, *wake] if pod.serving else [*wake]
+    if _is_asleep(door):
+        return [stop] if pod.serving else []
+    if pod.retry_at > now:
+        # The last sleep was given up and the pod put back into service: it serves until the next try.
+        return [Serve(pod, door.boot_id)] if fit and not verified else []
+    return [stop, Begin(pod, Transition.SLEEP)] if pod.serving else [Begin(pod, Transition.SLEEP)]
+
+
+def _is_asleep(door: Door) -> bool:
+    return door.state is DoorState.ASLEEP and door.engine_asleep is True
+
+
+def _why_not_serving(pod: Pod, desired: Desired) -> str:
+    if pod.deleting:
+        return "the pod is being deleted"
+    if not pod.ready:
+        return "the engine does not live"
+    if pod.door is not None and pod.labelled_boot_id != pod.door.boot_id:
+        return "its container restarted"
+    return f"desired {desired}"
+
+
+def pod_state(pod: Pod, *, has_door: bool) -> PodState:
+    """The state of one pod, from what was observed."""
+    if pod.trouble is not None:
+        return PodState.FAILED
+    if pod.ip is None:
+        return PodState.PENDING
+    if not pod.ready:
+        return PodState.STARTING
+    if not has_door:
+        return PodState.SERVING if pod.serving else PodState.VERIFYING
+    door = pod.door
+    if door is None:
+        return PodState.VERIFYING
+    if pod.busy is Transition.WAKE:
+        return PodState.WAKING
+    if pod.busy is Transition.SLEEP:
+        return PodState.DRAINING if door.state is DoorState.DRAINING else PodState.SLEEPING
+    if _is_asleep(door):
+        return PodState.ASLEEP
+    if pod.serving and pod.labelled_boot_id == door.boot_id and door.state is DoorState.SERVING:
+        return PodState.SERVING
+    return PodState.DRAINING if door.state is DoorState.DRAINING else PodState.VERIFYING
+
+
+def count(states: Sequence[PodState], *which: PodState) -> int:
+    return sum(state in which for state in states)

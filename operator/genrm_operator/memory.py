@@ -1,0 +1,58 @@
+"""What the operator remembers of one RewardModel between two looks. Losing it costs time, never correctness."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from genrm_api.leases import Sighting
+
+from genrm_operator.demand import Desired
+from genrm_operator.observed import Transition
+
+BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Before a failed transition is tried again. Short: a wake that fails once is usually a pod that is just starting."""
+
+
+@dataclass(slots=True)
+class Failure:
+    """A pod's last transition failed `times` in a row."""
+
+    times: int
+    retry_at: float
+    message: str
+
+
+@dataclass(slots=True)
+class Running:
+    transition: Transition
+    task: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Memory:
+    sightings: dict[str, Sighting] = field(default_factory=dict)
+    applied: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """(kind, name) → digest of the manifest we applied and fingerprint of the object it became."""
+    running: dict[str, Running] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    announced_expired: set[tuple[str, str]] = field(default_factory=set)
+    announced_problem: str | None = None
+    desired: Desired | None = None
+    desired_since: float = 0.0
+    settled: bool = False
+    """Every pod is where `desired` wants it, and that was announced."""
+    last_wake_seconds: float | None = None
+    last_sleep_seconds: float | None = None
+    engine: str | None = None
+
+    def fail(self, uid: str, message: str, now: float) -> None:
+        times = self.failures[uid].times + 1 if uid in self.failures else 1
+        delay = BACKOFF_SECONDS[min(times, len(BACKOFF_SECONDS)) - 1]
+        self.failures[uid] = Failure(times, now + delay, message)
+
+    def forget_pods(self, alive: set[str]) -> None:
+        for store in (self.failures, self.restarts):
+            for uid in set(store) - alive:
+                del store[uid]

@@ -1,0 +1,329 @@
+"""`observe → decide → act` for one RewardModel at a time.
+
+A look starts from what is there now: the watch caches, and the doors' own answers. What should be is decided by pure
+functions; this module carries it out. It never waits for an engine: transitions run as tasks of their own, and their
+end asks for the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from genrm_api.leases import Sighting
+from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_GRANTED, API_VERSION, LABEL_SERVING
+from genrm_api.rewardmodel import RewardModel
+from pydantic import ValidationError
+
+from genrm_operator import lifecycle, status, transitions
+from genrm_operator.announcements import Announcer
+from genrm_operator.cache import Cache, Key, fingerprint
+from genrm_operator.children import children
+from genrm_operator.demand import Demand, demand
+from genrm_operator.door_source import door_source
+from genrm_operator.doors import Doors
+from genrm_operator.engines import Adapter, adapter_for
+from genrm_operator.errors import ApiError, DoorUnreachable, EngineError, Impossible, NotFound
+from genrm_operator.kube import Kube
+from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
+from genrm_operator.memory import Memory, Running
+from genrm_operator.observed import Pod, Transition
+from genrm_operator.settings import Settings
+from genrm_operator.tokens import admin_token
+from genrm_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+API_RETRY_SECONDS: Final = 1.0
+
+
+class Reconciler:
+    """Owns the caches, the queue, and every task that works on them."""
+
+    def __init__(self, kube: Kube, doors: Doors, settings: Settings) -> None:
+        self.cache = Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._kube = kube
+        self._doors = doors
+        self._settings = settings
+        self._memory: dict[Key, Memory] = {}
+        self._announce = Announcer(kube)
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for _ in range(self._settings.max_concurrent_reconciles):
+                self._tasks.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                self.queue.add_at(key, await self._reconcile(key))
+            except NotFound as error:
+                log.info("gone while looked at reward_model=%s/%s %s", *key, error)
+            except ApiError as error:
+                log.warning("look failed reward_model=%s/%s %s", *key, error)
+                self.queue.add_at(key, self._now() + API_RETRY_SECONDS)
+            except Exception:
+                log.exception("look failed by a bug of ours reward_model=%s/%s", *key)
+                self.queue.add_at(key, self._now() + self._settings.resync_seconds)
+            finally:
+                self.queue.done(key)
+
+    async def _reconcile(self, key: Key) -> float:
+        """Take one look at a RewardModel and act on it; return the loop time of the next look without an event."""
+        obj = self.cache.reward_models.get(key)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._forget(key)
+            return self._now() + self._settings.resync_seconds
+        memory = self._memory.setdefault(key, Memory())
+        try:
+            rm = RewardModel.model_validate(obj)
+        except ValidationError as error:
+            # Written under an older schema, or past it: say so and leave what runs alone.
+            await self._report_unreadable(obj, error)
+            return self._now() + self._settings.resync_seconds
+        adapter = adapter_for(rm.spec.engine.name)
+        problem: tuple[str, str] | None = None
+        try:
+            wanted = children(rm, adapter, door_source(), self._settings)
+        except Impossible as error:
+            problem = (error.reason, str(error))
+        else:
+            await self._apply(key, memory, wanted)
+        wants = self._demand(key, rm, memory)
+        pods = await self._observe(key, rm, adapter, memory)
+        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=adapter.has_door)
+        for action in plan.actions:
+            await self._act(key, rm, adapter, memory, action)
+        if plan.actions:
+            pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
+        await self._report(rm, adapter, memory, pods, wants, problem)
+        due = [self._now() + self._settings.resync_seconds, plan.look_again_at, wants.next_expiry]
+        return min(at for at in due if at is not None)
+
+    # ------------------------------------------------------------------ observe
+
+    def _demand(self, key: Key, rm: RewardModel, memory: Memory) -> Demand:
+        now = self._now()
+        leases = self.cache.leases[key]
+        memory.sightings = {
+            name: memory.sightings[name].update(lease, now)
+            if name in memory.sightings
+            else Sighting(lease.renewal, now)
+            for name, lease in leases.items()
+        }
+        return demand(rm.spec.lifecycle.state, leases.values(), memory.sightings, now)
+
+    async def _observe(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> list[Pod]:
+        pods = list(self.cache.pods[key].values())
+        memory.forget_pods({pod.uid for pod in pods})
+        if adapter.has_door:
+            token = self._token(rm)
+            pods = list(await asyncio.gather(*(self._look(pod, token) for pod in pods)))
+            await self._learn_engine(rm, memory, pods, token)
+        else:
+            memory.engine = str(rm.spec.engine.name)
+        return self._with_memory(pods, memory, {})
+
+    async def _look(self, pod: Pod, token: str) -> Pod:
+        if not pod.ready or pod.ip is None or pod.deleting:
+            return pod
+        try:
+            return dataclasses.replace(pod, door=await self._doors.look(pod, token))
+        except EngineError as error:
+            log.warning("no look through the door namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+            return pod
+
+    async def _learn_engine(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod], token: str) -> None:
+        pod = next((pod for pod in pods if pod.door is not None), None)
+        if memory.engine is None and pod is not None:
+            try:
+                memory.engine = f"{rm.spec.engine.name} {await self._doors.version(pod, token)}"
+            except EngineError as error:
+                log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+
+    @staticmethod
+    def _with_memory(pods: Any, memory: Memory, doors: Mapping[str, Pod]) -> list[Pod]:
+        def enriched(pod: Pod) -> Pod:
+            running, failure = memory.running.get(pod.uid), memory.failures.get(pod.uid)
+            known = doors.get(pod.uid)
+            return dataclasses.replace(
+                pod,
+                door=pod.door or (known.door if known else None),
+                busy=running.transition if running else None,
+                retry_at=failure.retry_at if failure else 0.0,
+            )
+
+        return [enriched(pod) for pod in pods]
+
+    # ------------------------------------------------------------------ act
+
+    async def _apply(self, key: Key, memory: Memory, wanted: Sequence[Mapping[str, Any]]) -> None:
+        """Apply the children that differ from what we applied last, or that somebody else has touched since."""
+        for manifest in wanted:
+            child = (manifest["kind"], manifest["metadata"]["name"])
+            digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+            there = self.cache.children[key].get(child)
+            if memory.applied.get(child) == (digest, there):
+                continue
+            before, applied = there, await self._kube.apply(manifest)
+            now_there = fingerprint(applied)
+            self.cache.children[key][child] = now_there
+            memory.applied[child] = (digest, now_there)
+            if before != now_there:
+                log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
+
+    async def _act(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, action: lifecycle.Action) -> None:
+        match action:
+            case Serve(pod, boot_id):
+                await self._label(key, pod, "true", boot_id)
+                log.info("serves namespace=%s pod=%s boot_id=%s", pod.namespace, pod.name, boot_id)
+            case StopServing(pod, because):
+                await self._label(key, pod, None, None)
+                log.info("stops serving namespace=%s pod=%s because=%r", pod.namespace, pod.name, because)
+            case Begin(pod, transition):
+                assert self._tasks is not None
+                target = transitions.Target(rm, pod, adapter, self._token(rm))
+                task = self._tasks.create_task(self._transition(key, memory, transition, target))
+                memory.running[pod.uid] = Running(transition, task)
+            case GiveUp(pod):
+                if (running := memory.running.get(pod.uid)) is not None:
+                    running.task.cancel()
+
+    async def _label(self, key: Key, pod: Pod, serving: str | None, boot_id: str | None) -> None:
+        """Patch the pod, and believe the answer at once: the watch repeats it a moment later."""
+        patch = {"metadata": {"labels": {LABEL_SERVING: serving}, "annotations": {ANNOTATION_BOOT_ID: boot_id}}}
+        try:
+            answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
+        except NotFound:
+            return
+        if pod.uid in self.cache.pods[key]:
+            self.cache.put_pod(answer, deleted=False)
+
+    async def _transition(self, key: Key, memory: Memory, transition: Transition, target: transitions.Target) -> None:
+        pod, began = target.pod, self._now()
+        try:
+            await transitions.run(transition, target, self._doors)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.uncancel() > 0 or self._stopping:
+                raise
+            log.info("%s given up namespace=%s pod=%s: wanted again", transition, pod.namespace, pod.name)
+        except EngineError as error:
+            memory.fail(pod.uid, str(error), self._now())
+            log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
+            await self._announce.transition_failed(
+                target.rm, transition, error, unreachable=isinstance(error, DoorUnreachable)
+            )
+        else:
+            memory.failures.pop(pod.uid, None)
+            seconds = self._now() - began
+            log.info("%s done namespace=%s pod=%s seconds=%.3f", transition, pod.namespace, pod.name, seconds)
+        finally:
+            memory.running.pop(pod.uid, None)
+            self.queue.add(key)
+
+    # ------------------------------------------------------------------ report
+
+    async def _report(
+        self,
+        rm: RewardModel,
+        adapter: Adapter,
+        memory: Memory,
+        pods: Sequence[Pod],
+        wants: Demand,
+        problem: tuple[str, str] | None,
+    ) -> None:
+        await self._announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=adapter.has_door)
+        before = rm.status
+        failure = next(iter(memory.failures.values()), None)
+        seen = status.Seen(
+            pods=pods,
+            demand=wants,
+            has_door=adapter.has_door,
+            problem=problem,
+            last_error=failure.message if failure else None,
+            last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
+            last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
+            engine=memory.engine or (before.engine if before else None),
+        )
+        new = status.compute(rm, seen, datetime.now(UTC))
+        key = (rm.namespace, rm.name)
+        if status.differs(new, self.cache.reward_models[key].get("status")):
+            metadata = {"name": rm.name, "namespace": rm.namespace}
+            answer = await self._kube.apply_status(
+                {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
+            )
+            if key in self.cache.reward_models:
+                self.cache.reward_models[key] = answer
+        await self._grant(wants, granted=new["phase"] == "Serving")
+
+    async def _grant(self, wants: Demand, *, granted: bool) -> None:
+        """Tell each run, in its own Lease, since when every replica serves for it."""
+        for lease in wants.held:
+            should = granted and lease.phase.wants_awake
+            if should == (lease.granted is not None):
+                continue
+            word = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if should else None
+            patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word}}}
+            try:
+                answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
+            except NotFound:
+                continue
+            self.cache.put_lease(answer, deleted=False)
+
+    async def _report_unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"{where}: {first['msg']}; correct the field, this operator cannot read it"
+        meta = obj["metadata"]
+        condition = {
+            "type": "Degraded",
+            "status": "True",
+            "observedGeneration": meta.get("generation"),
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "reason": "Unreadable",
+            "message": message,
+        }
+        old = (obj.get("status") or {}).get("conditions") or []
+        if any(c.get("message") == message for c in old):
+            return
+        await self._kube.apply_status(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "RewardModel",
+                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+                "status": {"phase": "Degraded", "conditions": [condition]},
+            }
+        )
+
+    # ------------------------------------------------------------------ helpers
+
+    _stopping = False
+
+    def stop(self) -> None:
+        """The process ends: transitions are cancelled for good, the next operator continues from what is there."""
+        self._stopping = True
+
+    def _token(self, rm: RewardModel) -> str:
+        return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
+
+    def _forget(self, key: Key) -> None:
+        if (memory := self._memory.pop(key, None)) is not None:
+            for running in memory.running.values():
+                running.task.cancel()
+        self.cache.forget(key)
+
+
+def _either(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first

@@ -1,0 +1,143 @@
+"""The status of a RewardModel: pure, from what was observed.
+
+Ready is meant as kstatus means it: a model that sleeps because nobody needs it is Ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from genrm_api.names import engine_selector
+from genrm_api.rewardmodel import RewardModel
+
+from genrm_operator.demand import Demand, Desired
+from genrm_operator.lifecycle import PodState, count, pod_state
+from genrm_operator.observed import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Everything the status is made from. `problem` is (reason, sentence) when the spec cannot be carried out."""
+
+    pods: Sequence[Pod]
+    demand: Demand
+    has_door: bool
+    problem: tuple[str, str] | None
+    last_error: str | None
+    last_wake_seconds: float | None
+    last_sleep_seconds: float | None
+    engine: str | None
+
+
+def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
+    """The whole status; transition times of unchanged conditions are carried over from `rm.status`."""
+    pods = [pod for pod in seen.pods if not pod.deleting]
+    states = [pod_state(pod, has_door=seen.has_door) for pod in pods]
+    trouble = next((pod for pod in pods if pod.trouble is not None), None)
+    phase = _phase(rm, seen, states)
+    generation = rm.metadata.get("generation")
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "phase": phase,
+        "replicas": len(pods),
+        "ready": sum(pod.ready for pod in pods),
+        "awake": count(states, PodState.SERVING),
+        "selector": ",".join(f"{k}={v}" for k, v in engine_selector(rm.name).items()),
+        "endpoints": [_endpoint(pod, state) for pod, state in sorted(zip(pods, states, strict=True), key=_by_name)],
+        "leases": [{"run": lease.run, "phase": str(lease.phase)} for lease in seen.demand.held],
+        "lastWakeSeconds": seen.last_wake_seconds,
+        "lastSleepSeconds": seen.last_sleep_seconds,
+        "engine": seen.engine,
+    }
+    conditions = _conditions(rm, seen, states, trouble, phase)
+    status["conditions"] = [_dated(condition, rm, generation, now) for condition in conditions]
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _by_name(item: tuple[Pod, PodState]) -> str:
+    return item[0].name
+
+
+def _endpoint(pod: Pod, state: PodState) -> dict[str, Any]:
+    boot_id = {"bootId": pod.door.boot_id} if pod.door else {}
+    return {"pod": pod.name, "uid": pod.uid, "state": str(state), **boot_id}
+
+
+def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
+    if seen.problem is not None or PodState.FAILED in states:
+        return "Degraded"
+    match seen.demand.desired:
+        case Desired.OFF:
+            return "Off" if not states else "Sleeping"
+        case Desired.AWAKE:
+            if states and count(states, PodState.SERVING) == len(states) == rm.spec.replicas:
+                return "Serving"
+            return "Waking" if count(states, PodState.ASLEEP, PodState.WAKING) else _starting(states)
+        case Desired.ASLEEP:
+            if not seen.has_door:
+                return "Serving" if count(states, PodState.SERVING) else _starting(states)
+            if count(states, PodState.ASLEEP) == rm.spec.replicas:
+                return "Asleep"
+            if count(states, PodState.PENDING, PodState.STARTING):
+                return "Starting"
+            return "Sleeping" if states else "Pending"
+
+
+def _starting(states: Sequence[PodState]) -> str:
+    return "Starting" if states else "Pending"
+
+
+def _conditions(
+    rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble: Pod | None, phase: str
+) -> list[tuple[str, bool, str, str]]:
+    awake, asleep = count(states, PodState.SERVING), count(states, PodState.ASLEEP)
+    want, because = rm.spec.replicas, seen.demand.because
+    settled = phase in ("Serving", "Asleep", "Off")
+    summary = f"{awake} of {want} awake, {asleep} asleep; {because}"
+    if seen.problem is not None:
+        degraded = (True, *seen.problem)
+    elif trouble is not None:
+        degraded = (
+            True,
+            (trouble.trouble or "").split(":", 1)[0] or "PodFailed",
+            f"pod {trouble.name}: {trouble.trouble}",
+        )
+    elif seen.last_error is not None:
+        degraded = (True, "TransitionFailed", seen.last_error)
+    else:
+        degraded = (False, "AsExpected", "nothing is wrong")
+    stuck = seen.problem is not None or trouble is not None
+    return [
+        ("Ready", settled and not stuck, degraded[1] if stuck else phase, degraded[2] if stuck else summary),
+        ("Available", awake > 0, "Serving" if awake else phase, f"{awake} of {want} pods serve"),
+        ("Progressing", not settled and not stuck, phase, summary),
+        ("Degraded", *degraded),
+        ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
+    ]
+
+
+def _dated(condition: tuple[str, bool, str, str], rm: RewardModel, generation: Any, now: datetime) -> dict[str, Any]:
+    kind, true, reason, message = condition
+    status = "True" if true else "False"
+    before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == kind), None)
+    since = before.last_transition_time if before and before.status == status else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": kind,
+        "status": status,
+        "observedGeneration": generation,
+        "lastTransitionTime": since,
+        "reason": _one_word(reason),
+        "message": message,
+    }
+
+
+def _one_word(reason: str) -> str:
+    return "".join(ch for ch in reason if ch.isalnum()) or "Unknown"
+
+
+def differs(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> bool:
+    """Whether writing `new` would change anything."""
+    return old is None or any(old.get(key) != value for key, value in new.items()) or bool(set(old) - set(new))
