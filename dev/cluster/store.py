@@ -1,0 +1,86 @@
+"""Where a node's images live between clusters.
+
+containerd's root is a folder of the cache, kept when a cluster goes down, so an image is imported once per machine. One
+containerd at a time may use it: a store is locked, and the lock is handed to the cluster's keeper. A second node
+cluster at the same time takes the next store. Beside the images lies a note of the key under which each was imported,
+so that an image whose recipe has not changed is not made again.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.cache import cache_root, locked, try_lock
+from dev.cluster.errors import ClusterError
+from dev.cluster.toolchain import CONTAINERD
+
+_MOST = 8
+FULL_IMAGE_NEEDS = 25 * 10**9  # free bytes: vLLM's 6 GB, written once as content and once unpacked, and room to work
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One kept containerd root: `folder/containerd`, and the note beside it."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "containerd"
+
+    def key_of(self, ref: str) -> str | None:
+        """Return the key under which the image was imported last, None if it never was."""
+        return self._keys().get(ref)
+
+    def note(self, ref: str, key: str) -> None:
+        """Remember that the image has been imported."""
+        with locked(f"store-{self.folder.name}"):
+            partial = self.folder / ".imported.json"
+            partial.write_text(json.dumps(self._keys() | {ref: key}, indent=1))
+            partial.rename(self.folder / "imported.json")
+
+    def _keys(self) -> dict[str, str]:
+        try:
+            keys: dict[str, str] = json.loads((self.folder / "imported.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return keys
+
+
+def take(folder: Path | None = None) -> tuple[Store, int]:
+    """Lock the store in `folder`, or the first free one of the cache; return it and the lock's file descriptor.
+
+    Raises:
+        ClusterError: it is in use, or all are.
+    """
+    tried = [folder] if folder else [cache_root() / "store" / f"containerd-{CONTAINERD}-{n}" for n in range(_MOST)]
+    for candidate in tried:
+        if (lock := try_lock(candidate / "lock")) is not None:
+            return Store(candidate), lock
+    raise ClusterError(f"image store {tried[0]} is in use by another cluster: take that one down first")
+
+
+def mounts_environments(forced: str | None, free_bytes: int, imported: bool) -> bool:
+    """Whether Python environments are mounted into containers (True) or copied into images (False).
+
+    `forced` is "mount", "image" or None. Left to itself a machine copies if it has room, or has already copied.
+
+    Raises:
+        ClusterError: `forced` is something else.
+    """
+    if forced not in (None, "", "mount", "image"):
+        raise ClusterError(f"GENRM_VLLM_IMAGE={forced!r}: say mount or image")
+    if forced:
+        return forced == "mount"
+    return not imported and free_bytes < FULL_IMAGE_NEEDS
+
+
+def environments_to_mount(store: Store, ref: str) -> Path | None:
+    """Return the folder of Python environments that containers of this store's cluster should see, if any."""
+    imported = (store.key_of(ref) or "").startswith("full-")
+    free = shutil.disk_usage(store.folder).free
+    if mounts_environments(os.environ.get("GENRM_VLLM_IMAGE"), free, imported):
+        return cache_root() / "venvs"
+    return None

@@ -1,0 +1,71 @@
+"""What our images are made of.
+
+An engine image is the Debian base plus the packages of a Python environment, placed where a stock engine image has
+them: in the system Python's own folder, so that `python3 -m vllm...` finds them and nothing of this machine's
+interpreter goes in. Where the disk is too small for a copy of such an environment, the image holds a symbolic link
+instead, to where the node mounts all environments read-only; a pod's spec is the same either way.
+"""
+
+import hashlib
+from pathlib import Path
+
+from dev.images.archive import Image, Layer
+from dev.images.rootfs import make_rootfs, rootfs_key
+
+PAUSE = "local/pause:1"
+COREDNS = "local/coredns:1.15.0"
+BASE = "local/base:1"
+VLLM = "local/vllm-cpu:0.32.0"
+
+_PACKAGES_FOLDER = "/usr/local/lib/python3.11/dist-packages"
+
+
+def pause(binaries: Path) -> Image:
+    """The program that holds a pod's namespaces."""
+    return _single_program(PAUSE, binaries / "pause")
+
+
+def coredns(binaries: Path) -> Image:
+    """The cluster's DNS server."""
+    return _single_program(COREDNS, binaries / "coredns")
+
+
+def _single_program(ref: str, program: Path) -> Image:
+    target = f"/{program.name}"
+    return Image(ref, program.parent.name, (Layer(((program, target),)),), entrypoint=(target,))
+
+
+def base() -> Image:
+    """Debian with Python, curl and busybox."""
+    return Image(BASE, rootfs_key(), (_debian(),), command=("/bin/sh",))
+
+
+def _debian() -> Layer:
+    return Layer(((make_rootfs(), "/"),), keep_owners=True)
+
+
+def engine(ref: str, environment: Path, mounted_at: tuple[Path, str] | None) -> Image:
+    """An engine image from a virtual environment of Python 3.11.
+
+    Args:
+        ref: the image's name.
+        environment: the virtual environment.
+        mounted_at: if the node mounts environments: the host's folder of them, and where containers see it.
+
+    Raises:
+        ValueError: the environment is not below the mounted folder.
+    """
+    packages = next(environment.glob("lib/python3.*/site-packages"))
+    installed = sorted(path.name for path in packages.glob("*.dist-info"))
+    content = hashlib.sha256(repr((rootfs_key(), packages.parent.name, installed)).encode()).hexdigest()[:12]
+    if mounted_at:
+        folder, seen_at = mounted_at
+        link = f"{seen_at}/{packages.relative_to(folder)}"
+        layer = Layer(links=((_PACKAGES_FOLDER, link),))
+        key = f"mounted-{hashlib.sha256(link.encode()).hexdigest()[:12]}-{content}"
+    else:
+        libraries = tuple((path, f"/usr/local/lib/{path.name}") for path in sorted(environment.glob("lib/*.so*")))
+        layer = Layer(((packages, _PACKAGES_FOLDER), *libraries))
+        key = f"full-{content}"
+    start = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+    return Image(ref, key, (_debian(), layer), entrypoint=start)
