@@ -1,0 +1,81 @@
+"""The OpenAI chat wire format: a question as a request body, an HTTP reply as an `Answer` or as the error it is.
+
+Pure functions. An answer counts only if the engine says that it ended by itself (`finish_reason: stop`; a guided
+choice ends so too).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Final
+
+from genrm_api.names import HEADER_BOOT_ID, HEADER_REVISION
+from genrm_api.rewardmodel import Sampling
+
+from genrm_scoring.errors import Aborted, NotServing, PromptTooLong, RequestRefused, ServerFailed, Truncated
+from genrm_scoring.transport import Reply
+from genrm_scoring.types import Answer
+
+PATH: Final = "/v1/chat/completions"
+_TOO_LONG: Final = re.compile(r"maximum (context|model|input) length|context_length_exceeded|max_model_len", re.I)
+_RETRYABLE_4XX: Final = (408, 425, 429)
+
+
+def request_body(model: str, messages: list[dict[str, str]], sampling: Sampling) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "messages": messages}
+    settings = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": judgement_seed(sampling.seed, messages),
+        "structured_outputs": {"choice": sampling.structured.choice} if sampling.structured else None,
+    }
+    return body | {key: value for key, value in settings.items() if value is not None}
+
+
+def judgement_seed(base: int | None, messages: list[dict[str, str]]) -> int | None:
+    """The seed of one judgement: fixed by the base seed and what is asked, so that a retry asks for the same answer."""
+    if base is None:
+        return None
+    content = json.dumps([base, messages], ensure_ascii=False, sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:4]) >> 1
+
+
+def read_answer(reply: Reply) -> Answer:
+    """Read an HTTP reply.
+
+    Raises:
+        AttemptFailed: the subclass says what the reply means.
+    """
+    if reply.status != 200:
+        raise _refusal(reply)
+    try:
+        body = json.loads(reply.body)
+        choice = body["choices"][0]
+        reason, text = choice.get("finish_reason"), choice["message"].get("content") or ""
+        usage = body.get("usage") or {}
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as e:
+        raise ServerFailed(f"200 with something that is no chat completion: {reply.body[:200]!r}") from e
+    match reason:
+        case "stop":
+            return Answer(text, *counts, reply.headers.get(HEADER_REVISION), reply.headers.get(HEADER_BOOT_ID))
+        case "length":
+            raise Truncated(f"the answer hit its limit of tokens ({counts[1]})")
+        case "abort":
+            raise Aborted("the engine aborted the request")
+        case _:
+            raise RequestRefused(f"the engine ended the answer with finish_reason {reason!r}")
+
+
+def _refusal(reply: Reply) -> NotServing | ServerFailed | PromptTooLong | RequestRefused:
+    words = f"{reply.status}: {reply.body[:300].decode(errors='replace')}"
+    if reply.status == 503:
+        return NotServing(words)
+    if reply.status >= 500 or reply.status in _RETRYABLE_4XX:
+        return ServerFailed(words)
+    if reply.status in (400, 413, 422) and _TOO_LONG.search(words):
+        return PromptTooLong(words)
+    return RequestRefused(words)

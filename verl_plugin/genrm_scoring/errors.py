@@ -1,0 +1,202 @@
+"""Every exception of the scoring library, one tree; callers catch by meaning.
+
+GenrmError
+├── ConfigurationError            what the user wrote cannot work
+├── ClusterError                  the Kubernetes API
+│   ├── ClusterUnreachable        nobody answered, or not yet able to (retryable)
+│   ├── AccessDenied              401 or 403: verb, resource, namespace
+│   ├── NotFound
+│   ├── AlreadyExists
+│   ├── WatchExpired              list again
+│   └── ApiRejected               any other answer
+├── RewardModelError              the RewardModel a run names
+│   ├── NoSuchRewardModel
+│   ├── NoRewardModelApi          the cluster does not know the resource at all
+│   └── RewardModelUnreadable     it exists, but not in a form this version understands
+├── LeaseTaken                    another process holds the Lease of this run
+├── NoEndpoint                    nobody to ask now; knows when asking again makes sense
+├── AttemptFailed                 one request to one endpoint; its class carries the outcome it would end in
+│   ├── Transient                 another attempt may succeed
+│   │   ├── EndpointLost          nobody is there: ConnectFailed, Disconnected
+│   │   ├── AttemptTimeout
+│   │   ├── ServerFailed          5xx, 429, or an answer that is none
+│   │   ├── NotServing            503: the door is closed, or the engine sleeps
+│   │   └── Aborted
+│   └── Permanent                 the same request would fail again
+│       ├── RequestRefused, PromptTooLong, Truncated, ParseFailed
+└── JudgementFailed               the failure policy drops this sample
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import ClassVar
+
+from genrm_scoring.types import Judgement, Outcome
+
+
+class GenrmError(Exception):
+    """Base of all of ours."""
+
+
+class ConfigurationError(GenrmError):
+    """`field` as the user wrote it, and a sentence that says what was found and what to write."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(f"{field}: {sentence}")
+        self.field = field
+
+
+class ClusterError(GenrmError):
+    """The Kubernetes API did not do what was asked."""
+
+
+class ClusterUnreachable(ClusterError):
+    """`where` is the address with the file or account it comes from."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"the Kubernetes API at {where} does not answer: {detail}")
+        self.where = where
+
+
+class AccessDenied(ClusterError):
+    """`status` 401: not known; 403: known, but not allowed."""
+
+    def __init__(self, status: int, verb: str, resource: str, namespace: str, detail: str) -> None:
+        if status == 401:
+            sentence = f"credentials not accepted (401): {verb} {resource} in namespace {namespace}; log in again"
+        else:
+            sentence = (
+                f"not allowed (403): {verb} {resource} in namespace {namespace}; ask for the role genrm-client there "
+                f"(kubectl -n {namespace} create rolebinding genrm-client --clusterrole=genrm-client --user=...)"
+            )
+        super().__init__(f"{sentence}. The API server says: {detail}" if detail else sentence)
+        self.status, self.verb, self.resource, self.namespace = status, verb, resource, namespace
+
+
+class NotFound(ClusterError):
+    def __init__(self, resource: str, namespace: str, name: str) -> None:
+        super().__init__(f"no {resource} {namespace}/{name}")
+
+
+class AlreadyExists(ClusterError):
+    pass
+
+
+class WatchExpired(ClusterError):
+    pass
+
+
+class ApiRejected(ClusterError):
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(f"the Kubernetes API answered {status}: {detail}")
+        self.status = status
+
+
+class RewardModelError(GenrmError):
+    pass
+
+
+class NoSuchRewardModel(RewardModelError):
+    def __init__(self, name: str, namespace: str, existing: Sequence[str]) -> None:
+        sentence = f"there is no RewardModel {name} in namespace {namespace}"
+        if close := get_close_matches(name, existing, n=1):
+            sentence += f"; did you mean {close[0]}?"
+        if existing:
+            sentence += f" There are: {', '.join(sorted(existing)[:20])}"
+        else:
+            sentence += "; the namespace has none (another one? write reward_model.namespace=...)"
+        super().__init__(sentence)
+        self.name, self.namespace, self.existing = name, namespace, tuple(existing)
+
+
+class NoRewardModelApi(RewardModelError):
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the cluster at {where} does not know RewardModels: genrm-operator is not installed there (helm install)"
+        )
+
+
+class RewardModelUnreadable(RewardModelError):
+    def __init__(self, name: str, namespace: str, detail: str) -> None:
+        super().__init__(f"RewardModel {namespace}/{name} is not understood by this version of the plugin: {detail}")
+
+
+class LeaseTaken(GenrmError):
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(f"Lease {name} is held by another process of run {holder}")
+
+
+class NoEndpoint(GenrmError):
+    """`retry_at` (the caller's clock): when an ejected endpoint may be tried again; `None` if there is none at all."""
+
+    def __init__(self, retry_at: float | None) -> None:
+        super().__init__("no endpoint to ask")
+        self.retry_at = retry_at
+
+
+class AttemptFailed(GenrmError):
+    """`outcome` is how the judgement ends if this attempt was its last."""
+
+    outcome: ClassVar[Outcome] = Outcome.TRANSPORT
+
+
+class Transient(AttemptFailed):
+    pass
+
+
+class EndpointLost(Transient):
+    pass
+
+
+class ConnectFailed(EndpointLost):
+    pass
+
+
+class Disconnected(EndpointLost):
+    pass
+
+
+class AttemptTimeout(Transient):
+    outcome = Outcome.TIMEOUT
+
+
+class ServerFailed(Transient):
+    pass
+
+
+class NotServing(Transient):
+    outcome = Outcome.ASLEEP
+
+
+class Aborted(Transient):
+    outcome = Outcome.ABORTED
+
+
+class Permanent(AttemptFailed):
+    pass
+
+
+class RequestRefused(Permanent):
+    outcome = Outcome.REFUSED
+
+
+class PromptTooLong(Permanent):
+    outcome = Outcome.TOO_LONG
+
+
+class Truncated(Permanent):
+    outcome = Outcome.TRUNCATED
+
+
+class ParseFailed(Permanent):
+    outcome = Outcome.PARSE_FAILED
+
+
+class JudgementFailed(GenrmError):
+    """Raised towards a framework whose way to drop a sample is an exception."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(f"judgement ended as {judgement.outcome}, policy drop: {judgement.detail}")
+        self.judgement = judgement

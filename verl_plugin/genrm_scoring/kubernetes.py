@@ -1,0 +1,193 @@
+"""`Cluster` on the official client's asyncio half. The only module here that imports a Kubernetes client.
+
+Credentials, first hit wins: the file(s) named by KUBECONFIG, the pod's service account, ~/.kube/config. Tokens expire:
+on a 401 they are loaded once more before the call is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from genrm_scoring.cluster import Listing, Object, Resource, WatchEvent
+from genrm_scoring.errors import (
+    AccessDenied,
+    AlreadyExists,
+    ApiRejected,
+    ClusterError,
+    ClusterUnreachable,
+    ConfigurationError,
+    NotFound,
+    WatchExpired,
+)
+
+CALL_SECONDS: Final = 4.0
+_SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_TRANSIENT: Final = (429, 500, 502, 503, 504)
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[KubernetesCluster]:
+    """Open the cluster that the environment points to. No call is made yet."""
+    cluster = KubernetesCluster()
+    await cluster.load()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+class KubernetesCluster:
+    def __init__(self) -> None:
+        self._api: Any = None
+        self._source = ""
+        self._namespace = "default"
+
+    @property
+    def where(self) -> str:
+        return f"{self._api.api_client.configuration.host} ({self._source})"
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace
+
+    async def load(self) -> None:
+        """(Re)read the credentials.
+
+        Raises:
+            ConfigurationError: there are none, or they cannot be read.
+            ClusterUnreachable: the program that prints them does not finish.
+        """
+        settings = client.Configuration()
+        kubeconfig = os.environ.get("KUBECONFIG")
+        default = Path.home() / ".kube" / "config"
+        try:
+            if not kubeconfig and (_SERVICE_ACCOUNT / "token").exists():
+                config.load_incluster_config(client_configuration=settings)
+                self._source = "service account of this pod"
+                self._namespace = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+            elif kubeconfig or default.exists():
+                file = kubeconfig or str(default)
+                async with asyncio.timeout(CALL_SECONDS):
+                    await config.load_kube_config(config_file=file, client_configuration=settings, persist_config=False)
+                active = config.list_kube_config_contexts(file)[1]
+                self._source = f"{file}, context {active['name']}"
+                self._namespace = active["context"].get("namespace") or "default"
+            else:
+                raise ConfigurationError(
+                    "KUBECONFIG",
+                    "no cluster to ask: not set, no ~/.kube/config, and not in a pod with a service account",
+                )
+        except TimeoutError:
+            raise ClusterUnreachable(kubeconfig or str(default), "its credential program does not finish") from None
+        except (config.ConfigException, OSError, KeyError, TypeError) as e:
+            raise ConfigurationError("KUBECONFIG", f"{kubeconfig or default} cannot be used: {e}") from e
+        await self.close()
+        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+
+    async def close(self) -> None:
+        if self._api is not None:
+            await self._api.api_client.close()
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        found: Object = await self._call("get", resource, namespace, name, name)
+        return found
+
+    async def list(self, resource: Resource, namespace: str, selector: str = "") -> Listing:
+        answer = await self._call("list", resource, namespace, "", label_selector=selector)
+        return Listing(tuple(answer["items"]), answer["metadata"]["resourceVersion"])
+
+    async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
+        created: Object = await self._call("create", resource, namespace, obj["metadata"]["name"], obj)
+        return created
+
+    async def patch(self, resource: Resource, namespace: str, name: str, patch: Object) -> Object:
+        merge = "application/merge-patch+json"
+        patched: Object = await self._call("patch", resource, namespace, name, name, patch, _content_type=merge)
+        return patched
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        await self._call("delete", resource, namespace, name, name)
+
+    async def watch(
+        self, resource: Resource, namespace: str, selector: str, resource_version: str, seconds: int
+    ) -> AsyncIterator[WatchEvent]:
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                response = await self._api.list_namespaced_custom_object_without_preload_content(
+                    resource.group, resource.version, namespace, resource.plural,
+                    label_selector=selector, resource_version=resource_version, watch=True,
+                    allow_watch_bookmarks=True, timeout_seconds=seconds, _request_timeout=seconds + CALL_SECONDS,
+                )  # fmt: skip
+            async with response:
+                if response.status != 200:
+                    raise self._rejected("watch", resource, namespace, "", response.status, await response.text())
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise self._rejected(
+                            "watch", resource, namespace, "", status.get("code", 500), status.get("message", "")
+                        )
+                    yield WatchEvent(event["type"], event["object"])
+        except (aiohttp.ClientError, OSError, ValueError) as e:  # TimeoutError is an OSError
+            raise ClusterUnreachable(self.where, _words(e)) from e
+
+    async def _call(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
+        """Call the client's method for `verb`; `name` is for messages, `args` and `more` go to the method."""
+        try:
+            return await self._once(verb, resource, namespace, name, *args, **more)
+        except AccessDenied as e:
+            if e.status != 401:
+                raise
+            await self.load()
+            return await self._once(verb, resource, namespace, name, *args, **more)
+
+    async def _once(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
+        method = getattr(self._api, f"{verb}_namespaced_custom_object")
+        place = (resource.group, resource.version, namespace, resource.plural)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await method(*place, *args, _request_timeout=CALL_SECONDS, **more)
+        except client.ApiException as e:
+            raise self._rejected(verb, resource, namespace, name, e.status, e.body or e.reason or "") from e
+        except (aiohttp.ClientError, OSError) as e:
+            raise ClusterUnreachable(self.where, _words(e)) from e
+
+    def _rejected(
+        self, verb: str, resource: Resource, namespace: str, name: str, status: int, body: str
+    ) -> ClusterError:
+        detail = _message(body)
+        match status:
+            case 401 | 403:
+                return AccessDenied(status, verb, str(resource), namespace, detail)
+            case 404:
+                return NotFound(str(resource), namespace, name)
+            case 409:
+                return AlreadyExists(detail)
+            case 410:
+                return WatchExpired(detail)
+            case _ if status in _TRANSIENT:
+                return ClusterUnreachable(self.where, f"{status}: {detail}")
+            case _:
+                return ApiRejected(status, detail)
+
+
+def _message(body: str) -> str:
+    """The sentence in a Kubernetes Status object, or the body as it is."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:300]
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,75 @@
+"""A Lease for programs that have no event loop: verl's driver and its trainer are synchronous.
+
+This is the one place in our libraries that starts a thread. It runs an event loop of its own, in which a Cluster and a
+`RunLease` live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a daemon: it
+must not keep a finished program alive, and a killed program takes the renewal down with it, which is the point of the
+Lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from genrm_api.leases import Phase
+
+from genrm_scoring.cluster import Cluster
+from genrm_scoring.leases import RunLease
+
+Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
+Open = Callable[[Cluster], AbstractAsyncContextManager[RunLease]]
+
+
+class LeaseThread:
+    """Keeps one `RunLease` in a background thread, from `start` to `close`."""
+
+    def __init__(self, connect: Connect, open_lease: Open) -> None:
+        self._connect = connect
+        self._open_lease = open_lease
+        self._loop = asyncio.new_event_loop()
+        self._opened: concurrent.futures.Future[RunLease] = concurrent.futures.Future()
+        self._leave = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name="genrm-lease", daemon=True)
+
+    def start(self, timeout: float) -> RunLease:
+        """Open the Lease and wait for it.
+
+        Raises:
+            GenrmError: it could not be opened.
+            TimeoutError
+        """
+        self._thread.start()
+        return self._opened.result(timeout)
+
+    def set_phase(self, phase: Phase) -> None:
+        """Returns at once, also while the API server is away."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._set_phase, phase)
+
+    def close(self, timeout: float) -> None:
+        """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._leave.set)
+            self._thread.join(timeout)
+
+    def _set_phase(self, phase: Phase) -> None:
+        if self._opened.done() and not self._opened.exception():
+            self._opened.result().set_phase(phase)
+
+    def _main(self) -> None:
+        try:
+            self._loop.run_until_complete(self._live())
+        except BaseException as e:
+            if self._opened.done():
+                raise
+            self._opened.set_exception(e)
+        finally:
+            self._loop.close()
+
+    async def _live(self) -> None:
+        async with self._connect() as cluster, self._open_lease(cluster) as lease:
+            self._opened.set_result(lease)
+            await self._leave.wait()

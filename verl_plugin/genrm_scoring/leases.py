@@ -1,0 +1,268 @@
+"""Holding a Lease: how a run says, for as long as it lives, what it needs of a reward model.
+
+Two parts can be played, by two processes of one run or by one: the *holder* creates the Lease, renews it and deletes it
+in the end; whoever knows what the run is doing writes its *phase*. `LeasePlan` decides what to write next (pure, time
+is a parameter), `RunLease` writes it in one task. Everything is level-triggered: what is wanted is written until it is
+there, a newer wish replaces an older one, and the phase is written again with every third of the TTL, so that a Lease
+which somebody deleted comes back right. An API server that is away for less than the TTL costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
+from genrm_api.names import ANNOTATION_PHASE
+
+from genrm_scoring.cluster import LEASES, Cluster
+from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotFound
+
+log = logging.getLogger(__name__)
+
+RELEASE_SECONDS: Final = 5.0
+
+
+class Write(enum.Enum):
+    CREATE = "create"
+    RENEW = "renew"
+    PHASE = "phase"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to write and when; `write` is None if there is nothing to do until somebody wants something."""
+
+    write: Write | None
+    at: float
+
+
+@dataclass(slots=True)
+class LeasePlan:
+    """What to write to one Lease next. `holds`: whether this process is the holder."""
+
+    ttl: float
+    holds: bool
+    wanted: Phase | None = None
+    written: Phase | None = None
+    exists: bool = False
+    due: dict[Write, float] = field(default_factory=dict)
+    failures: int = 0
+
+    def want(self, phase: Phase, now: float) -> None:
+        if phase is not self.wanted:
+            self.wanted = phase
+            self.due[Write.PHASE] = now
+
+    def next(self, now: float) -> Step:
+        if self.holds and not self.exists:
+            return Step(Write.CREATE, self.due.get(Write.CREATE, now))
+        writes = [Write.PHASE] if self.wanted is not None else []
+        if self.holds:
+            writes.append(Write.RENEW)
+        if not writes:
+            return Step(None, float("inf"))
+        first = min(writes, key=lambda write: self.due.get(write, now))
+        return Step(first, self.due.get(first, now))
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that is wanted is there."""
+        return (self.exists or not self.holds) and self.written is self.wanted
+
+    def succeeded(self, write: Write, phase: Phase | None, now: float) -> None:
+        """`write` is done; `phase` is the one that was written with it, if any."""
+        self.failures = 0
+        again = now + self.ttl / 3
+        if write is Write.CREATE:
+            self.exists = True
+            self.due = {Write.RENEW: again, Write.PHASE: again}
+            if phase is self.wanted:
+                self.written = phase
+        elif write is Write.RENEW:
+            self.due[Write.RENEW] = again
+        else:
+            self.written = phase
+            self.due[Write.PHASE] = again if phase is self.wanted else now
+
+    def failed(self, write: Write, now: float) -> None:
+        """`write` did not happen: soon again, ever less soon, but several times within the TTL."""
+        pause = min(0.1 * 2.0**self.failures, self.ttl / 15, 2.0)
+        self.failures += 1
+        self.due[write] = now + pause
+
+    def vanished(self, write: Write, now: float) -> None:
+        """The Lease is not there. The holder makes it anew; anybody else waits for that."""
+        if self.holds:
+            self.exists = False
+            self.due = {Write.CREATE: now}
+        else:
+            self.failed(write, now)
+
+
+class RunLease:
+    """One run's Lease on one reward model. Use `run_lease` (holder) or `run_phase` (phase only)."""
+
+    def __init__(
+        self, cluster: Cluster, run: str, reward_model: str, namespace: str, ttl_seconds: int, *, holds: bool
+    ) -> None:
+        self.name = lease_name(run, reward_model)
+        self._cluster = cluster
+        self._run = run
+        self._reward_model = reward_model
+        self._namespace = namespace
+        self._ttl_seconds = ttl_seconds
+        self._plan = LeasePlan(float(ttl_seconds), holds)
+        self._acquired_at: datetime | None = None
+        self._scoring = 0
+        self._poke = asyncio.Event()
+        self._settled = asyncio.Event()
+
+    def set_phase(self, phase: Phase) -> None:
+        """Say what is needed from now on; returns at once, the Lease follows."""
+        self._plan.want(phase, _now())
+        self._settled.clear()
+        self._poke.set()
+
+    @asynccontextmanager
+    async def scoring(self) -> AsyncIterator[None]:
+        """The reward model is needed while any such block is open."""
+        self._scoring += 1
+        self.set_phase(Phase.SCORING)
+        try:
+            yield
+        finally:
+            self._scoring -= 1
+            if not self._scoring:
+                self.set_phase(Phase.IDLE)
+
+    async def settled(self) -> None:
+        """Wait until the Lease says what is wanted."""
+        await self._settled.wait()
+
+    async def acquire(self) -> None:
+        """Create the Lease, phase idle; one attempt.
+
+        Raises:
+            ClusterError, LeaseTaken
+        """
+        await self._create(Phase.IDLE)
+        self._plan.succeeded(Write.CREATE, None, _now())
+
+    async def keep(self) -> None:
+        """Write what is wanted, for ever."""
+        while True:
+            step = self._plan.next(_now())
+            if step.write is None or step.at > _now():
+                if self._plan.settled:
+                    self._settled.set()
+                await self._pause(step.at)
+            else:
+                await self._carry_out(step.write)
+
+    async def release(self) -> None:
+        """Delete the Lease; if the API server is away, its TTL ends it."""
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._cluster.delete(LEASES, self._namespace, self.name)
+        except NotFound:
+            return
+        except (GenrmError, TimeoutError) as e:
+            log.warning("lease %s/%s is not deleted and ends after %d s: %s", self._namespace, self.name,
+                        self._ttl_seconds, e)  # fmt: skip
+
+    async def _pause(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                await self._poke.wait()
+        except TimeoutError:
+            return
+        self._poke.clear()
+
+    async def _carry_out(self, write: Write) -> None:
+        phase = self._plan.wanted
+        try:
+            match write:
+                case Write.CREATE:
+                    phase = phase or Phase.IDLE
+                    await self._create(phase)
+                case Write.RENEW:
+                    await self._patch({"spec": {"renewTime": micro_time(datetime.now(UTC))}})
+                case Write.PHASE:
+                    await self._patch({"metadata": {"annotations": {ANNOTATION_PHASE: str(phase)}}})
+        except NotFound:
+            log.warning("lease %s/%s is gone", self._namespace, self.name)
+            self._plan.vanished(write, _now())
+        except GenrmError as e:
+            log.warning("lease %s/%s: %s failed, trying again: %s", self._namespace, self.name, write.value, e)
+            self._plan.failed(write, _now())
+        except Exception:  # a Lease that is not renewed because of a bug would put the engines to sleep under the run
+            log.exception("lease %s/%s: %s failed, trying again", self._namespace, self.name, write.value)
+            self._plan.failed(write, _now())
+        else:
+            self._plan.succeeded(write, phase, _now())
+
+    async def _patch(self, patch: dict[str, Any]) -> None:
+        await self._cluster.patch(LEASES, self._namespace, self.name, patch)
+
+    async def _create(self, phase: Phase) -> None:
+        now = datetime.now(UTC)
+        manifest = lease_manifest(self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds)
+        try:
+            await self._cluster.create(LEASES, self._namespace, manifest)
+        except AlreadyExists:
+            # Ours, if an earlier create went through although its answer was lost.
+            found = await self._cluster.get(LEASES, self._namespace, self.name)
+            if self._acquired_at is None or found["spec"].get("acquireTime") != micro_time(self._acquired_at):
+                raise LeaseTaken(self.name, self._run) from None
+        finally:
+            self._acquired_at = now
+
+
+@asynccontextmanager
+async def run_lease(
+    cluster: Cluster, run: str, reward_model: str, namespace: str, ttl_seconds: int = DEFAULT_TTL_SECONDS
+) -> AsyncIterator[RunLease]:
+    """Hold the Lease of `run` while the block is open; its phase starts as idle.
+
+    Raises:
+        ClusterError, LeaseTaken: it could not be created.
+    """
+    lease = RunLease(cluster, run, reward_model, namespace, ttl_seconds, holds=True)
+    await lease.acquire()
+    keeper = asyncio.create_task(lease.keep(), name=f"lease-{lease.name}")
+    try:
+        yield lease
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await lease.release()
+
+
+@asynccontextmanager
+async def run_phase(
+    cluster: Cluster, run: str, reward_model: str, namespace: str, ttl_seconds: int = DEFAULT_TTL_SECONDS
+) -> AsyncIterator[RunLease]:
+    """Write the phase of a Lease that another process of `run` holds; on leaving, wait briefly for the last write."""
+    lease = RunLease(cluster, run, reward_model, namespace, ttl_seconds, holds=False)
+    keeper = asyncio.create_task(lease.keep(), name=f"phase-{lease.name}")
+    try:
+        yield lease
+    finally:
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await lease.settled()
+        except TimeoutError:
+            log.warning("lease %s/%s: the last phase was not written", namespace, lease.name)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

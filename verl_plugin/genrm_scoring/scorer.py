@@ -1,0 +1,193 @@
+"""One judgement from end to end.
+
+    wait until somebody serves → pick → ask → read        all under the deadline of `spec.scoring.timeout`
+              ↑____ transient failure: another endpoint, if the retry budget allows
+
+A fleet that sleeps is not a failure: the judgement waits for the wake. A judgement that fails is not an exception: it
+comes back as a `Judgement` that says how it ended, and `score_of` applies the failure policy to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Final
+
+from genrm_api import durations
+from genrm_api.rewardmodel import FailurePolicy, OnFailure, Scoring
+
+from genrm_scoring import chat
+from genrm_scoring.balancing import Balancer, LeastInFlight
+from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot
+from genrm_scoring.errors import AttemptFailed, AttemptTimeout, NoEndpoint, NotServing, ParseFailed, Transient
+from genrm_scoring.judges import BY_NAME
+from genrm_scoring.retries import RetryBudget
+from genrm_scoring.transport import Transport
+from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Sample, Score, ScoreSource
+
+SAME_ENDPOINT_BACKOFF: Final = (0.1, 0.3, 1.0, 2.0)
+"""Seconds before an endpoint that failed a judgement is asked the same again, because there is no other."""
+FIRST_ATTEMPT_SHARE: Final = 0.5
+"""Of the whole deadline, for one attempt while there are others to ask: a hanging endpoint must leave time for them."""
+
+
+def score_of(judgement: Judgement, on_failure: OnFailure) -> Score:
+    """What a judgement means for its sample."""
+    if judgement.verdict is not None:
+        return Score(judgement.verdict.value, judgement.outcome, ScoreSource.JUDGE)
+    if on_failure.policy is FailurePolicy.VALUE:
+        return Score(on_failure.value, judgement.outcome, ScoreSource.POLICY)
+    return Score(None, judgement.outcome, ScoreSource.DROPPED)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What one judgement has been through so far."""
+
+    body: bytes
+    affinity: bytes
+    deadline: float
+    avoid: set[Endpoint] = field(default_factory=set)
+    failures: list[FailedAttempt] = field(default_factory=list)
+    last_error: AttemptFailed | None = None
+    retries: int = 0
+    endpoint: Endpoint | None = None
+
+
+class Scorer:
+    """Judges samples for one reward model; belongs to one event loop. All time is that loop's clock."""
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        model: str,
+        endpoints: Endpoints,
+        transport: Transport,
+        balancer: Balancer | None = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
+        self._scoring = scoring
+        self._model = model
+        self._judge = BY_NAME[scoring.judge]
+        self._timeout = durations.seconds(scoring.timeout)
+        self._endpoints = endpoints
+        self._transport = transport
+        self._balancer = balancer or LeastInFlight()
+        self._budget = budget or RetryBudget()
+
+    async def score(self, sample: Sample) -> tuple[Judgement, Score]:
+        judgement = await self.judge(sample)
+        return judgement, score_of(judgement, self._scoring.on_failure)
+
+    async def judge(self, sample: Sample) -> Judgement:
+        """Ask about one sample. Never raises for a judgement that fails, and returns by the deadline."""
+        started = _now()
+        self._budget.judgement_started()
+        messages = self._judge.messages(sample)
+        body = chat.request_body(self._model, messages, self._scoring.sampling)
+        trial = _Trial(json.dumps(body).encode(), sample.question.encode(), started + self._timeout)
+        try:
+            answer = await self._answer(trial)
+        except AttemptFailed as e:
+            return self._ended(trial, started, e.outcome, detail=str(e))
+        try:
+            verdict = self._judge.verdict(answer.text)
+        except ParseFailed as e:
+            return self._ended(trial, started, e.outcome, answer=answer, detail=str(e))
+        return Judgement(
+            Outcome.OK,
+            seconds=_now() - started,
+            attempts=len(trial.failures) + 1,
+            verdict=verdict,
+            answer=answer,
+            endpoint=trial.endpoint,
+            failures=tuple(trial.failures),
+        )
+
+    def _ended(
+        self, trial: _Trial, started: float, outcome: Outcome, detail: str, answer: Answer | None = None
+    ) -> Judgement:
+        attempts = len(trial.failures) + (answer is not None)
+        endpoint = trial.endpoint if answer else None
+        return Judgement(
+            outcome, _now() - started, attempts, None, answer, endpoint, failures=tuple(trial.failures), detail=detail
+        )
+
+    async def _answer(self, trial: _Trial) -> Answer:
+        """Ask until somebody answers.
+
+        Raises:
+            AttemptFailed: the last failure, when asking again is pointless or not allowed.
+        """
+        while True:
+            endpoint, others = await self._endpoint(trial)
+            began = _now()
+            try:
+                return await self._ask(trial, endpoint, alone=not others)
+            except AttemptFailed as e:
+                trial.failures.append(FailedAttempt(endpoint, type(e).__name__, str(e), _now() - began))
+                trial.avoid.add(endpoint)
+                trial.last_error = e
+                if not isinstance(e, Transient) or _now() >= trial.deadline:
+                    raise
+                if isinstance(e, NotServing):
+                    continue  # that is waiting for a wake, not asking again
+                if not self._budget.spend(trial.retries):
+                    raise
+                trial.retries += 1
+
+    async def _endpoint(self, trial: _Trial) -> tuple[Endpoint, bool]:
+        """Wait until somebody serves; say whether there are others beside.
+
+        Raises:
+            NotServing, AttemptFailed: the deadline passed.
+        """
+        while True:
+            snapshot, now = self._endpoints.snapshot(), _now()
+            if now >= trial.deadline:
+                raise self._too_late(trial, snapshot)
+            try:
+                endpoint = self._balancer.pick(snapshot.endpoints, trial.avoid, trial.affinity, now)
+            except NoEndpoint as e:
+                until = trial.deadline if e.retry_at is None else min(trial.deadline, e.retry_at)
+                await self._endpoints.wait_for_change(snapshot.version, until - now)
+                continue
+            if endpoint in trial.avoid:
+                pause = (
+                    SAME_ENDPOINT_BACKOFF[min(trial.retries, len(SAME_ENDPOINT_BACKOFF)) - 1] if trial.retries else 0.0
+                )
+                trial.avoid.clear()
+                await self._endpoints.wait_for_change(snapshot.version, min(pause, trial.deadline - now))
+                continue
+            return endpoint, len(snapshot.endpoints) > 1
+
+    def _too_late(self, trial: _Trial, snapshot: Snapshot) -> AttemptFailed:
+        if snapshot.problem:
+            return AttemptFailed(snapshot.problem)
+        if snapshot.endpoints and trial.last_error:
+            return trial.last_error
+        return NotServing(f"no endpoint was serving within {self._timeout:g} s")
+
+    async def _ask(self, trial: _Trial, endpoint: Endpoint, alone: bool) -> Answer:
+        left = trial.deadline - _now()
+        limit = left if alone else min(left, self._timeout * FIRST_ATTEMPT_SHARE)
+        trial.endpoint = endpoint
+        failure: AttemptFailed | None = None
+        self._balancer.started(endpoint, _now())
+        try:
+            async with asyncio.timeout(limit):
+                reply = await self._transport.post(endpoint.url + chat.PATH, trial.body, limit)
+            return chat.read_answer(reply)
+        except TimeoutError:
+            failure = AttemptTimeout(f"no answer within {limit:.1f} s")
+            raise failure from None
+        except AttemptFailed as e:
+            failure = e
+            raise
+        finally:
+            self._balancer.finished(endpoint, failure, _now())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
