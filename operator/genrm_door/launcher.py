@@ -1,0 +1,71 @@
+"""The command of an engine pod: put the door into the engine's server, then become that server.
+
+    python3 /genrm/genrm_door/launcher.py --engine vllm -- <the engine's own arguments>
+
+It adds what the door needs and nothing else; model, port and the rest stand on the command line that the operator
+wrote. What it adds comes last, because the engine believes the last word and the last middleware is the outermost.
+It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own.
+
+This file runs as a script, before anything is importable: it uses nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+ENGINES = ("vllm",)
+
+
+def engine_command(
+    engine: str, args: Sequence[str], environ: Mapping[str, str], *, python: str, root: str
+) -> tuple[list[str], dict[str, str]]:
+    """The argv and environment to become. `root` is the folder from which `genrm_door` imports.
+
+    Raises:
+        ValueError: there is no door for this engine.
+    """
+    if engine != "vllm":
+        raise ValueError(f"no door for engine {engine!r}: it is one of {', '.join(ENGINES)}")
+    env = dict(environ)
+    path = [root, *(p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p != root)]
+    env["PYTHONPATH"] = os.pathsep.join(path)
+    env["GENRM_ENGINE"] = engine
+    env["VLLM_SERVER_DEV_MODE"] = "1"  # the sleep routes exist only with it; the door is what makes that bearable
+    return [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",  # deprecated in 0.32, but every version has it
+        *args,
+        "--api-server-count=1",  # the door's state lives in one process
+        "--middleware=genrm_door.asgi.Door",
+    ], env
+
+
+def main(argv: Sequence[str]) -> None:
+    own, separator, rest = _split(argv)
+    parser = argparse.ArgumentParser(prog="launcher.py", description="Start an engine behind the genrm door.")
+    parser.add_argument("--engine", required=True, choices=ENGINES)
+    options = parser.parse_args(own)
+    if not separator:
+        parser.error("put the engine's arguments behind --")
+    # Not realpath: a ConfigMap mount is made of links into a hidden folder with another name.
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    command, env = engine_command(options.engine, rest, os.environ, python=sys.executable, root=root)
+    sys.stderr.write(f"genrm: starting {' '.join(command[1:])}\n")
+    sys.stderr.flush()
+    os.execve(command[0], command, env)
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:
+    """What stands before the first `--`, whether there is one, and what stands behind it."""
+    if "--" not in argv:
+        return list(argv), False, []
+    at = list(argv).index("--")
+    return list(argv[:at]), True, list(argv[at + 1 :])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

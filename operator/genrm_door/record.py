@@ -1,0 +1,152 @@
+"""What the door remembers: its state, who is inside, and what it let an admin do.
+
+The record lives as long as the engine's server process and is told apart from the next one by its boot id. After a
+crash of the operator it is the truth about this engine. No I/O and no awaiting happens here, so every method is atomic
+on the event loop: a request that was admitted is counted before anybody can set the door to draining, and after that
+nobody is admitted.
+
+States and their changes (asking for the present state again changes nothing and is fine):
+
+    closed    -> serving | asleep             the first state; nobody scores but the operator
+    serving   -> draining | closed
+    draining  -> serving | asleep | closed    nobody enters, those inside finish
+    asleep    -> serving | closed
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+DOCUMENT_VERSION = 1
+LEDGER_LENGTH = 64
+
+
+class State(str, enum.Enum):
+    CLOSED = "closed"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ASLEEP = "asleep"
+
+
+CHANGES: Mapping[State, frozenset[State]] = {
+    State.CLOSED: frozenset({State.SERVING, State.ASLEEP}),
+    State.SERVING: frozenset({State.DRAINING, State.CLOSED}),
+    State.DRAINING: frozenset({State.SERVING, State.ASLEEP, State.CLOSED}),
+    State.ASLEEP: frozenset({State.SERVING, State.CLOSED}),
+}
+
+
+class Refused(Exception):
+    """The door does not do what an admin asked; the text is a sentence for the one who asked."""
+
+
+@dataclass
+class Entry:
+    """One line of the ledger. `status` and `seconds` are None while the call runs."""
+
+    at: float
+    call: str
+    status: int | None = None
+    seconds: float | None = None
+
+
+class Record:
+    """The memory of one door. Times are wall-clock seconds, written out in UTC."""
+
+    def __init__(
+        self,
+        boot_id: str,
+        engine: str,
+        revision: str,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.boot_id = boot_id
+        self.engine = engine
+        self.revision = revision
+        self.state = State.CLOSED
+        self.inside = 0
+        self.served = 0
+        self.started_at = now()
+        self.last_request_at: float | None = None
+        self.ledger: deque[Entry] = deque(maxlen=LEDGER_LENGTH)
+        self.running: Entry | None = None
+        self._now = now
+        self._monotonic = monotonic
+
+    # -- scoring
+
+    def enter(self, *, operator: bool) -> None:
+        """Count one request in. The operator's own ones are inside like any other, but they are nobody's demand."""
+        self.inside += 1
+        if not operator:
+            self.last_request_at = self._now()
+
+    def leave(self, *, operator: bool) -> None:
+        self.inside -= 1
+        if not operator:
+            self.served += 1
+
+    # -- administration
+
+    @contextmanager
+    def turn(self, call: str) -> Iterator[Entry]:
+        """Let one admin call through, alone, and write it down.
+
+        Who comes second is refused rather than queued: a queued repeat would do again what was just done.
+
+        Raises:
+            Refused: another call is running.
+        """
+        if self.running is not None:
+            raise Refused(f"{self.running.call} is running since {stamp(self.running.at)}: wait for it and look again")
+        entry = self.running = Entry(self._now(), call)
+        self.ledger.append(entry)
+        began = self._monotonic()
+        try:
+            yield entry
+        finally:
+            entry.seconds = round(self._monotonic() - began, 6)
+            self.running = None
+
+    def check(self, state: State) -> None:
+        """Raise `Refused` if the door may not go from its present state to `state`."""
+        if state is not self.state and state not in CHANGES[self.state]:
+            ways = " or ".join(sorted(s.value for s in CHANGES[self.state]))
+            raise Refused(f"the door is {self.state.value} and cannot become {state.value}: from here it can be {ways}")
+
+    def note(self, call: str, status: int) -> None:
+        """Write down a call that took no time."""
+        self.ledger.append(Entry(self._now(), call, status, 0.0))
+
+    def document(self, asleep: bool | None) -> dict[str, Any]:
+        """The document of `GET /genrm/door`. `asleep` is the engine's own word, None if it did not say."""
+        return {
+            "version": DOCUMENT_VERSION,
+            "state": self.state.value,
+            "inside": self.inside,
+            "bootId": self.boot_id,
+            "engine": self.engine,
+            "revision": self.revision,
+            "asleep": asleep,
+            "startedAt": stamp(self.started_at),
+            "lastRequestAt": None if self.last_request_at is None else stamp(self.last_request_at),
+            "served": self.served,
+            "ledger": [
+                {"at": stamp(e.at), "call": e.call, "status": e.status, "seconds": e.seconds} for e in self.ledger
+            ],
+        }
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    milliseconds = round(seconds * 1000)
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{whole}.{milliseconds % 1000:03d}Z"

@@ -1,0 +1,96 @@
+"""Which routes of an engine exist, and for whom.
+
+A route is a method and an exact path. What is not listed here does not exist for anybody, whatever the engine serves
+under it: a new version of an engine opens nothing. Because the list is closed and matched exactly, hostile spellings
+(`//sleep`, `/Sleep`, `/sleep/`, `/v1/../sleep`) are simply other paths, and none of them is listed; what is left for
+`canonical` is the spelling that the server has already decoded.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Kind(enum.Enum):
+    """What the door does with a request to a route."""
+
+    SCORING = "scoring"
+    """Passes while the door is `serving`; counted as inside. The operator may also pass while `closed`."""
+    OPEN = "open"
+    """Passes for everybody in every state: the engine answers from its API process, asleep or not."""
+    HEALTH = "health"
+    """Answered by the door."""
+    DOOR = "door"
+    """The door's own document; with the operator's token only."""
+    ADMIN_READ = "admin-read"
+    """Passes with the operator's token in every state."""
+    ADMIN = "admin"
+    """Changes the engine: passes with the operator's token, one at a time, and is written into the ledger."""
+    ADMIN_SHUT = "admin-shut"
+    """Like `ADMIN`, and refused while the door is `serving`: it would put the engine to sleep under its clients."""
+
+
+DOOR_PATH = "/genrm/door"
+HEALTH_PATH = "/health"
+
+
+@dataclass(frozen=True)
+class EngineRoutes:
+    """One engine's routes as the door sees them, and the two questions that the door itself asks the engine."""
+
+    alive: str
+    """GET of this path answers 200 while the engine lives, and is safe in every state."""
+    asleep: str | None
+    """GET of this path answers `{"is_sleeping": bool}`; None where the engine cannot tell."""
+    scoring: tuple[str, ...]
+    open: tuple[str, ...]
+    admin_read: tuple[str, ...]
+    admin: tuple[str, ...]
+    admin_shut: tuple[str, ...]
+    table: Mapping[tuple[str, str], Kind] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        table = {("GET", HEALTH_PATH): Kind.HEALTH, ("GET", DOOR_PATH): Kind.DOOR, ("PUT", DOOR_PATH): Kind.DOOR}
+        table.update({("POST", path): Kind.SCORING for path in self.scoring})
+        table.update({("GET", path): Kind.OPEN for path in self.open})
+        table.update({("GET", path): Kind.ADMIN_READ for path in self.admin_read})
+        table.update({("POST", path): Kind.ADMIN for path in self.admin})
+        table.update({("POST", path): Kind.ADMIN_SHUT for path in self.admin_shut})
+        object.__setattr__(self, "table", table)
+
+
+ROUTES: Mapping[str, EngineRoutes] = {
+    # Seen on vLLM 0.32 with VLLM_SERVER_DEV_MODE=1. Left out on purpose: /collective_rpc calls any method of a worker
+    # by name, /update_weights and its kin change what a score means, /server_info and /openapi.json tell too much,
+    # /invocations hides which route it becomes, /v1/responses keeps state. tests/e2e/test_engine_contract.py tries
+    # every route of the running server.
+    "vllm": EngineRoutes(
+        alive="/health",
+        asleep="/is_sleeping",
+        scoring=(
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/classify",
+            "/pooling",
+            "/score",
+            "/v1/score",
+            "/rerank",
+            "/v1/rerank",
+            "/v2/rerank",
+            "/tokenize",
+            "/detokenize",
+        ),
+        open=("/metrics", "/v1/models", "/version"),
+        admin_read=("/is_sleeping",),
+        admin=("/wake_up", "/reset_prefix_cache"),
+        admin_shut=("/sleep",),
+    ),
+}
+
+
+def canonical(path: str, raw_path: bytes | None) -> bool:
+    """Whether the client wrote the path as it is meant: no percent-encoding hides behind the decoded `path`."""
+    return raw_path is None or raw_path == path.encode()
