@@ -1,4 +1,4 @@
-"""Writes the CRD manifests from the pydantic models: `python -m genrm_api.crd crds/`.
+"""Writes the CRD manifests from the pydantic models: `python -m genrm_api.crd FOLDER ...`.
 
 Pydantic speaks JSON Schema, the API server wants a *structural* schema: no `$ref`, no `anyOf` around a type, no
 `additionalProperties: false` beside properties (unknown fields are pruned, or refused under strict validation),
@@ -175,10 +175,12 @@ def manifests() -> dict[str, str]:
     return {f"{GROUP}_{REWARD_MODELS}.yaml": header + dumped}
 
 
-def main(folder: str) -> None:
-    for name, text in manifests().items():
-        (Path(folder) / name).write_text(text)
+def main(folders: list[str]) -> None:
+    for folder in folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, text in manifests().items():
+            (Path(folder) / name).write_text(text)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -71,7 +71,7 @@ class Cache:
         return key
 
     def _is_news(self, obj: Mapping[str, Any]) -> bool:
-        """False for an object older than what is known. Resource versions of one object are ordered integers (KEP-5504)."""
+        """False for an object older than what is known: resource versions of one kind are ordered (KEP-5504)."""
         uid, version = obj["metadata"]["uid"], int(obj["metadata"]["resourceVersion"])
         if version < self._versions.get(uid, 0):
             return False

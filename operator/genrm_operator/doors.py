@@ -16,7 +16,7 @@ from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
 from genrm_operator.observed import Door, DoorState, Pod
 
 LOOK_TIMEOUT: Final = 1.0
-"""Seconds for a look: an answer comes in milliseconds or the pod is in trouble, and a wake must not wait for that one."""
+"""Seconds for a look: an answer comes in milliseconds, or the pod is in trouble and the others must not wait for it."""
 ADMIN_TIMEOUT: Final = 120.0
 """Seconds for an engine's own sleep or wake: copying a large model's weights takes tens of seconds."""
 

@@ -1,7 +1,7 @@
 """Kopf's part: watch, keep the caches current, ask for a look. No handler waits for anything.
 
-Only `@kopf.on.event` is used: it needs no finalizers and no annotations, and repeats nothing by itself. Which setting of
-Kopf is changed, and why, stands beside each.
+Only `@kopf.on.event` is used: it needs no finalizers and no annotations, and repeats nothing by itself. Which setting
+of Kopf is changed, and why, stands beside each.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def locate(rm: RewardModel, settings: Settings) -> Weights:
         allowed = ", ".join(settings.host_model_prefixes) or "none"
         raise Impossible(
             "HostPathRefused",
-            f"spec.model.uri: {rm.spec.model.uri} is a folder of the node, and this installation allows such models only "
+            f"spec.model.uri: {rm.spec.model.uri} is a folder of the node; this installation allows such models only "
             f"below hostModelPrefixes ({allowed}); use hf:// or pvc://, or ask your platform team to add the prefix",
         )
     return Weights(MOUNT_PATH, ({"name": "model", "hostPath": {"path": rest}},), mounts)
