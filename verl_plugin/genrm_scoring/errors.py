@@ -37,7 +37,17 @@ from genrm_scoring.types import Judgement, Outcome
 
 
 class GenrmError(Exception):
-    """Base of all of ours."""
+    """Base of all of ours. Travels between processes whatever its constructor takes: Ray pickles exceptions."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[GenrmError], args: tuple[object, ...], facts: dict[str, object]) -> GenrmError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigurationError(GenrmError):

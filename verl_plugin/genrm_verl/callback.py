@@ -1,0 +1,117 @@
+"""The driver's part: runs between Hydra's composition and verl's `main`, before Ray starts.
+
+It resolves the reward model, rewrites the configuration, and takes the run's Lease, which this process then renews from
+a background thread for as long as it lives: when the driver is killed, the renewal ends with it. Whatever is wrong ends
+the run here with one message. Hydra turns exceptions of callbacks into warnings and would train on with another reward,
+so every error leaves as `SystemExit`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from genrm_scoring.errors import ConfigurationError, GenrmError
+from genrm_scoring.lease_thread import LeaseThread
+from genrm_scoring.leases import run_lease
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from genrm_verl import preflight, translate
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 8.0
+RELEASE_SECONDS: Final = 6.0
+
+
+class GenrmCallback(Callback):  # type: ignore[misc]
+    """Named in the overlay; does nothing unless `reward_model.discovery` is set."""
+
+    def __init__(self) -> None:
+        self._lease: LeaseThread | None = None
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            self._lease = _begin(config)
+        except GenrmError as e:
+            raise SystemExit(f"genrm: {e}") from None
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit("genrm: the plugin failed as shown above; this is a bug, please report it") from None
+
+    def on_run_end(self, config: DictConfig, **_: Any) -> None:
+        if self._lease is not None:
+            self._lease.close(RELEASE_SECONDS)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if OmegaConf.select(config, "reward_model.discovery") is not None:
+            raise SystemExit("genrm: reward_model.discovery does not work with --multirun; start the runs one by one")
+
+
+def _begin(config: DictConfig) -> LeaseThread | None:
+    request = translate.read_request(config)
+    if request is None:
+        return None
+    _say(preflight.announce(request))
+    if request.judgement_log is not None:  # Ray's workers have another working directory
+        request = replace(request, judgement_log=str(Path(request.judgement_log).absolute()))
+    run = preflight.run_id(str(config.trainer.experiment_name))
+    if request.discovery == "static":
+        section = preflight.static_section(request, run)
+        translate.apply(config, section, request, os.environ)
+        return None
+    return _begin_in_cluster(config, request, run)
+
+
+def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run: str) -> LeaseThread:
+    from genrm_scoring.kubernetes import connect  # a second of imports that other Hydra runs need not pay
+
+    section, found = preflight.cluster_section(connect, request, run)
+    assert section.name is not None and section.namespace is not None
+    translate.apply(config, section, request, os.environ)
+    hold = partial(
+        run_lease,
+        run=run,
+        reward_model=section.name,
+        namespace=section.namespace,
+        ttl_seconds=section.lease_ttl_s,
+    )
+    thread = LeaseThread(connect, hold)
+    try:
+        lease = thread.start(LEASE_SECONDS)
+    except TimeoutError:
+        raise ConfigurationError("reward_model.name", f"no Lease within {LEASE_SECONDS:.0f} s") from None
+    atexit.register(thread.close, RELEASE_SECONDS)
+    _leave_in_order_when_terminated()
+    _say(f"{found}; run {run} holds Lease {section.namespace}/{lease.name}")
+    if section.scoring["onFailure"]["policy"] == "drop" and translate.drops_kill_the_run(config):
+        _say(
+            "with trainer.use_v1=False verl stops at the first judgement that fails (scoring.onFailure.policy is drop)"
+        )
+    return thread
+
+
+def _leave_in_order_when_terminated() -> None:
+    """SIGTERM must end the program through its exit handlers; Ray sees to that too, but only once it is up."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _exit_on_signal)
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"genrm: {sentence}\n")
+    sys.stderr.flush()

@@ -1,0 +1,152 @@
+"""What we wrap in verl, in whichever process it is imported.
+
+Three things: the timer that surrounds every part of a training step, the validation (verl starts the one before
+training outside any timer), and the constructor of the reward loop, which every trainer runs before it trains: there
+the configuration is at hand, so there the phases are armed, and a run that asks for discovery without having been
+translated is stopped. Until armed, all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from genrm_verl.import_hooks import after_import
+
+log = logging.getLogger(__name__)
+
+_MARK = "_genrm_wrapped"
+
+
+class _State:
+    """The phases of this process, once armed (typed loosely: importing them would make every verl process pay)."""
+
+    phases: Any = None
+
+
+def install() -> None:
+    """Arrange for verl's modules to be wrapped as they are imported."""
+    for name in ("verl.utils.profiler", "verl.utils.debug"):
+        if name in sys.modules or name == "verl.utils.profiler":  # debug copies profiler's names when it is imported
+            after_import(name, _wrap_timer)
+    after_import("verl.trainer.ppo.v1.trainer_base", partial(_wrap_validation, "PPOTrainer"))
+    after_import("verl.trainer.ppo.ray_trainer", partial(_wrap_validation, "RayPPOTrainer"))
+    after_import("verl.experimental.reward_loop.reward_loop", _wrap_reward_loop)
+
+
+def arm(config: Any) -> None:
+    """Called with the run's configuration in the process that trains.
+
+    Raises:
+        ConfigurationError: the run asks for discovery, but our Hydra callback never saw it.
+    """
+    from genrm_scoring.errors import ConfigurationError
+    from omegaconf import OmegaConf
+
+    from genrm_verl.translate import RunSection
+
+    section = RunSection.of(config)
+    if section is not None:
+        if _State.phases is None:
+            _State.phases = _open_phases(config, section)
+    elif OmegaConf.select(config, "reward_model.discovery") is not None:
+        raise ConfigurationError(
+            "reward_model.discovery",
+            "set, but the run was not prepared for it (genrm's Hydra callback did not run: was the configuration "
+            "composed by hand?); start with python -m verl.trainer.main_ppo",
+        )
+
+
+def _open_phases(config: Any, section: Any) -> Any:
+    from genrm_api.leases import Phase
+    from genrm_scoring.lease_thread import LeaseThread
+    from genrm_scoring.leases import run_phase
+
+    from genrm_verl.phases import PhaseLog, PhaseTracker, TrainerPhases
+    from genrm_verl.translate import scores_all_the_time
+
+    phase_log = PhaseLog(Path(section.judgement_log), section.run) if section.judgement_log else None
+    publish: Callable[[Phase], None] = _nobody
+    if section.discovery == "k8s":
+        from genrm_scoring.kubernetes import connect
+
+        thread = LeaseThread(
+            connect,
+            partial(
+                run_phase,
+                run=section.run,
+                reward_model=section.name,
+                namespace=section.namespace,
+                ttl_seconds=section.lease_ttl_s,
+            ),
+        )
+        thread.start(timeout=15.0)
+        publish = thread.set_phase
+    return TrainerPhases(publish, PhaseTracker(always=scores_all_the_time(config)), phase_log)
+
+
+def _nobody(_: object) -> None:
+    """Without a Lease nobody has to know the phase."""
+
+
+@contextlib.contextmanager
+def _span(name: str) -> Iterator[None]:
+    phases = _State.phases
+    if phases is None:
+        yield
+        return
+    phases.begin(name)
+    try:
+        yield
+    finally:
+        phases.end(name)
+
+
+def _wrap_timer(module: ModuleType) -> None:
+    original = getattr(module, "marked_timer", None)
+    if original is None or hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    @contextlib.contextmanager
+    def marked_timer(name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        span = _span(name) if name in ("step", "gen", "testing") else contextlib.nullcontext()
+        with span, original(name, *args, **kwargs) as value:
+            yield value
+
+    setattr(marked_timer, _MARK, True)
+    module.marked_timer = marked_timer  # type: ignore[attr-defined]
+
+
+def _wrap_validation(class_name: str, module: ModuleType) -> None:
+    trainer = getattr(module, class_name, None)
+    original = getattr(trainer, "_validate", None)
+    if original is None:
+        log.warning("verl's %s has no _validate: validation before training will not wake the reward model", class_name)
+        return
+
+    @functools.wraps(original)
+    def _validate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _span("testing"):
+            return original(self, *args, **kwargs)
+
+    trainer._validate = _validate  # type: ignore[union-attr]
+
+
+def _wrap_reward_loop(module: ModuleType) -> None:
+    manager = module.RewardLoopManager
+    original = manager.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        arm(config)
+        original(self, config, *args, **kwargs)
+
+    manager.__init__ = __init__

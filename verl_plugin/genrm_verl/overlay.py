@@ -1,0 +1,19 @@
+"""The keys that a verl user may write, each `None` (off) unless they do. No imports: every Hydra program loads this."""
+
+from typing import Any, Final
+
+REWARD_MODEL_KEYS: Final[dict[str, None]] = {
+    "discovery": None,  # k8s | static
+    "name": None,  # k8s: the RewardModel
+    "namespace": None,  # k8s: where it is; default: the credentials' own namespace
+    "endpoints": None,  # static: base URLs of OpenAI-compatible servers
+    "served_name": None,  # static: the model's name in requests
+    "scoring": None,  # static: what spec.scoring is in a RewardModel
+    "judgement_log": None,  # directory for one JSON line per judgement
+    "lease_ttl_s": None,  # k8s: how long a dead run keeps its reward model, default 30
+}
+
+OVERLAY: Final[dict[str, Any]] = {
+    "reward_model": REWARD_MODEL_KEYS,
+    "hydra": {"callbacks": {"genrm": {"_target_": "genrm_verl.callback.GenrmCallback"}}},
+}

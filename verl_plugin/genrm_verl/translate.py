@@ -1,0 +1,221 @@
+"""Between the command line and the configuration that verl acts on. Pure: reads and edits configuration, nothing else.
+
+`read_request` takes what the user wrote under `reward_model` and refuses, with a sentence, what cannot be honoured:
+verl 0.9 itself composes its legacy keys and then silently ignores them. `apply` writes the resolved `RunSection` as the
+top-level section `genrm` (verl 0.7 and 0.8 delete `reward_model`), points verl's reward manager at ours, and loads our
+plugin module in every Ray worker, beside whatever the user loads there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from genrm_api.leases import DEFAULT_TTL_SECONDS
+from genrm_scoring.errors import ConfigurationError
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from genrm_verl.overlay import REWARD_MODEL_KEYS
+
+SECTION: Final = "genrm"
+PLUGIN_MODULE: Final = "genrm_verl.plugin"
+EXTERNAL_MODULES: Final = "VERL_USE_EXTERNAL_MODULES"
+RUN_VARIABLE: Final = "GENRM_RUN"
+MANAGER_MODULE: Final = "pkg://genrm_verl.reward_manager"
+MANAGER_CLASS: Final = "GenrmRewardManager"
+
+_WHY: Final = {
+    "reward_model.enable": "starts a reward model inside the job; remove it, or remove reward_model.discovery",
+    "reward_model.reward_manager": "reward_model.discovery brings its own reward manager; remove one of the two",
+    "custom_reward_function.path": "reward_model.discovery takes the reward's place; remove one of the two",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRequest:
+    """What the user asked for, checked for form only."""
+
+    discovery: str
+    name: str | None
+    namespace: str | None
+    endpoints: tuple[str, ...]
+    served_name: str | None
+    scoring: Mapping[str, Any]
+    judgement_log: str | None
+    lease_ttl_s: int
+    num_workers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSection:
+    """The section `genrm`: all that the processes of a run must know, resolved once for the whole run.
+
+    `scoring` is the RewardModel's `spec.scoring` as it was when the run started: one run is scored by one judge.
+    """
+
+    run: str
+    discovery: str
+    served_name: str
+    scoring: dict[str, Any]
+    name: str | None = None
+    namespace: str | None = None
+    endpoints: tuple[str, ...] = ()
+    judgement_log: str | None = None
+    lease_ttl_s: int = DEFAULT_TTL_SECONDS
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Self | None:
+        """The section in a run's configuration, `None` if it was not translated."""
+        section = config.get(SECTION)
+        if section is None:
+            return None
+        values = OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section)
+        return cls(**{**values, "endpoints": tuple(values["endpoints"])})
+
+
+def read_request(config: DictConfig) -> RewardRequest | None:
+    """What the user asked for; `None` if nothing.
+
+    Raises:
+        ConfigurationError: something under `reward_model` or beside it cannot be honoured.
+    """
+    section = config.get("reward_model") or {}
+    ours: dict[str, Any] = {key: _plain(section.get(key)) for key in REWARD_MODEL_KEYS}
+    discovery = ours["discovery"]
+    if discovery is None:
+        for key, value in ours.items():
+            if value is not None:
+                raise ConfigurationError(
+                    f"reward_model.{key}", "means nothing without reward_model.discovery=k8s|static"
+                )
+        return None
+    if discovery not in ("k8s", "static"):
+        raise ConfigurationError("reward_model.discovery", f"found {discovery!r}; write k8s or static")
+    for key, why in _conflicts(config):
+        raise ConfigurationError(key, why)
+    if "reward" not in config:
+        raise ConfigurationError(
+            "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
+        )
+    foreign = ("endpoints", "served_name", "scoring") if discovery == "k8s" else ("namespace", "lease_ttl_s")
+    for key in foreign:
+        if ours[key] is not None:
+            raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
+    if discovery == "k8s" and not ours["name"]:
+        raise ConfigurationError("reward_model.name", "missing; write the name of a RewardModel (kubectl get rm)")
+    if discovery == "static" and not (ours["served_name"] or ours["name"]):
+        raise ConfigurationError("reward_model.served_name", "missing; write the model's name as its server knows it")
+    return RewardRequest(
+        discovery=discovery,
+        name=ours["name"],
+        namespace=ours["namespace"],
+        endpoints=_endpoints(ours["endpoints"]) if discovery == "static" else (),
+        served_name=ours["served_name"] or ours["name"],
+        scoring=_scoring(ours["scoring"]),
+        judgement_log=ours["judgement_log"],
+        lease_ttl_s=_ttl(ours["lease_ttl_s"]),
+        num_workers=section.get("num_workers"),
+    )
+
+
+def apply(config: DictConfig, section: RunSection, request: RewardRequest, environment: Mapping[str, str]) -> None:
+    """Make verl's configuration say what the request means. `environment` is the driver's own."""
+    with open_dict(config):
+        config[SECTION] = {**asdict(section), "endpoints": list(section.endpoints)}
+        manager = config.reward.reward_manager
+        manager.source = "importlib"
+        manager.name = MANAGER_CLASS
+        manager.module.path = MANAGER_MODULE
+        manager.module.name = MANAGER_CLASS
+        if request.num_workers is not None:
+            config.reward.num_workers = request.num_workers
+        ray_init = config.ray_kwargs.ray_init
+        if ray_init.get("runtime_env") is None:
+            ray_init.runtime_env = {}
+        theirs = dict(ray_init.runtime_env.get("env_vars") or {})
+        modules = theirs.get(EXTERNAL_MODULES) or environment.get(EXTERNAL_MODULES) or ""
+        ray_init.runtime_env.env_vars = {
+            **theirs,
+            EXTERNAL_MODULES: _with_module(modules, PLUGIN_MODULE),
+            RUN_VARIABLE: section.run,
+        }
+
+
+def drops_kill_the_run(config: DictConfig) -> bool:
+    """verl's old trainer stops at the first exception of a reward worker; the new one trains on the other samples."""
+    return not config.trainer.get("use_v1", False)
+
+
+def scores_all_the_time(config: DictConfig) -> bool:
+    """In verl's asynchronous modes rollouts, and with them judgements, never pause between steps."""
+    trainer = config.trainer
+    return bool(trainer.get("use_v1", False)) and OmegaConf.select(trainer, "v1.trainer_mode", default="sync") != "sync"
+
+
+def _conflicts(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Keys that verl 0.9 ignores, or that contradict `reward_model.discovery`; with a sentence each."""
+    known = {f"reward_model.{key}" for key in (*REWARD_MODEL_KEYS, "num_workers")}
+    for key, value in _leaves(config.get("reward_model"), "reward_model"):
+        if not any(key == k or key.startswith(f"{k}.") for k in known) and value is not None and value is not False:
+            yield key, _WHY.get(key, "has no effect with reward_model.discovery; remove it")
+    for top in ("custom_reward_function", "sandbox_fusion"):
+        for key, value in _leaves(config.get(top), top):
+            if value is not None:
+                yield key, _WHY.get(key, "has no effect with reward_model.discovery; remove it")
+    reward = config.get("reward") or {}
+    if OmegaConf.select(reward, "reward_model.enable"):
+        yield "reward.reward_model.enable", _WHY["reward_model.enable"]
+    if OmegaConf.select(reward, "custom_reward_function.path") is not None:
+        yield "reward.custom_reward_function.path", _WHY["custom_reward_function.path"]
+    manager = reward.get("reward_manager") or {}
+    if (manager.get("source", "register"), manager.get("name", "naive")) != ("register", "naive"):
+        yield "reward.reward_manager", _WHY["reward_model.reward_manager"]
+    if reward.get("reward_kwargs"):
+        yield "reward.reward_kwargs", "has no effect with reward_model.discovery; remove it"
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, DictConfig):
+        for key in node:
+            yield from _leaves(node[key], f"{path}.{key}")
+    else:
+        yield path, node
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _endpoints(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ConfigurationError("reward_model.endpoints", f"found {value!r}; write [http://host:port,...]")
+    for url in value:
+        parts = urlsplit(str(url))
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ConfigurationError("reward_model.endpoints", f"{url!r} is no base URL; write http://host:port")
+    return tuple(str(url).rstrip("/").removesuffix("/v1") for url in value)
+
+
+def _scoring(value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            "reward_model.scoring", f"found {value!r}; write keys of spec.scoring: {{timeout: 60s}}"
+        )
+    return value
+
+
+def _ttl(value: Any) -> int:
+    if value is None:
+        return DEFAULT_TTL_SECONDS
+    if not isinstance(value, int) or value < 3:
+        raise ConfigurationError("reward_model.lease_ttl_s", f"found {value!r}; write whole seconds, at least 3")
+    return value
+
+
+def _with_module(modules: str, ours: str) -> str:
+    theirs = [m.strip() for m in modules.split(",") if m.strip()]
+    return ",".join([*theirs, *([] if ours in theirs else [ours])])
