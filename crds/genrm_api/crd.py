@@ -122,6 +122,8 @@ def _convert(
                     out[key] = _convert(value, defs, types, defaults) if isinstance(value, Mapping) else value
             case "propertyNames":
                 out["maxProperties"] = len(_without_indirection(value, defs).get("enum", ())) or 64
+            case "exclusiveMinimum" | "exclusiveMaximum":  # a number in JSON Schema 2020, a flag in OpenAPI 3.0
+                out |= {key.replace("exclusiveM", "m"): value, key: True}
             case "const":
                 out["enum"] = [value]
             case "default":

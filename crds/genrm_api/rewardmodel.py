@@ -69,7 +69,7 @@ class LifecycleState(enum.StrEnum):
 
 
 class Model(ApiModel):
-    uri: Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=512)] = Field(
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="Where the weights are: hf://org/name, pvc://claim/path, or file:///path on the node "
         "(only below a prefix that the operator's installation allows)."
     )
@@ -79,10 +79,14 @@ class Model(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            cel="!self.uri.contains('..')",
-            message="'spec.model.uri: ' + self.uri + ' contains \"..\"; write the path without it'",
+            cel=f"self.uri.matches('{URI_PATTERN}') && !self.uri.contains('..')",
+            message="'spec.model.uri: ' + self.uri + ' is none of hf://org/name, pvc://claim/path, file:///path; "
+            'write one of these, without ".."\'',
             found_wrong=lambda m: (
-                f'spec.model.uri: {m.uri} contains ".."; write the path without it' if ".." in m.uri else None
+                f"spec.model.uri: {m.uri} is none of hf://org/name, pvc://claim/path, file:///path; "
+                'write one of these, without ".."'
+                if ".." in m.uri or re.fullmatch(URI_PATTERN, m.uri) is None
+                else None
             ),
         ),
     )

@@ -36,7 +36,7 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
         5,
     )  # default up to 21 s: deaf after an API server restart
     kopf_settings.watching.reconnect_backoff = 0.1
-    kopf_settings.watching.server_timeout = 240.0  # a watch is renewed before proxies in between forget it
+    kopf_settings.watching.server_timeout = 240  # a watch is renewed before proxies in between forget it
     kopf_settings.watching.connect_timeout = 3.0
     kopf_settings.queueing.idle_timeout = 60.0  # one queue per object is kept a while instead of being made again
 

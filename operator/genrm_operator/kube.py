@@ -78,7 +78,7 @@ class Kube:
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{regarding['name']}.", "namespace": namespace},
+            "metadata": {"generateName": f"{regarding['name']}-", "namespace": namespace},
             "eventTime": micro_time(now),
             "reportingController": f"{GROUP}/operator",
             "reportingInstance": FIELD_MANAGER,

@@ -11,9 +11,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Door, DoorState, Pod, Transition
+
+
+UNREACHABLE_RETRY_SECONDS: Final = 1.0
+"""A pod that the kubelet calls ready and whose door did not answer: look again this soon."""
 
 
 class PodState(enum.StrEnum):
@@ -79,6 +84,8 @@ def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool)
         actions += _for_pod(pod, desired, now) if has_door else _without_door(pod, desired)
         if pod.retry_at > now:
             retries.append(pod.retry_at)
+        elif has_door and pod.ready and not pod.deleting and pod.door is None:
+            retries.append(now + UNREACHABLE_RETRY_SECONDS)
     return Plan(tuple(actions), min(retries, default=None))
 
 

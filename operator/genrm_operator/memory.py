@@ -37,6 +37,7 @@ class Memory:
     running: dict[str, Running] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    unreachable: set[str] = field(default_factory=set)
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
     desired: Desired | None = None

@@ -129,20 +129,24 @@ class Reconciler:
         memory.forget_pods({pod.uid for pod in pods})
         if adapter.has_door:
             token = self._token(rm)
-            pods = list(await asyncio.gather(*(self._look(pod, token) for pod in pods)))
+            pods = list(await asyncio.gather(*(self._look(pod, token, memory) for pod in pods)))
             await self._learn_engine(rm, memory, pods, token)
         else:
             memory.engine = str(rm.spec.engine.name)
         return self._with_memory(pods, memory, {})
 
-    async def _look(self, pod: Pod, token: str) -> Pod:
+    async def _look(self, pod: Pod, token: str, memory: Memory) -> Pod:
         if not pod.ready or pod.ip is None or pod.deleting:
             return pod
         try:
-            return dataclasses.replace(pod, door=await self._doors.look(pod, token))
+            door = await self._doors.look(pod, token)
         except EngineError as error:
-            log.warning("no look through the door namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+            if pod.uid not in memory.unreachable:
+                log.warning("door does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+            memory.unreachable.add(pod.uid)
             return pod
+        memory.unreachable.discard(pod.uid)
+        return dataclasses.replace(pod, door=door)
 
     async def _learn_engine(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod], token: str) -> None:
         pod = next((pod for pod in pods if pod.door is not None), None)

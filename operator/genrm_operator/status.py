@@ -81,7 +81,7 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
                 return "Serving" if count(states, PodState.SERVING) else _starting(states)
             if count(states, PodState.ASLEEP) == rm.spec.replicas:
                 return "Asleep"
-            if count(states, PodState.PENDING, PodState.STARTING):
+            if count(states, PodState.PENDING, PodState.STARTING, PodState.VERIFYING):
                 return "Starting"
             return "Sleeping" if states else "Pending"
 
