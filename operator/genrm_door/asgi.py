@@ -47,9 +47,9 @@ class Settings:
     revision: str = ""
     health_seconds: float = 2.0
     """How long the engine may take to say that it lives."""
-    word_seconds: float = 1.0
+    word_seconds: float = 0.5
     """How long the engine may take to say whether it sleeps, for the document."""
-    opening_seconds: float = 5.0
+    opening_seconds: float = 3.0
     """The same before the door serves: a busy engine answers late, and one that never answers gets no clients."""
 
     @classmethod
@@ -303,7 +303,7 @@ def _wanted(body: bytes) -> State:
         ValueError: the body is something else; the text says what to write.
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body) if len(body) <= MAX_PUT_BYTES else None
         return State(document["state"])
     except (ValueError, KeyError, TypeError, RecursionError):
         words = ", ".join(f'"{s.value}"' for s in State)
@@ -311,7 +311,7 @@ def _wanted(body: bytes) -> State:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """A small request body, cut off beyond what a sane one takes; None if the client went away."""
+    """A request body, read on only while it is small; None if the client went away."""
     body = b""
     while True:
         message = await receive()
@@ -320,7 +320,7 @@ async def _read(receive: Receive) -> bytes | None:
         chunk: bytes = message.get("body", b"")
         body += chunk
         if not message.get("more_body") or len(body) > MAX_PUT_BYTES:
-            return body[:MAX_PUT_BYTES]
+            return body
 
 
 async def _answer_json(send: Send, status: int, document: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> None:

@@ -1,0 +1,119 @@
+"""What the door remembers, and which changes of state it allows."""
+
+from __future__ import annotations
+
+import pytest
+from genrm_door.record import LEDGER_LENGTH, Record, Refused, State, stamp
+
+ALLOWED = {
+    ("closed", "closed"), ("closed", "serving"), ("closed", "asleep"),
+    ("serving", "serving"), ("serving", "draining"), ("serving", "closed"),
+    ("draining", "draining"), ("draining", "serving"), ("draining", "asleep"), ("draining", "closed"),
+    ("asleep", "asleep"), ("asleep", "serving"), ("asleep", "closed"),
+}  # fmt: skip
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1_795_256_294.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def record(clock: Clock) -> Record:
+    return Record("boot-1", "vllm", "rev-1", now=clock, monotonic=clock)
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+def test_the_changes_of_state(record: Record, before: State, after: State) -> None:
+    record.state = before
+    if (before.value, after.value) in ALLOWED:
+        record.check(after)
+    else:
+        with pytest.raises(Refused, match=f"the door is {before.value} and cannot become {after.value}: from here"):
+            record.check(after)
+
+
+def test_a_new_record_is_closed_and_empty(record: Record) -> None:
+    assert record.document(asleep=None) == {
+        "version": 1,
+        "state": "closed",
+        "inside": 0,
+        "bootId": "boot-1",
+        "engine": "vllm",
+        "revision": "rev-1",
+        "asleep": None,
+        "startedAt": "2026-11-21T10:18:14.000Z",
+        "lastRequestAt": None,
+        "served": 0,
+        "ledger": [],
+    }
+
+
+def test_requests_are_counted_in_and_out(record: Record, clock: Clock) -> None:
+    record.enter(operator=False)
+    clock.seconds += 2.5
+    record.enter(operator=False)
+    record.leave(operator=False)
+    document = record.document(asleep=False)
+    assert (document["inside"], document["served"]) == (1, 1)
+    assert document["lastRequestAt"] == "2026-11-21T10:18:16.500Z"
+
+
+def test_the_operators_own_requests_are_inside_but_nobodys_demand(record: Record) -> None:
+    record.enter(operator=True)
+    assert record.inside == 1
+    record.leave(operator=True)
+    assert (record.inside, record.served, record.last_request_at) == (0, 0, None)
+
+
+def test_a_call_is_in_the_ledger_while_it_runs_and_afterwards(record: Record, clock: Clock) -> None:
+    with record.turn("POST /wake_up") as entry:
+        assert record.document(asleep=True)["ledger"] == [
+            {"at": "2026-11-21T10:18:14.000Z", "call": "POST /wake_up", "status": None, "seconds": None}
+        ]
+        clock.seconds += 1.25
+        entry.status = 200
+    assert record.document(asleep=False)["ledger"] == [
+        {"at": "2026-11-21T10:18:14.000Z", "call": "POST /wake_up", "status": 200, "seconds": 1.25}
+    ]
+
+
+def test_a_second_call_is_refused_while_one_runs_and_not_after_it_failed(record: Record) -> None:
+    with pytest.raises(ZeroDivisionError), record.turn("POST /sleep"):
+        with (
+            pytest.raises(Refused, match=r"POST /sleep is running since 2026-11-21T10:18:14.000Z"),
+            record.turn("POST /sleep"),
+        ):
+            raise AssertionError("the second one got its turn")
+        raise ZeroDivisionError
+    with record.turn("POST /sleep"):
+        pass
+    assert [entry.call for entry in record.ledger] == ["POST /sleep", "POST /sleep"]
+
+
+def test_the_ledger_forgets_the_oldest(record: Record) -> None:
+    for i in range(LEDGER_LENGTH + 3):
+        record.note(f"call {i}", 200)
+    calls = [entry["call"] for entry in record.document(asleep=None)["ledger"]]
+    assert calls == [f"call {i}" for i in range(3, LEDGER_LENGTH + 3)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (0.9996, "1970-01-01T00:00:01.000Z"),
+        (1_795_256_294.2345, "2026-11-21T10:18:14.234Z"),
+    ],
+)
+def test_times_are_rfc_3339_in_utc(seconds: float, text: str) -> None:
+    assert stamp(seconds) == text
