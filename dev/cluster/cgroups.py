@@ -23,7 +23,7 @@ def _unified() -> bool:
 def _hierarchies() -> list[Path]:
     if _unified():
         return [ROOT]
-    return [path for path in ROOT.iterdir() if (path / "cgroup.procs").exists() and path.name != "unified"]
+    return [path for path in ROOT.iterdir() if (path / "cgroup.procs").exists()]
 
 
 def boxes_with_cgroups() -> set[int]:

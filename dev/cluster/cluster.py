@@ -90,6 +90,9 @@ class Cluster:
         steps = _Steps(on_step)
         ensure_apt(CLUSTER_PACKAGES)
         binaries = toolchain.build(on_step)
+        if node:
+            images.base()  # made before anything runs, for it takes a minute the first time
+            steps.done("base file system")
         directory = clusters_dir() / name
         fds = [_take_name(name)]
         try:

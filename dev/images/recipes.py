@@ -54,18 +54,21 @@ def engine(ref: str, environment: Path, mounted_at: tuple[Path, str] | None) -> 
 
     Raises:
         ValueError: the environment is not below the mounted folder.
+        FileNotFoundError: there is no environment.
     """
-    packages = next(environment.glob("lib/python3.*/site-packages"))
+    packages = next(environment.glob("lib/python3.*/site-packages"), None)
+    if packages is None:
+        raise FileNotFoundError(f"{environment} is no virtual environment: make it with python3 dev/bootstrap.py engine-cpu")
+    placed = [(packages, _PACKAGES_FOLDER)]
+    placed += [(path, f"/usr/local/lib/{path.name}") for path in sorted(environment.glob("lib/*.so*"))]
     installed = sorted(path.name for path in packages.glob("*.dist-info"))
     content = hashlib.sha256(repr((rootfs_key(), packages.parent.name, installed)).encode()).hexdigest()[:12]
     if mounted_at:
         folder, seen_at = mounted_at
-        link = f"{seen_at}/{packages.relative_to(folder)}"
-        layer = Layer(links=((_PACKAGES_FOLDER, link),))
-        key = f"mounted-{hashlib.sha256(link.encode()).hexdigest()[:12]}-{content}"
+        layer = Layer(links=tuple((target, f"{seen_at}/{source.relative_to(folder)}") for source, target in placed))
+        key = f"mounted-{environment.name}-{content}"
     else:
-        libraries = tuple((path, f"/usr/local/lib/{path.name}") for path in sorted(environment.glob("lib/*.so*")))
-        layer = Layer(((packages, _PACKAGES_FOLDER), *libraries))
+        layer = Layer(tuple(placed))
         key = f"full-{content}"
     start = ("python3", "-m", "vllm.entrypoints.openai.api_server")
     return Image(ref, key, (_debian(), layer), entrypoint=start)
