@@ -180,18 +180,11 @@ class EnvVar(ApiModel):
             cel=f"!self.name.matches('{RESERVED_ENV_PATTERN}')",
             message="'spec.env: ' + self.name + ' is reserved for the operator; remove it'",
             found_wrong=lambda v: (
-                f"spec.env: {v.name} is reserved for the operator; remove it" if _reserved_env(v.name) else None
+                f"spec.env: {v.name} is reserved for the operator; remove it"
+                if re.fullmatch(RESERVED_ENV_PATTERN, v.name)
+                else None
             ),
         ),
-    )
-
-
-def _reserved_env(name: str) -> bool:
-    return name.startswith(("GENRM_", "LD_")) or name in (
-        "PYTHONPATH",
-        "VLLM_SERVER_DEV_MODE",
-        "VLLM_API_KEY",
-        "VLLM_PLUGINS",
     )
 
 

@@ -17,6 +17,7 @@ PACKAGES = (
     "libnuma1",
     "libsqlite3-0",
     "python3",
+    "python3-venv",
 )
 _EMPTIED = ("var/cache/apt/archives", "var/lib/apt/lists", "var/cache/debconf", "usr/share/doc", "usr/share/man", "dev")
 

@@ -16,7 +16,6 @@ from typing import Final
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Door, DoorState, Pod, Transition
 
-
 UNREACHABLE_RETRY_SECONDS: Final = 1.0
 """A pod that the kubelet calls ready and whose door did not answer: look again this soon."""
 

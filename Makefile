@@ -1,0 +1,51 @@
+# What a person runs. Everything is set up on the first call and kept under ~/.cache/genrm; see CONTRIBUTING.md.
+PYTHON ?= python3
+DEV := .venv/dev/bin/python
+BOOTSTRAP := $(PYTHON) dev/bootstrap.py
+
+.PHONY: help demo test unit generate format lock cluster cluster-down cluster-status bench-door
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo:  ## from nothing to a GRPO run judged by vLLM pods that sleep in between (KEEP=1 leaves the cluster up)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.demo $(if $(KEEP),--keep)
+
+test:  ## every check and every test
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.checks
+	@$(DEV) -m dev.prepare
+	@$(DEV) -m pytest
+
+unit:  ## the checks and the tests that need no cluster: seconds
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.checks
+	@$(DEV) -m pytest tests/unit
+
+generate:  ## write the CRD manifests from the pydantic models
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m genrm_api.crd crds charts/genrm-operator/files/crds
+
+format:  ## format and fix what can be fixed
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m ruff format .
+	@$(DEV) -m ruff check --fix .
+
+lock:  ## resolve pyproject.toml anew and export the pins to requirements/
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.lock
+
+cluster:  ## a real Kubernetes node on this machine
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.cluster up --node
+
+cluster-down:  ## remove it without a trace
+	@$(DEV) -m dev.cluster down --all
+
+cluster-status:  ## what runs
+	@$(DEV) -m dev.cluster status
+
+bench-door:  ## what the door costs a request
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_door

@@ -1,0 +1,37 @@
+"""The demand protocol's wire format."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from genrm_api.leases import DemandLease, Phase, lease_manifest, lease_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = datetime(2026, 11, 21, 10, 0, 0, 5, tzinfo=UTC)
+
+
+@given(st.text(max_size=300), st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True))
+def test_a_lease_name_is_a_valid_object_name_for_any_run(run: str, model: str) -> None:
+    name = lease_name(run, model)
+    assert len(name) <= 63 and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+
+
+def test_two_runs_never_meet_in_one_lease_and_one_run_always_does() -> None:
+    assert lease_name("a", "judge") == lease_name("a", "judge")
+    assert lease_name("a", "judge") != lease_name("b", "judge")
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    obj = lease_manifest("run-1", "judge", "rl", Phase.SCORING, NOW, ttl_seconds=15, reward_model_uid="u")
+    lease = DemandLease.from_object(obj)
+    assert (lease.run, lease.phase, lease.ttl_seconds, lease.reward_model) == ("run-1", Phase.SCORING, 15, "judge")
+    assert lease.renewal == "2026-11-21T10:00:00.000005Z"
+    assert obj["metadata"]["ownerReferences"][0]["uid"] == "u"
+
+
+def test_a_newer_clients_unknown_phase_keeps_the_engines_awake() -> None:
+    obj = lease_manifest("run-1", "judge", "rl", Phase.IDLE, NOW)
+    obj["metadata"]["annotations"]["genrm.dev/phase"] = "rehearsing"
+    assert DemandLease.from_object(obj).phase.wants_awake

@@ -1,0 +1,143 @@
+"""The lifecycle decision: tables for the cases people think of, properties for those they do not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from genrm_operator.demand import Desired
+from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
+from genrm_operator.observed import Door, DoorState, Pod, Transition
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = 100.0
+
+
+def make_pod(**changes: object) -> Pod:
+    pod = Pod(
+        namespace="rl", name="judge-0", uid="u0", reward_model="judge", ip="10.0.0.1", ready=True, deleting=False,
+        serving=False, labelled_boot_id=None, restarts=0, trouble=None,
+    )  # fmt: skip
+    return dataclasses.replace(pod, **changes)  # type: ignore[arg-type]
+
+
+def make_door(state: DoorState, asleep: bool | None = False, inside: int = 0, boot_id: str = "b1") -> Door:
+    return Door(state, inside, boot_id, asleep)
+
+
+SERVING = make_door(DoorState.SERVING)
+ASLEEP = make_door(DoorState.ASLEEP, asleep=True)
+CLOSED = make_door(DoorState.CLOSED)
+LABELLED = {"serving": True, "labelled_boot_id": "b1"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "desired", "expected"),
+    [
+        (make_pod(door=CLOSED), Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (make_pod(door=CLOSED), Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
+        (make_pod(door=ASLEEP), Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (make_pod(door=ASLEEP), Desired.ASLEEP, []),
+        (make_pod(door=SERVING), Desired.AWAKE, [Serve]),
+        (make_pod(door=SERVING, **LABELLED), Desired.AWAKE, []),
+        (make_pod(door=SERVING, **LABELLED), Desired.ASLEEP, [StopServing, (Begin, Transition.SLEEP)]),
+        (make_pod(door=SERVING, **LABELLED, deleting=True), Desired.AWAKE, [StopServing]),
+        (make_pod(door=None, **LABELLED, ready=False), Desired.AWAKE, [StopServing]),
+        (make_pod(door=SERVING, serving=True, labelled_boot_id="old"), Desired.AWAKE, [Serve]),
+        (make_pod(door=CLOSED, serving=True, labelled_boot_id="old"), Desired.AWAKE,
+         [StopServing, (Begin, Transition.WAKE)]),
+        (make_pod(door=make_door(DoorState.SERVING, asleep=True), **LABELLED), Desired.AWAKE,
+         [StopServing, (Begin, Transition.WAKE)]),
+        (make_pod(door=make_door(DoorState.ASLEEP, asleep=False)), Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
+        (make_pod(door=SERVING, **LABELLED), Desired.OFF, [StopServing]),
+        (make_pod(door=None), Desired.AWAKE, []),
+        (make_pod(door=ASLEEP, busy=Transition.WAKE), Desired.AWAKE, []),
+        (make_pod(door=make_door(DoorState.DRAINING, inside=3), busy=Transition.SLEEP), Desired.AWAKE, [GiveUp]),
+        (make_pod(door=make_door(DoorState.DRAINING, inside=0), busy=Transition.SLEEP), Desired.AWAKE, []),
+        (make_pod(door=make_door(DoorState.DRAINING, inside=3), busy=Transition.SLEEP), Desired.ASLEEP, []),
+        (make_pod(door=ASLEEP, retry_at=NOW + 1), Desired.AWAKE, []),
+        (make_pod(door=SERVING, retry_at=NOW + 1), Desired.ASLEEP, [Serve]),
+    ],
+)  # fmt: skip
+def test_each_pod_gets_its_next_action(pod: Pod, desired: Desired, expected: list[object]) -> None:
+    plan = decide([pod], desired, NOW, has_door=True)
+    assert [_kind(action) for action in plan.actions] == expected
+
+
+def _kind(action: object) -> object:
+    return (Begin, action.transition) if isinstance(action, Begin) else type(action)
+
+
+def test_a_failed_transition_is_looked_at_again_when_its_back_off_ends() -> None:
+    plan = decide([make_pod(door=ASLEEP, retry_at=NOW + 3)], Desired.AWAKE, NOW, has_door=True)
+    assert plan.look_again_at == NOW + 3
+
+
+def test_a_door_that_does_not_answer_is_looked_at_again_soon() -> None:
+    plan = decide([make_pod(door=None)], Desired.AWAKE, NOW, has_door=True)
+    assert plan.actions == () and plan.look_again_at is not None and plan.look_again_at <= NOW + 1
+
+
+def test_all_replicas_wake_at_once() -> None:
+    pods = [make_pod(uid=str(n), door=ASLEEP) for n in range(8)]
+    assert len(decide(pods, Desired.AWAKE, NOW, has_door=True).actions) == 8
+
+
+def test_an_engine_without_a_door_serves_while_it_lives() -> None:
+    assert [_kind(a) for a in decide([make_pod()], Desired.ASLEEP, NOW, has_door=False).actions] == [Serve]
+    dead = make_pod(serving=True, ready=False)
+    assert [_kind(a) for a in decide([dead], Desired.AWAKE, NOW, has_door=False).actions] == [StopServing]
+
+
+doors = st.none() | st.builds(
+    Door,
+    state=st.sampled_from(DoorState),
+    inside=st.integers(0, 3),
+    boot_id=st.sampled_from(["b1", "b2"]),
+    engine_asleep=st.none() | st.booleans(),
+)
+pods = st.builds(
+    make_pod,
+    door=doors,
+    ready=st.booleans(),
+    deleting=st.booleans(),
+    serving=st.booleans(),
+    labelled_boot_id=st.sampled_from([None, "b1", "b2"]),
+    busy=st.none() | st.sampled_from(Transition),
+    retry_at=st.sampled_from([0.0, NOW + 1]),
+)
+
+
+@given(pods, st.sampled_from(Desired))
+def test_a_pod_is_put_into_service_only_behind_an_open_door_and_an_engine_that_says_it_is_awake(
+    pod: Pod, desired: Desired
+) -> None:
+    for action in decide([pod], desired, NOW, has_door=True).actions:
+        if isinstance(action, Serve):
+            assert pod.ready and not pod.deleting and pod.door is not None
+            assert pod.door.state is DoorState.SERVING and pod.door.engine_asleep is False
+            assert action.boot_id == pod.door.boot_id
+
+
+@given(pods, st.sampled_from(Desired))
+def test_no_sleep_begins_under_a_serving_label(pod: Pod, desired: Desired) -> None:
+    actions = decide([pod], desired, NOW, has_door=True).actions
+    for position, action in enumerate(actions):
+        if isinstance(action, Begin) and action.transition is Transition.SLEEP and pod.serving:
+            assert any(isinstance(earlier, StopServing) for earlier in actions[:position])
+
+
+@given(pods, st.sampled_from(Desired))
+def test_a_pod_that_is_being_worked_on_gets_no_second_transition(pod: Pod, desired: Desired) -> None:
+    if pod.busy is not None:
+        assert not any(isinstance(a, Begin) for a in decide([pod], desired, NOW, has_door=True).actions)
+
+
+@given(pods, st.sampled_from(Desired))
+def test_a_pod_that_serves_as_wanted_or_sleeps_as_wanted_is_left_alone(pod: Pod, desired: Desired) -> None:
+    state = pod_state(pod, has_door=True)
+    settled = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(desired)
+    if state is settled and pod.door is not None and pod.door.engine_asleep is (desired is Desired.ASLEEP):
+        actions = decide([pod], desired, NOW, has_door=True).actions
+        assert not any(isinstance(action, Begin) for action in actions)
