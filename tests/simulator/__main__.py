@@ -1,0 +1,31 @@
+"""`python -m tests.simulator`: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from tests.simulator.fleet import Fleet, PodSettings
+from tests.simulator.server import listen, serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulator", description="Play every engine pod of a cluster."
+    )
+    parser.add_argument("--host", default="0.0.0.0", help="where the pods listen (default: every address)")
+    parser.add_argument("--port", type=int, default=8000, help="the pods' port; 0 takes a free one")
+    parser.add_argument(
+        "--control", default="127.0.0.1:9000", help="host:port of the control API; port 0 takes a free one"
+    )
+    parser.add_argument("--token-sha256", default="", help="digest of the operator's token, for pods nobody configured")
+    parser.add_argument("--revision", default="simulated", help="revision of pods nobody configured")
+    parser.add_argument("--model", default="judge", help="served model name of pods nobody configured")
+    options = parser.parse_args()
+    host, _, port = options.control.rpartition(":")
+    fleet = Fleet(PodSettings(options.token_sha256, options.revision, options.model))
+    asyncio.run(serve(fleet, listen(options.host, options.port), listen(host, int(port))))
+
+
+if __name__ == "__main__":
+    main()

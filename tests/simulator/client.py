@@ -1,0 +1,66 @@
+"""Start the simulator as a process of its own, and speak to its control API."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A running simulator. Every address of this machine is a pod of it, at `port`."""
+
+    port: int
+    control: str
+
+    def pod(self, address: str) -> dict[str, Any]:
+        return self._call("GET", address)
+
+    def pods(self) -> dict[str, Any]:
+        return self._call("GET", "")
+
+    def put(
+        self, address: str, *, settings: dict[str, str] | None = None, faults: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        parts = {"settings": settings, "faults": faults}
+        return self._call("PUT", address, {name: part for name, part in parts.items() if part is not None})
+
+    def forget(self, address: str) -> None:
+        self._call("DELETE", address)
+
+    def _call(self, method: str, address: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        path = f"/pods/{address}" if address else "/pods"
+        answer = httpx.request(method, f"http://{self.control}{path}", json=body, timeout=30, trust_env=False)
+        answer.raise_for_status()
+        document: dict[str, Any] = answer.json()
+        return document
+
+
+@contextmanager
+def running(*arguments: str, port: int = 0) -> Iterator[Simulator]:
+    """A simulator for the time of a `with` block."""
+    command = [sys.executable, "-m", "tests.simulator", "--port", str(port), "--control", "127.0.0.1:0", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # ends with the process, if that does
+        if not line.startswith("ready "):
+            raise RuntimeError(f"the simulator did not start: {line!r}, exit status {process.wait(10)}")
+        words = dict(word.split("=", 1) for word in line.split()[1:])
+        yield Simulator(int(words["pods"].rpartition(":")[2]), words["control"])
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

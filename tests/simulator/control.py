@@ -1,0 +1,66 @@
+"""The control API: how a test tells the simulator what its pods are, and asks what they saw. Loopback only.
+
+GET    /pods           {address: {"state", "asleep", "bootId", "served", "violations": how many}}
+GET    /pods/<ip>      everything about one pod (`SimPod.to_json`); 404 if nobody ever spoke to it
+PUT    /pods/<ip>      {"settings": {"tokenSha256", "revision", "model"}, "faults": {...}}, each part optional
+DELETE /pods/<ip>      forget it: the next contact is a new boot
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+from tests.simulator.asgi import Receive, Scope, Send, answer_json, body_of, lifespan
+from tests.simulator.faults import Faults
+from tests.simulator.fleet import Fleet, PodSettings
+
+
+class Control:
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        body = await body_of(receive)
+        status, document = self.handle(scope["method"], scope["path"], body)
+        await answer_json(send, status, document)
+
+    def handle(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+        if method == "GET" and path == "/pods":
+            return 200, {address: _summary(pod.to_json()) for address, pod in self.fleet.pods.items()}
+        if not path.startswith("/pods/"):
+            return 404, {"error": "there is /pods and /pods/<ip>"}
+        try:
+            address = str(ipaddress.ip_address(path.removeprefix("/pods/")))
+            if method == "PUT":
+                return self._put(address, body)
+        except ValueError as error:
+            return 400, {"error": str(error)}
+        if method == "GET":
+            pod = self.fleet.pods.get(address)
+            return (200, pod.to_json()) if pod else (404, {"error": f"nobody spoke to {address} yet"})
+        if method == "DELETE":
+            return 200, {"forgotten": self.fleet.forget(address)}
+        return 405, {"error": f"{method} is none of GET, PUT, DELETE"}
+
+    def _put(self, address: str, body: bytes) -> tuple[int, object]:
+        document = json.loads(body or b"{}")
+        if not isinstance(document, dict) or (unknown := sorted(set(document) - {"settings", "faults"})):
+            raise ValueError(
+                f"write an object with settings and faults, not {unknown if isinstance(document, dict) else document!r}"
+            )
+        pod = self.fleet.pods.get(address)
+        before = pod.settings if pod else self.fleet.default
+        settings = PodSettings.from_json(document["settings"], before) if "settings" in document else None
+        faults = Faults.from_json(document["faults"]) if "faults" in document else None
+        return 200, self.fleet.configure(address, settings, faults).to_json()
+
+
+def _summary(document: dict[str, object]) -> dict[str, object]:
+    violations = document["violations"]
+    assert isinstance(violations, list)
+    short = {key: document[key] for key in ("state", "asleep", "bootId", "served", "inside")}
+    return {**short, "violations": len(violations)}

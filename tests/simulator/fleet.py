@@ -1,0 +1,95 @@
+"""One pod per local address: a simulated engine behind a real door.
+
+A pod comes into being with the first connection to its address, or when `control` names it, and is forgotten by
+`DELETE`: what comes next under that address has a new boot id and remembers nothing, as a restarted container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genrm_door import Door, Settings
+
+from tests.simulator.asgi import Receive, Scope, Send, lifespan
+from tests.simulator.engine import SimEngine, call_json
+from tests.simulator.faults import Faults
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What the pod's environment and arguments would say."""
+
+    token_sha256: str = ""
+    revision: str = "simulated"
+    model: str = "judge"
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], default: PodSettings) -> PodSettings:
+        """Raises ValueError for a key that is none."""
+        names = {"tokenSha256": "token_sha256", "revision": "revision", "model": "model"}
+        if unknown := sorted(set(document) - set(names)):
+            raise ValueError(f"unknown setting {', '.join(unknown)}: there are {', '.join(names)}")
+        return cls(**{own: str(document.get(name, getattr(default, own))) for name, own in names.items()})
+
+    def to_json(self) -> dict[str, str]:
+        return {"tokenSha256": self.token_sha256, "revision": self.revision, "model": self.model}
+
+
+class SimPod:
+    def __init__(self, settings: PodSettings, faults: Faults) -> None:
+        self.settings = settings
+        self.engine = SimEngine(settings.model, faults)
+        self.door = Door(self.engine, Settings(token_sha256=settings.token_sha256, revision=settings.revision))
+
+    def to_json(self) -> dict[str, Any]:
+        """The truth about this pod, as nobody in a cluster could know it."""
+        return {
+            "settings": self.settings.to_json(),
+            "faults": self.engine.faults.to_json(),
+            "bootId": self.door.record.boot_id,
+            "state": self.door.record.state.value,
+            "inside": self.door.record.inside,
+            "served": self.door.record.served,
+            "asleep": self.engine.asleep,
+            "calls": [call_json(call) for call in self.engine.calls],
+            "violations": [call_json(call) for call in self.engine.violations],
+        }
+
+
+class Fleet:
+    """The application on the public port: hands each request to the pod whose address was dialled."""
+
+    def __init__(self, default: PodSettings | None = None) -> None:
+        self.default = default or PodSettings()
+        self.pods: dict[str, SimPod] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        await self.pod(scope["server"][0]).door(scope, receive, send)
+
+    def pod(self, address: str) -> SimPod:
+        pod = self.pods.get(address)
+        if pod is None:
+            pod = self.pods[address] = SimPod(self.default, Faults())
+        return pod
+
+    def configure(self, address: str, settings: PodSettings | None, faults: Faults | None) -> SimPod:
+        """Tell a pod what it is. Other settings are another container; other faults are not."""
+        pod = self.pods.get(address)
+        if pod is None or (settings is not None and settings != pod.settings):
+            old = Faults() if pod is None else pod.engine.faults
+            pod = self.pods[address] = SimPod(settings or self.default, old if faults is None else faults)
+        elif faults is not None:
+            pod.engine.faults = faults
+        return pod
+
+    def forget(self, address: str) -> bool:
+        return self.pods.pop(address, None) is not None
+
+    def refuses(self, address: str) -> bool:
+        pod = self.pods.get(address)
+        return pod is not None and pod.engine.faults.refuse
