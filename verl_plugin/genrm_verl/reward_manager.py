@@ -1,6 +1,6 @@
 """The reward workers' part: verl hands in one rollout at a time, genrm_scoring brings its score.
 
-verl loads the class by name (`reward.reward_manager.source=importlib`) and keeps one instance per reward worker process.
+verl loads the class by name (`reward.reward_manager.source=importlib`), one instance per reward worker process.
 A judgement that failed under policy `drop` leaves as an exception: verl 0.9's trainer then trains on the rest of the
 group. A group of one survivor gets its raw score as advantage: see docs/explanation/verl-plugin.md.
 """
