@@ -21,5 +21,6 @@ RUN /opt/genrm/bin/pip install --no-cache-dir --disable-pip-version-check --no-d
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/genrm /opt/genrm
 USER 65532:65532
-ENV PYTHONUNBUFFERED=1
+# The user has no entry in the base's /etc/passwd, and Kopf asks for its name.
+ENV PYTHONUNBUFFERED=1 USER=genrm-operator HOME=/tmp
 ENTRYPOINT ["/opt/genrm/bin/python", "-m", "genrm_operator"]

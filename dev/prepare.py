@@ -1,0 +1,79 @@
+"""Everything that the demo and the tests stand on, made once and kept: `python -m dev.prepare`."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from dev import operator_image
+from dev.apt import ensure_apt
+from dev.bootstrap import ROOT, ensure_env, ensure_layer, env_path
+from dev.cache import cache_root
+from dev.cluster import toolchain
+from dev.models import Layout
+from dev.steps import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`verl` is the Python that has verl and our wheel, `engine` the environment that the vLLM image is made of."""
+
+    verl: Path
+    engine: Path
+    models: Layout
+    operator_image: str
+    operator_archive: Path
+
+
+def models_folder() -> Path:
+    """Where the tiny models lie, keyed by what makes them."""
+    recipe = (ROOT / "dev" / "models" / "tiny.py").read_bytes() + (ROOT / "requirements" / "verl-cpu.txt").read_bytes()
+    return cache_root() / "models" / hashlib.sha256(recipe).hexdigest()[:12]
+
+
+def prepare(steps: Steps) -> Prepared:
+    """Make what is missing; everything is in the cache after the first call."""
+    with steps.step("Debian packages") as notes:
+        installed = ensure_apt()
+        notes.append(f"installed {' '.join(installed)}" if installed else "cached")
+    toolchain.build(steps.done)
+    verl = _cached(steps, "verl environment, with our wheel", "verl-cpu", lambda: ensure_layer("verl-cpu"))
+    engine = _cached(steps, "vLLM environment", "engine-cpu", lambda: ensure_env("engine-cpu"))
+    with steps.step("tiny models") as notes:
+        folder = models_folder()
+        if (folder / "version").exists():
+            notes.append("cached")
+        else:
+            done = subprocess.run(
+                [verl, "-m", "dev.models", folder], cwd=ROOT, capture_output=True, text=True, timeout=300
+            )
+            if done.returncode:
+                raise SystemExit(f"dev.models: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    with steps.step("operator image") as notes:
+        began = time.monotonic()
+        image, archive = operator_image.build()
+        notes.append(image if time.monotonic() - began > 1 else "cached")
+    return Prepared(verl, engine, Layout(folder), image, archive)
+
+
+def _cached(steps: Steps, name: str, environment: str, make: Callable[[], Path]) -> Path:
+    with steps.step(name) as notes:
+        if (env_path(environment) / ".complete").exists():
+            notes.append("cached")
+        return make()
+
+
+def main() -> None:
+    console = Console()
+    console.print("Preparing (kept in ~/.cache/genrm):")
+    prepare(Steps(console))
+
+
+if __name__ == "__main__":
+    main()

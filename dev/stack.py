@@ -1,0 +1,175 @@
+"""The whole product on the embedded cluster: a node, its images, the operator installed by Helm.
+
+The demo and the e2e tests start from here. What they need of a cluster is a kubeconfig and kubectl; a stack on somebody's
+own cluster would offer the same (`Stack.up` is the only place that knows that the cluster is ours).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from dev import images
+from dev.bootstrap import ROOT
+from dev.cluster import Cluster
+from dev.operator_image import REPOSITORY
+from dev.prepare import Prepared
+from dev.steps import Steps
+
+RELEASE: Final = "genrm-operator"
+SYSTEM_NAMESPACE: Final = "genrm-system"
+CLIENT_ACCOUNT: Final = "trainer"
+
+
+class StackError(Exception):
+    """Something on the cluster did not come to be; the message holds what was seen last."""
+
+
+@dataclass(slots=True)
+class Stack:
+    cluster: Cluster
+    prepared: Prepared
+    namespace: str
+
+    @classmethod
+    def up(cls, name: str, namespace: str, prepared: Prepared, steps: Steps, *, die_with_parent: bool = True) -> Stack:
+        """Bring up a node with every image, install the operator, make a namespace with a client account."""
+        cluster = Cluster.up(name, node=True, die_with_parent=die_with_parent, on_step=steps.done)
+        stack = cls(cluster, prepared, namespace)
+        try:
+            with steps.step(f"image {images.VLLM}") as notes:
+                notes.append("imported" if cluster.ensure_vllm(prepared.engine) else "cached")
+            with steps.step(f"image {prepared.operator_image}") as notes:
+                if cluster.has_image(prepared.operator_image):
+                    notes.append("cached")
+                else:
+                    cluster.load_image(prepared.operator_archive)
+            with steps.step(f"helm install {RELEASE}"):
+                stack.install()
+        except BaseException:
+            cluster.down()
+            raise
+        return stack
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.cluster.down()
+
+    def install(self) -> None:
+        repository, tag = self.prepared.operator_image.rsplit(":", 1)
+        assert repository == REPOSITORY
+        values = {
+            "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+            "engineImages": {"vllm": images.VLLM},
+            "hostModelPrefixes": [str(self.prepared.models.root)],
+        }
+        self.helm(
+            "upgrade", "--install", RELEASE, str(ROOT / "charts" / "genrm-operator"), "--namespace", SYSTEM_NAMESPACE,
+            "--create-namespace", "--values", "-", "--wait", "--timeout", "120s", input=json.dumps(values),
+        )  # fmt: skip
+        self.kubectl("create", "namespace", self.namespace)
+        self.kubectl("-n", self.namespace, "create", "serviceaccount", CLIENT_ACCOUNT)
+        binding = ["create", "rolebinding", "genrm-client", "--clusterrole=genrm-client"]
+        self.kubectl("-n", self.namespace, *binding, f"--serviceaccount={self.namespace}:{CLIENT_ACCOUNT}")
+
+    def uninstall(self) -> None:
+        """Remove all that `install` made; the CRDs, which the chart keeps, included."""
+        self.helm("uninstall", RELEASE, "--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout", "60s")
+        self.kubectl("delete", "namespace", self.namespace, SYSTEM_NAMESPACE, "--wait", "--timeout=60s")
+        self.kubectl("delete", "crd", "rewardmodels.genrm.dev", "--wait", "--timeout=60s")
+
+    def client_kubeconfig(self) -> Path:
+        """What a training run uses: an account that may do just what the role genrm-client says."""
+        return self.cluster.client_kubeconfig(self.namespace, CLIENT_ACCOUNT)
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True, timeout: float = 120.0) -> str:
+        return self.cluster.kubectl(*args, input=input, check=check, timeout=timeout).stdout
+
+    def helm(self, *args: str, input: str | None = None) -> str:
+        command = [str(self.cluster.bin / "helm"), *args]
+        done = subprocess.run(
+            command, input=input, env=self.cluster.environment(), capture_output=True, text=True, timeout=180
+        )
+        if done.returncode:
+            pods = self.kubectl("get", "pods", "-A", "-o", "wide", check=False)
+            logs = self.kubectl("-n", SYSTEM_NAMESPACE, "logs", f"deploy/{RELEASE}", "--tail=40", check=False)
+            raise StackError(f"helm {args[0]}: exit status {done.returncode}\n{done.stderr}\n{pods}\n{logs}")
+        return done.stdout
+
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        for manifest in manifests:
+            self.kubectl("-n", self.namespace, "apply", "-f", "-", input=json.dumps(manifest))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return dict(json.loads(self.kubectl("-n", self.namespace, "get", kind, name, "-o", "json")))
+
+    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        options = ["-l", selector] if selector else []
+        return list(json.loads(self.kubectl("-n", self.namespace, "get", kind, *options, "-o", "json"))["items"])
+
+    def status(self, name: str) -> dict[str, Any]:
+        return dict(self.get("rewardmodel", name).get("status") or {})
+
+    def wait_for_phase(self, name: str, phase: str, timeout: float) -> dict[str, Any]:
+        """Wait until a RewardModel is in a phase, and return its status.
+
+        Raises:
+            StackError: it is not in time, or it is Degraded on the way.
+        """
+        return self.wait_for_status(name, lambda status: status.get("phase") == phase, f"phase {phase}", timeout)
+
+    def wait_for_status(
+        self, name: str, good: Callable[[dict[str, Any]], bool], what: str, timeout: float
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status(name)
+            if good(status):
+                return status
+            if time.monotonic() > deadline:
+                raise StackError(f"RewardModel {name} did not reach {what} within {timeout:.0f} s\n{self.story(name)}")
+            time.sleep(0.2)
+
+    def story(self, name: str) -> str:
+        """Everything a person would look at when it does not work."""
+        asked = (
+            ("-n", self.namespace, "describe", "rm", name),
+            ("-n", self.namespace, "get", "pods", "-o", "wide"),
+            ("-n", self.namespace, "logs", "-l", f"genrm.dev/reward-model={name}", "--tail=15"),
+            ("-n", SYSTEM_NAMESPACE, "logs", f"deploy/{RELEASE}", "--tail=40"),
+        )
+        return "\n".join(self.kubectl(*words, check=False) for words in asked)
+
+
+def judge(models_judge: Path, *, name: str = "judge", replicas: int = 2, **spec: Any) -> dict[str, Any]:
+    """The demo's RewardModel: a tiny generative judge on CPU, made to answer with one of two verdicts."""
+    return {
+        "apiVersion": "genrm.dev/v1alpha1",
+        "kind": "RewardModel",
+        "metadata": {"name": name},
+        "spec": {
+            "type": "Generative",
+            "model": {"uri": f"file://{models_judge}"},
+            "engine": {"name": "vllm", "args": ["--enforce-eager", "--max-model-len", "2048"]},
+            "replicas": replicas,
+            "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}, {"name": "HF_HUB_OFFLINE", "value": "1"}],
+            "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
+            "scoring": {
+                "judge": "boxed-true-false",
+                "sampling": {
+                    "temperature": 1.0,
+                    "maxTokens": 16,
+                    "structured": {"choice": ["\\boxed{True}", "\\boxed{False}"]},
+                },
+            },
+            **spec,
+        },
+    }
