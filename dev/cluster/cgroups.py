@@ -20,7 +20,8 @@ def _unified() -> bool:
     return (ROOT / "cgroup.controllers").exists()
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
+    """Return the folder of every cgroup hierarchy of this machine."""
     if _unified():
         return [ROOT]
     return [path for path in ROOT.iterdir() if (path / "cgroup.procs").exists()]
@@ -28,7 +29,7 @@ def _hierarchies() -> list[Path]:
 
 def boxes_with_cgroups() -> set[int]:
     """Return the indexes of all clusters, live or dead, that have a cgroup."""
-    found = (re.fullmatch(r"genrm-(\d+)", path.name) for top in _hierarchies() for path in top.glob("genrm-*"))
+    found = (re.fullmatch(r"genrm-(\d+)", path.name) for top in hierarchies() for path in top.glob("genrm-*"))
     return {int(match[1]) for match in found if match}
 
 
@@ -37,7 +38,7 @@ def make(name: str) -> None:
     if _unified():
         enabled = " ".join(f"+{controller}" for controller in (ROOT / "cgroup.controllers").read_text().split())
         (ROOT / "cgroup.subtree_control").write_text(enabled)
-    for top in _hierarchies():
+    for top in hierarchies():
         (top / name).mkdir(exist_ok=True)
         if top.name == "cpuset":  # v1 starts these empty, and then no process can join
             for file in ("cpuset.cpus", "cpuset.mems"):
@@ -63,7 +64,7 @@ def memory_bytes(name: str) -> int:
 
 def remove(name: str) -> None:
     """Remove the cgroup with everything below it; its processes have ended, but the kernel may need a moment more."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         for folder, _, _ in os.walk(hierarchy / name, topdown=False):
             wait_for(f"cgroup {folder} to empty", partial(_removed, Path(folder)), timeout=20, every=0.02)
 

@@ -18,15 +18,14 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from dev import images
 from dev.apt import CLUSTER_PACKAGES, ensure_apt
-from dev.cache import cache_root, try_lock
-from dev.cluster import box, cgroups, components, keeper, network, pki, processes, store, toolchain
+from dev.cluster import box, cgroups, components, keeper, network, pki, processes, registry, store, toolchain
 from dev.cluster.commands import run, wait_for
 from dev.cluster.errors import ClusterError, CommandFailed, ComponentFailed
 from dev.cluster.processes import ProcessId, ProcessInfo
@@ -35,15 +34,6 @@ from dev.cluster.toolchain import OnStep
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def clusters_dir() -> Path:
-    """Return the folder that holds one folder per cluster."""
-    return cache_root() / "clusters"
-
-
-def _lock_path(name: str) -> Path:
-    return cache_root() / "locks" / f"cluster-{name}.lock"
 
 
 class Cluster:
@@ -93,8 +83,8 @@ class Cluster:
         if node:
             images.base()  # made before anything runs, for it takes a minute the first time
             steps.done("base file system")
-        directory = clusters_dir() / name
-        fds = [_take_name(name)]
+        directory = registry.folder() / name
+        fds = [registry.take_name(name)]
         try:
             keeper.remove_stale(directory)
             index, claim = network.claim_free_index()
@@ -139,7 +129,7 @@ class Cluster:
         Raises:
             ClusterError: there is none of this name.
         """
-        directory = clusters_dir() / name
+        directory = registry.folder() / name
         if not (directory / keeper.COMPLETE).exists():
             raise ClusterError(f"cluster {name} is not up: python -m dev.cluster up --name {name}")
         return cls(Settings.load(directory))
@@ -154,7 +144,7 @@ class Cluster:
 
     def down(self) -> None:
         """Take the cluster down; nothing of it is left but its image store. Calling it again does no harm."""
-        take_down(self.name)
+        registry.take_down(self.name)
         if self._keeper:
             self._keeper.wait(timeout=60)
 
@@ -389,50 +379,3 @@ def _prepare(settings: Settings) -> None:
         settings.environments.mkdir(parents=True, exist_ok=True)
     shutil.copy(MANIFESTS / "kwok-stages.yaml", settings.etc)
     pki.make_pki(settings)
-
-
-def _take_name(name: str) -> int:
-    """Lock the name for a new cluster, waiting for one that is going down, and return the lock's file descriptor."""
-    directory, deadline = clusters_dir() / name, time.monotonic() + 60
-    grace = time.monotonic() + 2  # a keeper that has just lost its parent has not yet said that it goes down
-    while (lock := try_lock(_lock_path(name))) is None:
-        now = time.monotonic()
-        if now > deadline or (now > grace and (directory / keeper.COMPLETE).exists()):
-            raise ClusterError(f"cluster {name} is up already: use it, or python -m dev.cluster down --name {name}")
-        time.sleep(0.05)
-    return lock
-
-
-def take_down(name: str) -> bool:
-    """Remove the cluster of this name, or what is left of one; return whether there was anything.
-
-    Raises:
-        WaitTimeout: something did not go away in time.
-    """
-    directory = clusters_dir() / name
-    existed = directory.exists()
-
-    def lock_is_free() -> int | None:
-        if (running := ProcessId.load(directory / keeper.KEEPER)) is not None:
-            running.send(signal.SIGTERM)
-        return try_lock(_lock_path(name))
-
-    lock = wait_for(f"the keeper of cluster {name} to end", lock_is_free, timeout=90, every=0.02)
-    try:
-        keeper.remove_stale(directory)
-    finally:
-        os.close(lock)
-    return existed
-
-
-def known() -> Mapping[str, bool]:
-    """Return every cluster that has a folder, and whether it is up."""
-    if not clusters_dir().exists():
-        return {}
-    folders = sorted(path for path in clusters_dir().iterdir() if (path / "settings.json").exists())
-    return {path.name: _is_up(path) for path in folders}
-
-
-def _is_up(directory: Path) -> bool:
-    running = ProcessId.load(directory / keeper.BOX)
-    return running is not None and running.alive() and (directory / keeper.COMPLETE).exists()

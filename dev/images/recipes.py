@@ -58,7 +58,9 @@ def engine(ref: str, environment: Path, mounted_at: tuple[Path, str] | None) -> 
     """
     packages = next(environment.glob("lib/python3.*/site-packages"), None)
     if packages is None:
-        raise FileNotFoundError(f"{environment} is no virtual environment: make it with python3 dev/bootstrap.py engine-cpu")
+        raise FileNotFoundError(
+            f"{environment} is no virtual environment: python3 dev/bootstrap.py engine-cpu makes it"
+        )
     placed = [(packages, _PACKAGES_FOLDER)]
     placed += [(path, f"/usr/local/lib/{path.name}") for path in sorted(environment.glob("lib/*.so*"))]
     installed = sorted(path.name for path in packages.glob("*.dist-info"))
