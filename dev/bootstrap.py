@@ -105,10 +105,16 @@ def _install_wheels(layer: Path, python: Path) -> None:
         stamp = layer / f".{package.name}-wheel"
         if stamp.exists() and stamp.read_text() == digest:
             continue
+        # Setuptools builds in the source folder, and would pack what an earlier build has left there.
+        leftovers = [package / "build", *package.glob("*.egg-info")]
+        for folder in leftovers:
+            shutil.rmtree(folder, ignore_errors=True)
         _run(
             uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--reinstall",
             "--no-cache", package,
         )  # fmt: skip
+        for folder in (package / "build", *package.glob("*.egg-info")):
+            shutil.rmtree(folder, ignore_errors=True)
         stamp.write_text(digest)
 
 

@@ -67,7 +67,16 @@ def main() -> None:
     environment = {**os.environ, "UV_CACHE_DIR": str(cache_root() / "uv-cache")}
     subprocess.run([str(uv()), "lock", "--quiet"], cwd=ROOT, env=environment, check=True)
     for name, options in EXPORTS.items():
-        command = [str(uv()), "export", "--quiet", "--locked", "--no-emit-project", "--no-annotate", "--no-header", *options]
+        command = [
+            str(uv()),
+            "export",
+            "--quiet",
+            "--locked",
+            "--no-emit-project",
+            "--no-annotate",
+            "--no-header",
+            *options,
+        ]
         subprocess.run([*command, "-o", f"requirements/{name}.txt"], cwd=ROOT, env=environment, check=True)
 
 
