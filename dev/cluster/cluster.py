@@ -242,6 +242,8 @@ class Cluster:
         kept = store.Store(self._store_root().parent)
         if kept.key_of(image.ref) == image.key and self.has_image(image.ref):
             return False
+        if kept.key_of(image.ref):  # collected at once: both versions together may be more than the disk has room for
+            self._in_box(*self._ctr, "images", "remove", "--sync", f"docker.io/{image.ref}")
         self._import(None, image)
         kept.note(image.ref, image.key)
         return True
@@ -262,14 +264,18 @@ class Cluster:
 
     def has_image(self, ref: str) -> bool:
         """Whether the node has the image `ref`, as it was named when it was imported."""
-        names = self._in_box(self.bin / "ctr", "--namespace", "k8s.io", "images", "list", "--quiet").stdout.split()
+        names = self._in_box(*self._ctr, "images", "list", "--quiet").stdout.split()
         return any(name in (ref, f"docker.io/{ref}", f"docker.io/library/{ref}") for name in names)
+
+    @property
+    def _ctr(self) -> tuple[str, ...]:
+        return str(self.bin / "ctr"), "--namespace", "k8s.io"
 
     def _import(self, archive: IO[bytes] | None, image: images.Image | None) -> None:
         # --discard-unpacked-layers: the disk holds an image once, unpacked, and not its archive as well
         options = ["--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "-"]
         command = self._box_command("--mount", "--net", "--pid")
-        command += [str(self.bin / "ctr"), "--namespace", "k8s.io", "images", "import", *options]
+        command += [*self._ctr, "images", "import", *options]
         stdin = archive.fileno() if archive else subprocess.PIPE
         with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as importing:
             assert importing.stdout
@@ -309,8 +315,7 @@ class Cluster:
         for status in found["status"].get("containerStatuses", []):
             if status["name"] == container and "running" in status.get("state", {}):
                 task = status["containerID"].removeprefix("containerd://")
-                ctr = (self.bin / "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", number.name, task)
-                self._in_box(*ctr)
+                self._in_box(*self._ctr, "tasks", "kill", "--signal", number.name, task)
                 return
         raise ClusterError(f"container {container} of pod {namespace}/{pod} does not run")
 

@@ -30,6 +30,11 @@ class Store:
     def root(self) -> Path:
         return self.folder / "containerd"
 
+    @property
+    def spare(self) -> bool:
+        """Whether this is one of the cache's further stores, used while the first is taken."""
+        return self.folder in _folders()[1:]
+
     def key_of(self, ref: str) -> str | None:
         """Return the key under which the image was imported last, None if it never was."""
         return self._keys().get(ref)
@@ -49,23 +54,28 @@ class Store:
         return keys
 
 
+def _folders() -> list[Path]:
+    return [cache_root() / "store" / f"containerd-{CONTAINERD}-{number}" for number in range(_MOST)]
+
+
 def take(folder: Path | None = None) -> tuple[Store, int]:
     """Lock the store in `folder`, or the first free one of the cache; return it and the lock's file descriptor.
 
     Raises:
         ClusterError: it is in use, or all are.
     """
-    tried = [folder] if folder else [cache_root() / "store" / f"containerd-{CONTAINERD}-{n}" for n in range(_MOST)]
+    tried = [folder] if folder else _folders()
     for candidate in tried:
         if (lock := try_lock(candidate / "lock")) is not None:
             return Store(candidate), lock
     raise ClusterError(f"image store {tried[0]} is in use by another cluster: take that one down first")
 
 
-def mounts_environments(forced: str | None, free_bytes: int, imported: bool) -> bool:
+def mounts_environments(forced: str | None, free_bytes: int, imported: bool, spare: bool) -> bool:
     """Whether Python environments are mounted into containers (True) or copied into images (False).
 
-    `forced` is "mount", "image" or None. Left to itself a machine copies if it has room, or has already copied.
+    `forced` is "mount", "image" or None. Left to itself a store copies if it has already, or if there is room and it is
+    no spare one, which exists only while another cluster has the first.
 
     Raises:
         ClusterError: `forced` is something else.
@@ -74,13 +84,13 @@ def mounts_environments(forced: str | None, free_bytes: int, imported: bool) -> 
         raise ClusterError(f"GENRM_VLLM_IMAGE={forced!r}: say mount or image")
     if forced:
         return forced == "mount"
-    return not imported and free_bytes < FULL_IMAGE_NEEDS
+    return not imported and (spare or free_bytes < FULL_IMAGE_NEEDS)
 
 
 def environments_to_mount(store: Store, ref: str) -> Path | None:
     """Return the folder of Python environments that containers of this store's cluster should see, if any."""
     imported = (store.key_of(ref) or "").startswith("full-")
     free = shutil.disk_usage(store.folder).free
-    if mounts_environments(os.environ.get("GENRM_VLLM_IMAGE"), free, imported):
+    if mounts_environments(os.environ.get("GENRM_VLLM_IMAGE"), free, imported, store.spare):
         return cache_root() / "venvs"
     return None

@@ -131,25 +131,27 @@ def test_fake_nodes_are_tainted_only_beside_a_real_one(node: bool, tainted: bool
 
 
 @pytest.mark.parametrize(
-    ("forced", "free_bytes", "imported", "mounted"),
+    ("forced", "free_bytes", "imported", "spare", "mounted"),
     [
-        (None, 10**9, False, True),
-        (None, 10**12, False, False),
-        (None, 10**9, True, False),
-        ("", 10**12, False, False),
-        ("mount", 10**12, True, True),
-        ("image", 0, False, False),
+        (None, 10**9, False, False, True),
+        (None, 10**12, False, False, False),
+        (None, 10**9, True, False, False),
+        (None, 10**12, False, True, True),
+        (None, 10**12, True, True, False),
+        ("", 10**12, False, False, False),
+        ("mount", 10**12, True, False, True),
+        ("image", 0, False, True, False),
     ],
 )
 def test_environments_are_mounted_where_a_copy_has_no_room(
-    forced: str | None, free_bytes: int, imported: bool, mounted: bool
+    forced: str | None, free_bytes: int, imported: bool, spare: bool, mounted: bool
 ) -> None:
-    assert store.mounts_environments(forced, free_bytes, imported) is mounted
+    assert store.mounts_environments(forced, free_bytes, imported, spare) is mounted
 
 
 def test_an_unknown_image_mode_is_refused() -> None:
     with pytest.raises(ClusterError, match="say mount or image"):
-        store.mounts_environments("maybe", 0, False)
+        store.mounts_environments("maybe", 0, False, False)
 
 
 def test_a_store_remembers_what_it_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
