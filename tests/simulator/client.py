@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ class Simulator:
 
     port: int
     control: str
+    _http: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=30, trust_env=False, verify=False), repr=False, compare=False
+    )
 
     def pod(self, address: str) -> dict[str, Any]:
         return self._call("GET", address)
@@ -39,7 +42,7 @@ class Simulator:
 
     def _call(self, method: str, address: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         path = f"/pods/{address}" if address else "/pods"
-        answer = httpx.request(method, f"http://{self.control}{path}", json=body, timeout=30, trust_env=False)
+        answer = self._http.request(method, f"http://{self.control}{path}", json=body)
         answer.raise_for_status()
         document: dict[str, Any] = answer.json()
         return document

@@ -73,7 +73,8 @@ class SimEngine:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.model = model
-        self.faults = faults or Faults()
+        self._faults = faults or Faults()
+        self._other_faults = asyncio.Event()
         self.capacity = capacity
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         self.violations: deque[Call] = deque(maxlen=MAX_CALLS)
@@ -106,6 +107,20 @@ class SimEngine:
     def asleep(self) -> bool:
         return self.paused or bool(self.sleeping)
 
+    @property
+    def faults(self) -> Faults:
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._other_faults.set()  # those that hang look again
+        self._other_faults = asyncio.Event()
+
+    async def _not_hanging(self, path: str) -> None:
+        while path in self.faults.hang:
+            await self._other_faults.wait()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
@@ -117,11 +132,10 @@ class SimEngine:
         if call.asleep and scoring:
             self.violations.append(call)
         body = await body_of(receive)
+        if not scoring:  # those hang and dawdle in `_work`, where they can be aborted
+            await self._not_hanging(path)
+            await asyncio.sleep(self.faults.slow.get(path, 0.0))
         faults = self.faults
-        if path in faults.hang:
-            await asyncio.Event().wait()
-        if not scoring and path in faults.slow:
-            await asyncio.sleep(faults.slow[path])
         if path in faults.status:
             await answer_json(
                 send, faults.status[path], Bad(faults.status[path], "InternalServerError", "told to").document
@@ -320,6 +334,7 @@ class SimEngine:
             await self._changed.wait_for(lambda: not self.asleep and self.running < self.capacity)
             self.running += 1
         try:
+            await self._not_hanging(path)
             await asyncio.sleep(self.faults.slow.get(path, 0.0))
             if self.frozen:
                 async with self._changed:

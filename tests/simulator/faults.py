@@ -13,7 +13,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Faults:
     hang: frozenset[str] = frozenset()
-    """These routes never answer. A hanging /sleep or /wake_up changes nothing."""
+    """These routes do not answer until the fault is lifted; only then they do what they do."""
     status: Mapping[str, int] = field(default_factory=dict)
     """These routes answer with this status and do nothing else: {"/wake_up": 500}. {"/health": 503} is a dead one."""
     slow: Mapping[str, float] = field(default_factory=dict)
