@@ -69,13 +69,14 @@ class ScriptedJudge:
     def __init__(self, *script: Reaction) -> None:
         self.script = list(script)
         self.requests: list[Request] = []
+        self.asked = asyncio.Event()
         self.url = ""
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -92,5 +93,6 @@ class ScriptedJudge:
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         request = json.loads(await http.read())
         self.requests.append(request)
+        self.asked.set()
         reaction = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         return await reaction(http, request)

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+from genrm_api.rewardmodel import Sampling, Structured
+from genrm_scoring import chat, errors
+from genrm_scoring.transport import Reply
+from hypothesis import given
+from hypothesis import strategies as st
+
+MESSAGES = [{"role": "user", "content": "is it?"}]
+
+
+def reply(status: int = 200, body: object = None, **headers: str) -> Reply:
+    return Reply(status, headers, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+
+
+def completion(content: object, reason: str = "stop") -> dict[str, object]:
+    return {"choices": [{"message": {"content": content}, "finish_reason": reason}], "usage": {"prompt_tokens": 3}}
+
+
+def test_only_what_the_spec_says_is_in_the_request() -> None:
+    assert chat.request_body("judge", MESSAGES, Sampling()) == {"model": "judge", "messages": MESSAGES}
+
+
+def test_sampling_reaches_the_engine_under_its_own_names() -> None:
+    sampling = Sampling(
+        temperature=0.0, top_p=0.9, max_tokens=32, seed=1, structured=Structured(choice=[r"\boxed{True}", "b"])
+    )
+    body = chat.request_body("judge", MESSAGES, sampling)
+    assert body["temperature"] == 0.0
+    assert (body["top_p"], body["max_tokens"]) == (0.9, 32)
+    assert body["structured_outputs"] == {"choice": [r"\boxed{True}", "b"]}
+    assert 0 <= body["seed"] < 2**31
+
+
+@given(st.integers(0, 2**31 - 1), st.text(), st.text())
+def test_a_seed_follows_from_base_and_content_alone(base: int, one: str, other: str) -> None:
+    def seed(text: str) -> int | None:
+        return chat.judgement_seed(base, [{"role": "user", "content": text}])
+
+    assert seed(one) == seed(one)
+    assert 0 <= (seed(one) or 0) < 2**31
+    if one != other:
+        assert seed(one) != seed(other)
+
+
+def test_another_base_seed_gives_other_seeds() -> None:
+    assert chat.judgement_seed(1, MESSAGES) != chat.judgement_seed(2, MESSAGES)
+    assert chat.judgement_seed(None, MESSAGES) is None
+
+
+def test_an_answer_carries_what_the_door_stamped_on_it() -> None:
+    answer = chat.read_answer(reply(body=completion("yes"), **{"genrm-revision": "r1", "genrm-boot-id": "b1"}))
+    assert (answer.text, answer.prompt_tokens, answer.revision, answer.boot_id) == ("yes", 3, "r1", "b1")
+
+
+@pytest.mark.parametrize(
+    ("got", "error"),
+    [
+        (reply(body=completion("x", "length")), errors.Truncated),
+        (reply(body=completion("x", "abort")), errors.Aborted),
+        (reply(body=completion("x", "content_filter")), errors.RequestRefused),
+        (reply(body=completion("x", "tool_calls")), errors.RequestRefused),
+        (reply(body="<html>"), errors.ServerFailed),
+        (reply(body={"choices": []}), errors.ServerFailed),
+        (reply(body=[]), errors.ServerFailed),
+        (reply(500, "boom"), errors.ServerFailed),
+        (reply(429, "slow down"), errors.ServerFailed),
+        (reply(503, "asleep"), errors.NotServing),
+        (reply(404, "no such model"), errors.RequestRefused),
+        (reply(401, "who?"), errors.RequestRefused),
+        (reply(400, "This model's maximum context length is 4096 tokens"), errors.PromptTooLong),
+        (reply(400, "temperature must be positive"), errors.RequestRefused),
+    ],
+)
+def test_every_other_reply_is_the_error_it_means(got: Reply, error: type[errors.AttemptFailed]) -> None:
+    with pytest.raises(errors.AttemptFailed) as caught:
+        chat.read_answer(got)
+    assert type(caught.value) is error
+
+
+def test_an_answer_without_text_is_left_to_the_judge() -> None:
+    assert chat.read_answer(reply(body=completion(None))).text == ""
+
+
+@given(st.binary(), st.integers(200, 599))
+def test_no_bytes_break_the_reader(body: bytes, status: int) -> None:
+    try:
+        chat.read_answer(Reply(status, {}, body))
+    except errors.AttemptFailed:
+        return
