@@ -1,7 +1,7 @@
 """The whole product on the embedded cluster: a node, its images, the operator installed by Helm.
 
-The demo and the e2e tests start from here. What they need of a cluster is a kubeconfig and kubectl; a stack on somebody's
-own cluster would offer the same (`Stack.up` is the only place that knows that the cluster is ours).
+The demo and the e2e tests start from here. What they need of a cluster is a kubeconfig and kubectl; a stack on
+somebody's own cluster would offer the same (`Stack.up` is the only place that knows that the cluster is ours).
 """
 
 from __future__ import annotations
@@ -137,6 +137,23 @@ class Stack:
             if time.monotonic() > deadline:
                 raise StackError(f"RewardModel {name} did not reach {what} within {timeout:.0f} s\n{self.story(name)}")
             time.sleep(0.2)
+
+    def wait_for_no_children(self, name: str, timeout: float) -> None:
+        """Wait until garbage collection has removed all that a deleted RewardModel had."""
+        deadline = time.monotonic() + timeout
+        selector = f"genrm.dev/reward-model={name}"
+        while left := self.kubectl(
+            "-n", self.namespace, "get", "deploy,rs,pods,svc,cm,leases", "-l", selector, "-o", "name"
+        ).split():
+            if time.monotonic() > deadline:
+                raise StackError(f"RewardModel {name} is deleted, and after {timeout:.0f} s these are left: {left}")
+            time.sleep(0.2)
+
+    def leftovers(self) -> list[str]:
+        """Objects of ours that still exist after `uninstall`."""
+        kinds = "ns,crd,clusterrole,clusterrolebinding,deploy,svc,cm,secret,sa,lease"
+        names = self.kubectl("get", kinds, "-A", "-o", "name").split()
+        return [name for name in names if "genrm" in name or name == f"namespace/{self.namespace}"]
 
     def story(self, name: str) -> str:
         """Everything a person would look at when it does not work."""

@@ -27,7 +27,8 @@ from dev import images
 from dev.apt import CLUSTER_PACKAGES, ensure_apt
 from dev.cluster import box, cgroups, components, keeper, network, pki, processes, registry, store, toolchain
 from dev.cluster.commands import run, wait_for
-from dev.cluster.errors import ClusterError, CommandFailed, ComponentFailed
+from dev.cluster.containerd import Containerd
+from dev.cluster.errors import ClusterError, ComponentFailed
 from dev.cluster.processes import ProcessId, ProcessInfo
 from dev.cluster.settings import ENVIRONMENTS_MOUNT, NODE_NAME, Settings
 from dev.cluster.toolchain import OnStep
@@ -242,9 +243,9 @@ class Cluster:
         kept = store.Store(self._store_root().parent)
         if kept.key_of(image.ref) == image.key and self.has_image(image.ref):
             return False
-        if kept.key_of(image.ref):  # collected at once: both versions together may be more than the disk has room for
-            self._in_box(*self._ctr, "images", "remove", "--sync", f"docker.io/{image.ref}")
-        self._import(None, image)
+        if kept.key_of(image.ref):  # both versions together may be more than the disk has room for
+            self._containerd.remove_image(image.ref)
+        self._containerd.import_image(image)
         kept.note(image.ref, image.key)
         return True
 
@@ -258,37 +259,26 @@ class Cluster:
         """Import every image of a docker or OCI archive (an uncompressed or gzipped tar, not seekable is fine)."""
         if isinstance(archive, Path):
             with archive.open("rb") as opened:
-                self._import(opened, None)
+                self._containerd.import_archive(opened)
         else:
-            self._import(archive, None)
+            self._containerd.import_archive(archive)
 
     def has_image(self, ref: str) -> bool:
-        """Whether the node has the image `ref`, as it was named when it was imported."""
-        names = self._in_box(*self._ctr, "images", "list", "--quiet").stdout.split()
-        return any(name in (ref, f"docker.io/{ref}", f"docker.io/library/{ref}") for name in names)
+        """Whether the node has an image of this name; `docker.io/` may be left out."""
+        return self._containerd.has_image(ref)
+
+    def image_refs(self) -> list[str]:
+        """Return the names of all images of the node."""
+        return sorted(name for name in self._containerd.images() if not name.startswith("sha256:"))
+
+    def remove_image(self, ref: str) -> None:
+        """Remove an image from the node; one that is not there is no error."""
+        self._containerd.remove_image(ref)
 
     @property
-    def _ctr(self) -> tuple[str, ...]:
-        return str(self.bin / "ctr"), "--namespace", "k8s.io"
-
-    def _import(self, archive: IO[bytes] | None, image: images.Image | None) -> None:
-        # --discard-unpacked-layers: the disk holds an image once, unpacked, and not its archive as well
-        options = ["--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "-"]
-        command = self._box_command("--mount", "--net", "--pid")
-        command += [*self._ctr, "images", "import", *options]
-        stdin = archive.fileno() if archive else subprocess.PIPE
-        with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as importing:
-            assert importing.stdout
-            if image:
-                assert importing.stdin
-                try:
-                    with importing.stdin as pipe:
-                        image.write(pipe)
-                except BrokenPipeError:
-                    pass  # it ended early; what it printed tells why
-            printed = importing.stdout.read().decode(errors="replace")
-        if importing.returncode:
-            raise CommandFailed(command, importing.returncode, printed)
+    def _containerd(self) -> Containerd:
+        self._store_root()
+        return Containerd([*self._box_command("--mount", "--net", "--pid"), f"{self.bin}/ctr", "--namespace", "k8s.io"])
 
     def _store_root(self) -> Path:
         if self.settings.store is None:
@@ -315,7 +305,7 @@ class Cluster:
         for status in found["status"].get("containerStatuses", []):
             if status["name"] == container and "running" in status.get("state", {}):
                 task = status["containerID"].removeprefix("containerd://")
-                self._in_box(*self._ctr, "tasks", "kill", "--signal", number.name, task)
+                self._containerd.signal_container(task, number)
                 return
         raise ClusterError(f"container {container} of pod {namespace}/{pod} does not run")
 
@@ -351,9 +341,6 @@ class Cluster:
 
     def _box_command(self, *namespaces: str) -> list[str]:
         return ["nsenter", f"--target={self._box().pid}", *namespaces, "--"]
-
-    def _in_box(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        return run(*self._box_command("--mount", "--net", "--pid"), *command)
 
 
 class _Steps:

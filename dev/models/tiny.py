@@ -1,8 +1,8 @@
 """Makes the tiny models and the toy data.
 
 Two Qwen2 models of two layers with seeded random weights, so that every machine gets the same ones, and a byte-level
-BPE tokenizer with a ChatML template, trained on the judge's own words: a guided choice of `\\boxed{True}` must take a few
-steps, not twelve. A model like this says nothing sensible; it makes every file, route and shape real.
+BPE tokenizer with a ChatML template, trained on the judge's own words: a guided choice of `\\boxed{True}` must take a
+few steps, not twelve. A model like this says nothing sensible; it makes every file, route and shape real.
 """
 
 from __future__ import annotations

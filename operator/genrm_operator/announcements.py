@@ -42,9 +42,15 @@ class Announcer:
         if problem is not None:
             return
         if wants.desired is not memory.desired:
-            word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
-            await self._say(rm, word, wants.because)
+            first = memory.desired is None
             memory.desired, memory.desired_since, memory.settled = wants.desired, now, False
+            if first and len(pods) < rm.spec.replicas:
+                await self._say(rm, "Starting", f"{rm.spec.replicas} pods of engine {rm.spec.engine.name} are starting")
+            else:
+                word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
+                await self._say(rm, word, wants.because)
+        if not all(pod.ready for pod in pods):
+            memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
         await self._settled(rm, memory, pods, now, has_door=has_door)
 
     async def _settled(
@@ -58,10 +64,10 @@ class Announcer:
             seconds = round(now - memory.desired_since, 3)
             if goal is PodState.SERVING:
                 memory.last_wake_seconds = seconds
-                await self._say(rm, "Serving", f"{wanted} of {wanted} pods serve, {seconds} s after they were wanted")
+                await self._say(rm, "Serving", f"{wanted} of {wanted} pods serve after {seconds} s")
             elif goal is PodState.ASLEEP:
                 memory.last_sleep_seconds = seconds
-                await self._say(rm, "Asleep", f"{wanted} of {wanted} pods sleep, {seconds} s after nobody wanted them")
+                await self._say(rm, "Asleep", f"{wanted} of {wanted} pods sleep after {seconds} s")
             else:
                 await self._say(rm, "Off", "no pods are left")
         if not there and memory.settled:
