@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ class Simulator:
         answer.raise_for_status()
         document: dict[str, Any] = answer.json()
         return document
+
+
+def free_port() -> int:
+    """A port nobody listens on, for processes that cannot take a free one themselves."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -98,6 +98,7 @@ class SimEngine:
             ("POST", "/wake_up"): self._wake_up,
             ("POST", "/reset_prefix_cache"): self._reset_prefix_cache,
             ("POST", "/tokenize"): self._tokenize,
+            ("POST", "/detokenize"): self._detokenize,
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completion,
         }
@@ -197,11 +198,19 @@ class SimEngine:
 
     async def _tokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         request = _json(body)
-        text = request.get("prompt") or "".join(str(m.get("content", "")) for m in request.get("messages", []))
+        if not {"prompt", "messages"} & set(request):
+            raise Bad(400, "Bad Request", "1 validation error: body.prompt is missing")
+        text = request.get("prompt") or "".join(str(m.get("content", "")) for m in request["messages"])
         tokens = [ord(c) % 1000 for c in text]
         await answer_json(
             send, 200, {"count": len(tokens), "max_model_len": 2048, "tokens": tokens, "token_strs": None}
         )
+
+    async def _detokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        request = _json(body)
+        if "tokens" not in request:
+            raise Bad(400, "Bad Request", "1 validation error: body.tokens is missing")
+        await answer_json(send, 200, {"prompt": "".join(chr(token) for token in request["tokens"])})
 
     # -- sleep
 
