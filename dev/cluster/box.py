@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dev.cluster import cgroups, components
 from dev.cluster.commands import run, wait_for
+from dev.cluster.containerd import Containerd
 from dev.cluster.settings import API_PORT, Settings
 
 CONTAINERD_UP = "containerd"
@@ -68,6 +69,7 @@ class Box:
                 self._start(component)
             if self._settings.node:
                 wait_for("containerd", self._containerd_answers, timeout=60)
+                Containerd([f"{self._settings.binaries}/ctr", "--namespace", "k8s.io"]).remove_leftovers()
                 self._milestone(CONTAINERD_UP)
             wait_for("the API server", self._api_is_ready, timeout=120)
             self._milestone(READY)

@@ -1,4 +1,4 @@
-"""A node's container runtime, spoken to by its own client `ctr`, from outside the box.
+"""A node's container runtime, spoken to by its own client `ctr`.
 
 An image has several names: the one it was imported under, and one that is the digest of its configuration, which the
 Kubernetes side of containerd adds. The disk is free again only when all of them are gone.
@@ -15,7 +15,7 @@ from dev.images import Image
 
 
 class Containerd:
-    """The runtime that `command` reaches: nsenter into a box, and ctr with its options."""
+    """The runtime that `command` reaches: ctr with its options, from outside a box with nsenter before it."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
@@ -50,6 +50,21 @@ class Containerd:
         with self._importing(archive.fileno()) as importing:
             self._check(importing)
 
+    def remove_leftovers(self) -> None:
+        """Remove what earlier clusters on this store left: containers and their file systems, images without a name.
+
+        Their containers ended with their box, unasked. The kubelet would collect them after a minute only, which few
+        clusters live to see, and until then they keep removed images on the disk.
+        """
+        if containers := self._ctr("containers", "list", "--quiet").split():
+            self._ctr("containers", "delete", *containers)
+        if sandboxes := self._ctr("sandboxes", "list").splitlines()[1:]:
+            self._ctr("sandboxes", "remove", "--force", *(line.split()[0] for line in sandboxes if line))
+        if leases := self._ctr("leases", "list", "--quiet").split():
+            self._ctr("leases", "delete", *leases)
+        if nameless := nameless_images(self.images()):
+            self._ctr("images", "remove", *nameless)
+
     def signal_container(self, container_id: str, number: signal.Signals) -> None:
         """Send a signal to a container's first process."""
         self._ctr("tasks", "kill", "--signal", number.name, container_id)
@@ -73,6 +88,12 @@ class Containerd:
 def full_names(images: Mapping[str, str], ref: str) -> list[str]:
     """Return the names among `images` that `ref` stands for: itself, or with the registry that is left out."""
     return [name for name in (ref, f"docker.io/{ref}", f"docker.io/library/{ref}") if name in images]
+
+
+def nameless_images(images: Mapping[str, str]) -> list[str]:
+    """Return the digests' names of images that have no other name."""
+    named = {digest for name, digest in images.items() if not name.startswith("sha256:")}
+    return [name for name, digest in images.items() if digest not in named]
 
 
 def names_to_remove(images: Mapping[str, str], ref: str) -> list[str]:

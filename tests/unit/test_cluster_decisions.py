@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.cluster import components, network, pki, store, toolchain
+from dev.cluster import components, containerd, network, pki, store, toolchain
 from dev.cluster.errors import ClusterError
 from dev.cluster.settings import INDEXES, Settings, networks
 
@@ -207,3 +207,30 @@ def test_a_kubeconfig_needs_no_other_file() -> None:
         {"name": "genrm", "context": {"cluster": "genrm", "user": "reader", "namespace": "judges"}}
     ]
     assert made["users"] == [{"name": "reader", "user": {"token": "secret"}}]
+
+
+IMAGES = {
+    "docker.io/local/a:1": "sha256:11",
+    "docker.io/local/b:1": "sha256:22",
+    "localhost/local/b:1": "sha256:22",
+    "sha256:aa": "sha256:11",
+    "sha256:bb": "sha256:22",
+    "sha256:cc": "sha256:33",
+}
+
+
+def test_an_image_that_only_its_digest_names_is_a_leftover() -> None:
+    assert containerd.nameless_images(IMAGES) == ["sha256:cc"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "names"),
+    [
+        ("local/a:1", ["docker.io/local/a:1", "sha256:aa"]),
+        ("docker.io/local/a:1", ["docker.io/local/a:1", "sha256:aa"]),
+        ("local/b:1", ["docker.io/local/b:1"]),
+        ("local/c:1", []),
+    ],
+)
+def test_an_image_goes_with_its_digests_name_unless_another_name_shares_it(ref: str, names: list[str]) -> None:
+    assert containerd.names_to_remove(IMAGES, ref) == names
