@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from genrm_api.names import ENGINE_PORT_NAME, headless_service_name
 
@@ -22,6 +22,9 @@ from genrm_scoring.endpoints import Endpoint, Snapshot
 from genrm_scoring.errors import GenrmError, WatchExpired
 
 log = logging.getLogger(__name__)
+
+SHORTEST_ROUND: Final = 0.2
+"""Seconds between two lists at least, whatever the API server does; doubles while it fails."""
 
 
 def serving_endpoints(slices: Iterable[Object]) -> tuple[Endpoint, ...]:
@@ -101,21 +104,22 @@ class KubernetesEndpoints:
         return f"endpoints are unknown, the last list is {age:.0f} s old: {self._error}"
 
     async def _keep_up(self) -> None:
-        pause = 0.2
+        pause = SHORTEST_ROUND
         while True:
+            began = asyncio.get_running_loop().time()
             try:
                 version = await self._list()
-                pause = 0.2
+                pause = SHORTEST_ROUND
                 await self._watch(version)
             except WatchExpired:
-                continue
+                pass
             except GenrmError as e:
                 if self._error is None:
                     kept = len(self._endpoints)
                     log.warning("discovery of %s: %s; %d endpoints stay in use", self._selector, e, kept)
                 self._error = e
-                await asyncio.sleep(pause)
                 pause = min(5.0, pause * 2)
+            await asyncio.sleep(began + pause - asyncio.get_running_loop().time())
 
     async def _list(self) -> str:
         listing = await self._cluster.list(ENDPOINT_SLICES, self._namespace, self._selector)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import client, config
+from yaml import YAMLError
 
 from genrm_scoring.cluster import Listing, Object, Resource, WatchEvent
 from genrm_scoring.errors import (
@@ -88,8 +89,9 @@ class KubernetesCluster:
                 )
         except TimeoutError:
             raise ClusterUnreachable(kubeconfig or str(default), "its credential program does not finish") from None
-        except (config.ConfigException, OSError, KeyError, TypeError) as e:
-            raise ConfigurationError("KUBECONFIG", f"{kubeconfig or default} cannot be used: {e}") from e
+        except (config.ConfigException, YAMLError, OSError, LookupError, TypeError, ValueError) as e:
+            sentence = f"{kubeconfig or default} cannot be used: {' '.join(str(e).split())}"
+            raise ConfigurationError("KUBECONFIG", sentence) from e
         await self.close()
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
 

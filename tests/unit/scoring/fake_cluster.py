@@ -23,13 +23,15 @@ class FakeCluster:
         self.calls: list[tuple[str, str]] = []
         self.patches: list[Object] = []
         self._version = 0
-        self._happened = asyncio.Condition()
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Event]] = []
         self._watches: list[asyncio.Queue[WatchEvent | None]] = []
 
     async def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait until `condition` holds; looked at after every call."""
-        async with asyncio.timeout(seconds), self._happened:
-            await self._happened.wait_for(condition)
+        reached = asyncio.Event()
+        self._waiting.append((condition, reached))
+        self._look()
+        await asyncio.wait_for(reached.wait(), seconds)
 
     async def put(self, resource: Resource, obj: dict[str, Any]) -> None:
         key = (str(resource), obj["metadata"]["namespace"], obj["metadata"]["name"])
@@ -97,13 +99,14 @@ class FakeCluster:
 
     async def _called(self, verb: str, what: str) -> None:
         self.calls.append((verb, what))
-        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._notify()))
+        asyncio.get_running_loop().call_soon(self._look)
         if self.fail is not None:
             raise self.fail
 
-    async def _notify(self) -> None:
-        async with self._happened:
-            self._happened.notify_all()
+    def _look(self) -> None:
+        for condition, reached in self._waiting:
+            if condition():
+                reached.set()
 
 
 def _merge(target: dict[str, Any], patch: Object) -> None:

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import pytest
+from genrm_api.leases import DemandLease, Phase
+from genrm_api.names import ANNOTATION_PHASE
+from genrm_scoring.cluster import LEASES, Cluster
+from genrm_scoring.errors import ClusterUnreachable, LeaseTaken
+from genrm_scoring.lease_thread import LeaseThread
+from genrm_scoring.leases import LeasePlan, RunLease, Write, run_lease, run_phase
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.scoring.fake_cluster import FakeCluster
+
+AWAY = ClusterUnreachable("https://fake:6443", "connection refused")
+PHASES = st.sampled_from(list(Phase))
+
+
+def stored(cluster: FakeCluster) -> DemandLease:
+    (lease,) = (o for (r, _, _), o in cluster.objects.items() if r == str(LEASES))
+    return DemandLease.from_object(lease)
+
+
+class TestPlan:
+    """What to write next, on a clock that the test moves."""
+
+    def test_a_holder_creates_then_renews_every_third_of_the_ttl(self) -> None:
+        plan = LeasePlan(30.0, holds=True)
+        assert plan.next(0.0).write is Write.CREATE
+        plan.succeeded(Write.CREATE, None, 0.0)
+        times = []
+        now = 0.0
+        for _ in range(4):
+            step = plan.next(now)
+            assert step.write is Write.RENEW
+            now = step.at
+            times.append(now)
+            plan.succeeded(Write.RENEW, None, now)
+        assert times == [10.0, 20.0, 30.0, 40.0]
+
+    def test_who_only_writes_phases_never_renews(self) -> None:
+        plan = LeasePlan(30.0, holds=False)
+        assert plan.next(0.0).write is None
+        plan.want(Phase.SCORING, 1.0)
+        assert (plan.next(1.0).write, plan.next(1.0).at) == (Write.PHASE, 1.0)
+        plan.succeeded(Write.PHASE, Phase.SCORING, 1.0)
+        assert (plan.next(2.0).write, plan.next(2.0).at) == (Write.PHASE, 11.0)
+
+    def test_a_phase_that_failed_is_tried_again_until_another_takes_its_place(self) -> None:
+        plan = LeasePlan(30.0, holds=False)
+        plan.want(Phase.SCORING, 0.0)
+        now = 0.0
+        for _ in range(20):
+            plan.failed(Write.PHASE, now)
+            now = plan.next(now).at
+        assert not plan.settled
+        plan.want(Phase.IDLE, now)
+        assert plan.next(now).at == now
+        plan.succeeded(Write.PHASE, Phase.IDLE, now)
+        assert plan.settled
+
+    def test_a_wish_that_changed_during_the_write_is_written_at_once(self) -> None:
+        plan = LeasePlan(30.0, holds=False)
+        plan.want(Phase.SCORING, 0.0)
+        plan.want(Phase.IDLE, 0.1)
+        plan.succeeded(Write.PHASE, Phase.SCORING, 0.2)
+        assert plan.next(0.2).at <= 0.2
+        assert not plan.settled
+
+    def test_a_lease_that_vanished_is_made_again_with_the_phase_wanted(self) -> None:
+        plan = LeasePlan(30.0, holds=True)
+        plan.want(Phase.SCORING, 0.0)
+        plan.succeeded(Write.CREATE, Phase.SCORING, 0.0)
+        plan.vanished(Write.RENEW, 5.0)
+        assert plan.next(5.0).write is Write.CREATE
+        plan.succeeded(Write.CREATE, Phase.SCORING, 5.0)
+        assert plan.settled
+
+    @given(st.integers(3, 300), st.floats(0, 0.9))
+    def test_an_outage_shorter_than_the_ttl_never_costs_the_lease(self, ttl: int, share: float) -> None:
+        """The renewal after the outage comes before the TTL has passed since the one before it."""
+        plan = LeasePlan(float(ttl), holds=True)
+        plan.succeeded(Write.CREATE, None, 0.0)
+        outage_ends = ttl * share
+        now = 0.0
+        while True:
+            now = max(now, plan.next(now).at)
+            if now >= outage_ends:
+                break
+            plan.failed(Write.RENEW, now)
+        assert now < ttl
+
+    @given(st.lists(st.tuples(PHASES, st.booleans()), min_size=1, max_size=30))
+    def test_whatever_fails_the_last_wish_is_what_gets_written(self, story: list[tuple[Phase, bool]]) -> None:
+        plan = LeasePlan(30.0, holds=False)
+        now = 0.0
+        for phase, works in story:
+            plan.want(phase, now)
+            step = plan.next(now)
+            if step.at <= now:
+                assert step.write is Write.PHASE
+                if works:
+                    plan.succeeded(Write.PHASE, plan.wanted, now)
+                else:
+                    plan.failed(Write.PHASE, now)
+            now += 0.01
+        for _ in range(3):
+            now = max(now, plan.next(now).at)
+            plan.succeeded(Write.PHASE, plan.wanted, now)
+        assert plan.written is story[-1][0]
+
+
+async def test_a_run_holds_renews_and_releases_its_lease() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1):
+        lease = stored(cluster)
+        assert (lease.run, lease.reward_model, lease.phase, lease.ttl_seconds) == ("run-1", "judge", Phase.IDLE, 1)
+        await cluster.until(lambda: len(cluster.patches) >= 2)
+        assert stored(cluster).renewal != lease.renewal
+    assert not cluster.objects
+
+
+async def test_the_phase_is_scoring_while_any_scoring_block_is_open() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl") as lease:
+        async with lease.scoring():
+            async with lease.scoring():
+                await asyncio.wait_for(lease.settled(), 5)
+            assert stored(cluster).phase is Phase.SCORING
+        await asyncio.wait_for(lease.settled(), 5)
+        assert stored(cluster).phase is Phase.IDLE
+
+
+async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
+    cluster = FakeCluster()
+    async with (
+        run_lease(cluster, "run-1", "judge", "rl"),
+        run_phase(cluster, "run-1", "judge", "rl") as phases,
+    ):
+        before = stored(cluster).renewal
+        phases.set_phase(Phase.SCORING)
+        await asyncio.wait_for(phases.settled(), 5)
+        assert (stored(cluster).phase, stored(cluster).renewal) == (Phase.SCORING, before)
+    assert cluster.patches == [{"metadata": {"annotations": {ANNOTATION_PHASE: "scoring"}}}]
+
+
+async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl") as lease:
+        cluster.fail = AWAY
+        lease.set_phase(Phase.SCORING)
+        await cluster.until(lambda: cluster.calls.count(("patch", lease.name)) >= 3)
+        cluster.fail = None
+        await asyncio.wait_for(lease.settled(), 5)
+        assert stored(cluster).phase is Phase.SCORING
+
+
+async def test_a_lease_that_somebody_deleted_comes_back_with_its_phase() -> None:
+    cluster = FakeCluster()
+    async with (
+        run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease,
+        run_phase(cluster, "run-1", "judge", "rl", ttl_seconds=1) as phases,
+    ):
+        phases.set_phase(Phase.SCORING)
+        await asyncio.wait_for(phases.settled(), 5)
+        cluster.objects.clear()
+        await cluster.until(lambda: bool(cluster.objects) and stored(cluster).phase is Phase.SCORING)
+        assert cluster.calls.count(("create", lease.name)) == 2
+
+
+async def test_two_processes_never_hold_the_lease_of_one_run() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl"):
+        with pytest.raises(LeaseTaken):
+            async with run_lease(cluster, "run-1", "judge", "rl"):
+                pass
+        assert stored(cluster).run == "run-1"
+
+
+async def test_a_lease_that_cannot_be_created_says_why_at_once() -> None:
+    cluster = FakeCluster()
+    cluster.fail = AWAY
+    with pytest.raises(ClusterUnreachable):
+        async with run_lease(cluster, "run-1", "judge", "rl"):
+            pass
+
+
+async def test_leaving_while_the_api_is_away_does_not_raise() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl"):
+        cluster.fail = AWAY
+    assert stored(cluster).run == "run-1"
+
+
+class TestThread:
+    """The synchronous twin."""
+
+    def thread(self, hold: bool = True, fail: ClusterUnreachable | None = None) -> LeaseThread:
+        @asynccontextmanager
+        async def connect() -> AsyncIterator[Cluster]:
+            self.cluster = FakeCluster()
+            self.cluster.fail = fail
+            yield self.cluster
+
+        def open_lease(cluster: Cluster) -> AbstractAsyncContextManager[RunLease]:
+            kind = partial(run_lease if hold else run_phase, run="run-1", reward_model="judge", namespace="rl")
+            return kind(cluster)
+
+        return LeaseThread(connect, open_lease)
+
+    def test_holds_the_lease_from_start_to_close(self) -> None:
+        thread = self.thread()
+        thread.start(5)
+        assert stored(self.cluster).phase is Phase.IDLE
+        assert [t.daemon for t in threading.enumerate() if t.name == "genrm-lease"] == [True]
+        thread.close(5)
+        assert not self.cluster.objects
+        assert "genrm-lease" not in {t.name for t in threading.enumerate()}
+
+    def test_setting_a_phase_never_waits_and_is_written_before_the_end(self) -> None:
+        thread = self.thread(hold=False)
+        lease = thread.start(5)
+        self.cluster.objects[str(LEASES), "rl", lease.name] = {"metadata": {"annotations": {}}, "spec": {}}
+        for phase in (Phase.SCORING, Phase.IDLE, Phase.SCORING):
+            thread.set_phase(phase)
+        thread.close(5)
+        assert self.cluster.patches[-1] == {"metadata": {"annotations": {ANNOTATION_PHASE: "scoring"}}}
+
+    def test_a_failure_to_open_is_raised_to_who_started_it(self) -> None:
+        thread = self.thread(fail=AWAY)
+        with pytest.raises(ClusterUnreachable):
+            thread.start(5)
+        thread.close(5)
+        thread.set_phase(Phase.SCORING)
