@@ -57,10 +57,25 @@ OWN_AFFAIR = {
     "/detokenize": 400,
 }
 
-HOSTILE = (
-    "//sleep /%73leep /sleep/ /Sleep /v1/../sleep /v1/%2e%2e/sleep /sleep. /sleep%00 /sleep;a=b /metrics/../sleep "
-    "/metrics/x /genrm%2fdoor /docs /openapi.json /collective_rpc * sleep"
-).split()
+HOSTILE = [
+    "//sleep",
+    "/%73leep",
+    "/sleep/",
+    "/Sleep",
+    "/v1/../sleep",
+    "/v1/%2e%2e/sleep",
+    "/sleep.",
+    "/sleep%00",
+    "/sleep;a=b",
+    "/metrics/../sleep",
+    "/metrics/x",
+    "/genrm%2fdoor",
+    "/docs",
+    "/openapi.json",
+    "/collective_rpc",
+    "*",
+    "sleep",
+]
 
 # Loaded into the real server beside the door, further in. Writes down every route that the server has.
 PROBE = """
