@@ -13,12 +13,15 @@ import concurrent.futures
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import ParamSpec, TypeVar
 
 from genrm_api.leases import Phase
 
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.leases import RunLease
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
 Open = Callable[[Cluster], AbstractAsyncContextManager[RunLease]]
 
@@ -30,6 +33,7 @@ class LeaseThread:
         self._connect = connect
         self._open_lease = open_lease
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_AtOnce())
         self._opened: concurrent.futures.Future[RunLease] = concurrent.futures.Future()
         self._leave = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="genrm-lease", daemon=True)
@@ -73,3 +77,20 @@ class LeaseThread:
         async with self._connect() as cluster, self._open_lease(cluster) as lease:
             self._opened.set_result(lease)
             await self._leave.wait()
+
+
+class _AtOnce(concurrent.futures.ThreadPoolExecutor):
+    """Does what it is given in the caller's thread, before it returns.
+
+    HTTP clients hand name look-ups and the reading of ~/.netrc to the loop's executor, and real executors take no more
+    work once the interpreter goes down: exactly when exit handlers want the Lease deleted. Nothing but the Lease lives
+    in this loop, so a slow look-up delays nobody else.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as e:
+            future.set_exception(e)
+        return future

@@ -24,6 +24,7 @@ class StubApi:
         self.requests: list[tuple[str, str]] = []
         self.patch_types: set[str] = set()
         self.watched = asyncio.Event()
+        self.patched = asyncio.Event()
         self.url = ""
         self._watches: list[asyncio.Queue[dict[str, Any] | None]] = []
         self._runner: web.AppRunner | None = None
@@ -87,6 +88,7 @@ class StubApi:
         if verb == "patch":
             self.patch_types.add(http.content_type)
             _merge(self.objects[key], await http.json())
+            self.patched.set()
         return web.json_response(self.objects[key])
 
     async def _watch(self, http: web.Request) -> web.StreamResponse:

@@ -1,0 +1,210 @@
+"""The driver's side of a run, from command line to Lease: real Hydra, a stand-in for verl, a stub API server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.scoring.stub_api import StubApi, endpoint_slice, reward_model, write_kubeconfig
+from tests.unit.verl.fake_verl import started
+
+K8S = ("reward_model.discovery=k8s", "reward_model.name=judge")
+STATIC = (
+    "reward_model.discovery=static",
+    "reward_model.endpoints=[http://127.0.0.1:9/v1]",
+    "reward_model.served_name=judge",
+)
+
+
+@pytest.fixture
+async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StubApi]:
+    async with StubApi() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+        api.put("rewardmodels", "rl", "judge", **reward_model(replicas=2))
+        api.put("endpointslices", "rl", "judge-pods-a", **endpoint_slice("judge-1"))
+        yield api
+
+
+def leases(api: StubApi) -> list[dict[str, Any]]:
+    return [o for (plural, _, _), o in api.objects.items() if plural == "leases"]
+
+
+async def test_without_the_plugin_the_command_fails_loudly(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden" / "hydra_plugins"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("")  # a real package of this name hides the namespace ours lives in
+    async with started(tmp_path, *STATIC, path=str(hidden.parent)) as program:
+        code, _, errors = await program.end()
+    assert code == 1
+    assert "Could not override 'reward_model.discovery'" in errors
+
+
+async def test_without_discovery_nothing_changes(tmp_path: Path) -> None:
+    async with started(tmp_path) as program:
+        config = await program.config()
+        code, _, errors = await program.end()
+    assert (code, errors) == (0, "")
+    assert "genrm" not in config
+    assert config["reward"]["reward_manager"]["source"] == "register"
+
+
+async def test_static_endpoints_reach_the_workers_configuration(tmp_path: Path) -> None:
+    overrides = (
+        "reward_model.scoring={timeout:9s,onFailure:{policy:value,value:-1}}",
+        "reward_model.judgement_log=log",
+    )
+    async with started(tmp_path, *STATIC, *overrides) as program:
+        config = await program.config()
+    section = config["genrm"]
+    assert section["endpoints"] == ["http://127.0.0.1:9"]
+    assert section["scoring"]["timeout"] == "9s"
+    assert section["scoring"]["onFailure"] == {"policy": "value", "value": -1.0}
+    assert section["judgement_log"] == str(tmp_path / "log")
+    assert re.fullmatch(r"gsm8k-[0-9a-f]{8}", section["run"])
+    assert config["reward"]["reward_manager"] == {
+        "source": "importlib",
+        "name": "GenrmRewardManager",
+        "module": {"path": "pkg://genrm_verl.reward_manager", "name": "GenrmRewardManager"},
+    }
+    assert config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"] == {
+        "VERL_USE_EXTERNAL_MODULES": "genrm_verl.plugin",
+        "GENRM_RUN": section["run"],
+    }
+
+
+async def test_what_the_user_loads_in_the_workers_is_kept(tmp_path: Path) -> None:
+    theirs = "+ray_kwargs.ray_init.runtime_env={working_dir:/x,env_vars:{A:b,VERL_USE_EXTERNAL_MODULES:theirs.module}}"
+    async with started(tmp_path, *STATIC, theirs) as program:
+        runtime_env = (await program.config())["ray_kwargs"]["ray_init"]["runtime_env"]
+    assert runtime_env["working_dir"] == "/x"
+    assert runtime_env["env_vars"]["A"] == "b"
+    assert runtime_env["env_vars"]["VERL_USE_EXTERNAL_MODULES"] == "theirs.module,genrm_verl.plugin"
+
+
+async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path, api: StubApi) -> None:
+    async with started(tmp_path, *K8S, "reward_model.lease_ttl_s=3", FAKE_TRAINER="wait") as program:
+        config = await program.config()
+        section = config["genrm"]
+        assert (section["name"], section["namespace"], section["served_name"]) == ("judge", "rl", "judge")
+        (lease,) = leases(api)
+        assert lease["spec"]["leaseDurationSeconds"] == 3
+        assert lease["spec"]["holderIdentity"] == section["run"]
+        assert lease["metadata"]["annotations"]["genrm.dev/phase"] == "idle"
+        first = lease["spec"]["renewTime"]
+        await asyncio.wait_for(api.patched.wait(), 15)
+        assert leases(api)[0]["spec"]["renewTime"] > first
+        program.process.send_signal(signal.SIGTERM)
+        code, _, errors = await program.end()
+    assert code == 143
+    assert leases(api) == []
+    (looking, found) = errors.strip().splitlines()
+    assert looking == "genrm: looking for RewardModel judge in the default namespace"
+    assert "RewardModel rl/judge" in found
+    assert "2 replicas, 1 serving now" in found
+    assert section["run"] in found
+
+
+@pytest.mark.parametrize(("trainer", "status"), [("end", 0), ("raise", 1)])
+async def test_the_lease_ends_with_the_run(tmp_path: Path, api: StubApi, trainer: str, status: int) -> None:
+    async with started(tmp_path, *K8S, FAKE_TRAINER=trainer) as program:
+        await program.config()
+        code, _, errors = await program.end()
+    assert code == status, errors
+    assert ("create", "/apis/coordination.k8s.io/v1/namespaces/rl/leases") in api.requests
+    assert leases(api) == []
+
+
+async def test_the_lease_ends_with_ctrl_c(tmp_path: Path, api: StubApi) -> None:
+    async with started(tmp_path, *K8S, FAKE_TRAINER="wait") as program:
+        await program.config()
+        program.process.send_signal(signal.SIGINT)
+        await program.end()
+    assert leases(api) == []
+
+
+async def test_a_killed_driver_stops_renewing(tmp_path: Path, api: StubApi) -> None:
+    async with started(tmp_path, *K8S, "reward_model.lease_ttl_s=3", FAKE_TRAINER="wait") as program:
+        await program.config()
+        program.process.kill()
+        await program.end()
+    assert len(leases(api)) == 1, "nobody is left to delete it; the operator sees it expire"
+
+
+async def one_sentence(tmp_path: Path, *overrides: str) -> str:
+    """The plugin's only error line; the run must end with status 1 within 10 s of the plugin's first word."""
+    async with started(tmp_path, *overrides) as program:
+        assert program.process.stderr is not None
+        first = await asyncio.wait_for(program.process.stderr.readline(), 30)
+        began = time.monotonic()
+        code, out, rest = await program.end()
+    assert time.monotonic() - began < 10
+    assert (code, out) == (1, "")
+    lines = (first.decode() + rest).strip().splitlines()
+    assert all(line.startswith("genrm: ") for line in lines), lines
+    errors = [line for line in lines if not line.startswith("genrm: looking for")]
+    assert len(errors) == 1, lines
+    return errors[0]
+
+
+async def test_an_unknown_name_ends_the_run_with_one_sentence(tmp_path: Path, api: StubApi) -> None:
+    sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=jugde")
+    assert sentence == "genrm: there is no RewardModel jugde in namespace rl; did you mean judge? There are: judge"
+
+
+async def test_a_cluster_that_is_away_ends_the_run_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")))
+    sentence = await one_sentence(tmp_path, *K8S)
+    assert "the Kubernetes API at http://127.0.0.1:1" in sentence
+    assert "does not answer" in sentence
+
+
+@pytest.mark.parametrize(("verb", "resource"), [
+    ("get", "rewardmodels.genrm.dev"),
+    ("list", "endpointslices.discovery.k8s.io"),
+    ("create", "leases.coordination.k8s.io"),
+])  # fmt: skip
+async def test_missing_rights_end_the_run_with_one_sentence(
+    tmp_path: Path, api: StubApi, verb: str, resource: str
+) -> None:
+    api.denied[verb] = 403
+    sentence = await one_sentence(tmp_path, *K8S)
+    assert f"not allowed (403): {verb} {resource} in namespace rl" in sentence
+    assert "genrm-client" in sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["reward_model.discovery=bogus"], "reward_model.discovery: found 'bogus'; write k8s or static"),
+        (["reward_model.discovery=k8s"], "reward_model.name: missing"),
+        (["reward_model.name=judge"], "reward_model.name: means nothing without reward_model.discovery"),
+        ([*K8S, "reward_model.enable=True"], "reward_model.enable: starts a reward model inside the job"),
+        ([*K8S, "reward_model.reward_manager=dapo"], "reward_model.reward_manager: reward_model.discovery brings"),
+        ([*STATIC, "reward_model.scoring={timeout:soon}"], "reward_model.scoring.timeout: "),
+        ([*STATIC, "reward_model.endpoints=judge"], "reward_model.endpoints: found 'judge'"),
+    ],
+)
+async def test_what_cannot_be_honoured_ends_the_run_with_one_sentence(
+    tmp_path: Path, overrides: list[str], sentence: str
+) -> None:
+    async with started(tmp_path, *overrides) as program:
+        code, _, errors = await program.end()
+    assert code == 1
+    assert f"genrm: {sentence}" in errors
+    assert "Traceback" not in errors
+
+
+async def test_multirun_is_refused(tmp_path: Path) -> None:
+    async with started(tmp_path, "--multirun", *STATIC) as program:
+        code, _, errors = await program.end()
+    assert code == 1
+    assert "--multirun" in errors

@@ -1,0 +1,142 @@
+"""Every key that verl would silently ignore is honoured or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from genrm_scoring.errors import ConfigurationError
+from genrm_verl.overlay import OVERLAY
+from genrm_verl.preflight import run_id, static_section
+from genrm_verl.translate import (
+    RunSection,
+    apply,
+    drops_kill_the_run,
+    read_request,
+    scores_all_the_time,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+STATIC = {"discovery": "static", "endpoints": ["http://a:1"], "served_name": "judge"}
+
+
+def config(reward_model: dict[str, Any], **more: Any) -> DictConfig:
+    base = {
+        "reward_model": {**OVERLAY["reward_model"], "num_workers": None, "reward_manager": None, "enable": None,
+                         "model": {"path": None}},
+        "custom_reward_function": {"path": None, "name": None},
+        "sandbox_fusion": {"url": None},
+        "reward": {"num_workers": 8, "custom_reward_function": {"path": None},
+                   "reward_manager": {"source": "register", "name": "naive", "module": {"path": None, "name": "x"}},
+                   "reward_model": {"enable": False}},
+        "ray_kwargs": {"ray_init": {}},
+        "trainer": {"use_v1": True, "v1": {"trainer_mode": "sync"}},
+    }  # fmt: skip
+    made = OmegaConf.merge(base, {"reward_model": reward_model}, more)
+    assert isinstance(made, DictConfig)
+    OmegaConf.set_struct(made, True)
+    return made
+
+
+def test_no_discovery_no_request() -> None:
+    assert read_request(config({})) is None
+    assert read_request(OmegaConf.create({"some": "other program"})) is None
+
+
+@pytest.mark.parametrize(
+    ("reward_model", "more", "field"),
+    [
+        ({"enable": True}, {}, "reward_model.enable"),
+        ({"reward_manager": "dapo"}, {}, "reward_model.reward_manager"),
+        ({"model": {"path": "/m"}}, {}, "reward_model.model.path"),
+        ({"something": 1}, {}, "reward_model.something"),
+        ({"lease_ttl_s": 30}, {}, "reward_model.lease_ttl_s"),
+        ({"namespace": "rl"}, {}, "reward_model.namespace"),
+        ({"endpoints": []}, {}, "reward_model.endpoints"),
+        ({"endpoints": ["a:1"]}, {}, "reward_model.endpoints"),
+        ({"served_name": None}, {}, "reward_model.served_name"),
+        ({"scoring": "fast"}, {}, "reward_model.scoring"),
+        ({}, {"custom_reward_function": {"path": "f.py"}}, "custom_reward_function.path"),
+        ({}, {"sandbox_fusion": {"url": "http://x"}}, "sandbox_fusion.url"),
+        ({}, {"reward": {"reward_model": {"enable": True}}}, "reward.reward_model.enable"),
+        ({}, {"reward": {"custom_reward_function": {"path": "f.py"}}}, "reward.custom_reward_function.path"),
+        ({}, {"reward": {"reward_manager": {"name": "dapo"}}}, "reward.reward_manager"),
+        ({}, {"reward": {"reward_kwargs": {"overlong": 1}}}, "reward.reward_kwargs"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_its_name(
+    reward_model: dict[str, Any], more: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read_request(config({**STATIC, **reward_model}, **more))
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("key", ["endpoints", "served_name", "scoring"])
+def test_keys_of_static_discovery_are_refused_with_k8s(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=k8s"):
+        read_request(config({"discovery": "k8s", "name": "judge", key: STATIC.get(key, {"timeout": "1s"})}))
+
+
+@pytest.mark.parametrize("ttl", [0, 2, "30s", 2.5])
+def test_a_ttl_is_whole_seconds(ttl: Any) -> None:
+    with pytest.raises(ConfigurationError, match="lease_ttl_s"):
+        read_request(config({"discovery": "k8s", "name": "judge", "lease_ttl_s": ttl}))
+
+
+def test_enable_false_is_what_discovery_means_anyway() -> None:
+    assert read_request(config({**STATIC, "enable": False})) is not None
+
+
+def test_the_legacy_number_of_workers_is_honoured() -> None:
+    made = config({**STATIC, "num_workers": 3})
+    request = read_request(made)
+    assert request is not None
+    apply(made, static_section(request, "run-1"), request, {})
+    assert made.reward.num_workers == 3
+
+
+def test_the_section_comes_back_from_the_configuration_as_it_went_in() -> None:
+    made = config(STATIC)
+    request = read_request(made)
+    assert request is not None
+    section = static_section(request, "run-1")
+    apply(made, section, request, {})
+    assert RunSection.of(made) == section
+    assert RunSection.of(config({})) is None
+
+
+def test_modules_from_the_drivers_environment_are_kept_and_ours_is_added_once() -> None:
+    for given_modules, expected in (("", "genrm_verl.plugin"), ("a,b", "a,b,genrm_verl.plugin"),
+                                    ("genrm_verl.plugin,a", "genrm_verl.plugin,a")):  # fmt: skip
+        made = config(STATIC)
+        request = read_request(made)
+        assert request is not None
+        apply(made, static_section(request, "run-1"), request, {"VERL_USE_EXTERNAL_MODULES": given_modules})
+        assert expected == made.ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES
+
+
+@pytest.mark.parametrize(
+    ("trainer", "always", "deadly"),
+    [
+        ({"use_v1": True, "v1": {"trainer_mode": "sync"}}, False, False),
+        ({"use_v1": True, "v1": {"trainer_mode": "separate_async"}}, True, False),
+        ({"use_v1": False, "v1": {"trainer_mode": "separate_async"}}, False, True),
+        ({"use_v1": True}, False, False),
+        ({}, False, True),
+    ],
+)
+def test_the_trainers_mode_decides_how_it_scores(trainer: dict[str, Any], always: bool, deadly: bool) -> None:
+    made = OmegaConf.create({"trainer": trainer})
+    assert (scores_all_the_time(made), drops_kill_the_run(made)) == (always, deadly)
+
+
+@given(st.text(max_size=200))
+def test_a_run_id_is_readable_and_its_own(experiment: str) -> None:
+    one, other = run_id(experiment), run_id(experiment)
+    assert one != other
+    assert len(one) < 100
+    assert one.isascii()
+    assert " " not in one
