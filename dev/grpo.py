@@ -21,7 +21,10 @@ BATCH: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class GrpoRun:
-    """One run: `steps` updates on `BATCH` prompts with `n` rollouts each. `work` gets verl's own output files."""
+    """One run: `steps` updates on `BATCH` prompts with `n` rollouts each. `work` gets verl's own output files.
+
+    More `epochs` make the training part of each step longer, so that there is time for a sleep between two scorings.
+    """
 
     python: Path
     models: Path
@@ -29,6 +32,7 @@ class GrpoRun:
     rewards: Sequence[str]
     steps: int = 2
     n: int = 4
+    epochs: int = 1
     old_trainer: bool = False
     validate_first: bool = False
     overrides: Sequence[str] = ()
@@ -78,6 +82,7 @@ def _training(run: GrpoRun) -> list[str]:
         f"actor_rollout_ref.model.path={layout.policy}",
         "actor_rollout_ref.actor.strategy=fsdp2",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}",
+        f"actor_rollout_ref.actor.ppo_epochs={run.epochs}",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
         "actor_rollout_ref.actor.optim.lr=1e-3",
         f"actor_rollout_ref.rollout.n={run.n}",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.bootstrap import ensure_layer
-from dev.grpo import GrpoRun, command, read_lines, read_training, static_rewards
+from dev.grpo import GrpoRun, read_lines, read_training, static_rewards
+from tests.e2e.verl_runs import models, run_to_end, verl_python
 from tests.unit.scoring.scripted_judge import ScriptedJudge, drops_connection, says
 
+__all__ = ["models", "verl_python"]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-RUN_SECONDS = 600
 
 
 def verdict(question: str) -> bool:
@@ -27,50 +25,13 @@ def known_verdict(request: dict[str, Any]) -> str:
     return f"Let me see.\n\\boxed{{{verdict(request['messages'][0]['content'])}}}"
 
 
-@pytest.fixture(scope="session")
-def verl_python() -> Path:
-    """Python of an environment with verl 0.9.1, our wheel and the CPU shim."""
-    given = os.environ.get("GENRM_VERL_PYTHON")
-    return Path(given) if given else ensure_layer("verl-cpu")
-
-
-@pytest.fixture(scope="session")
-def models(verl_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import subprocess
-
-    root = tmp_path_factory.mktemp("models") / "tiny"
-    subprocess.run([verl_python, "-m", "dev.models", root], check=True, timeout=300)
-    return root
-
-
-async def run_to_end(run: GrpoRun) -> tuple[int, str]:
-    arguments, environment = command(run, os.environ)
-    run.work.mkdir(parents=True, exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *arguments, cwd=run.work, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(RUN_SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    (run.work / "output.log").write_bytes(output)
-    return process.returncode or 0, output.decode(errors="replace")
-
-
-@pytest.mark.parametrize("old_trainer", [False, True], ids=["v1", "v0"])
-async def test_every_sample_is_rewarded_with_its_verdict(
-    verl_python: Path, models: Path, tmp_path: Path, old_trainer: bool
-) -> None:
+async def test_every_sample_is_rewarded_with_its_verdict(verl_python: Path, models: Path, tmp_path: Path) -> None:
     async with ScriptedJudge(drops_connection(), says(known_verdict)) as judge:
         run = GrpoRun(
             python=verl_python,
             models=models,
             work=tmp_path,
             rewards=static_rewards([judge.url], "scripted", tmp_path / "log", "{timeout:60s,sampling:{seed:7}}"),
-            old_trainer=old_trainer,
         )
         code, output = await run_to_end(run)
     assert code == 0, output[-4000:]

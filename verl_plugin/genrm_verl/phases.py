@@ -1,9 +1,10 @@
 """What the run is doing, as verl's own timers tell, and what that means for the reward model.
 
 verl judges while it rolls out: requests arrive from the moment a step begins (the prompts are dispatched then) until
-its `gen` is over; the rest of the step is training. Validation judges too. So the reward model is needed while a step
-has not reached the end of its `gen`, and while a validation runs. In the asynchronous modes judgements never pause, and
-the reward model is needed all the time.
+its `gen` is over; the rest of the step is training. Validation judges too, and a step follows it at once, or the end of
+the run. So the reward model is needed while a step has not reached the end of its `gen`, and from the start of a
+validation to the end of the next `gen`: a sleep of milliseconds would cost a wake. In the asynchronous modes judgements
+never pause, and the reward model is needed all the time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class PhaseTracker:
         self._judging.discard(span)
         if span == "gen":
             self._judging.discard("step")
+        elif span == "testing":
+            self._judging.add("step")
         return self.phase
 
     @property
