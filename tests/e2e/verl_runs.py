@@ -30,15 +30,10 @@ def models(verl_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def run_to_end(run: GrpoRun) -> tuple[int, str]:
-    """Exit status and output of a run; the output is also in its folder."""
+    """Exit status and output of a run; the output is also in its folder, which must exist."""
     arguments, environment = command(run, os.environ)
-    return await watch_to_end(arguments, environment, run.work)
-
-
-async def watch_to_end(arguments: list[str], environment: dict[str, str], work: Path) -> tuple[int, str]:
-    work.mkdir(parents=True, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
-        *arguments, cwd=work, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *arguments, cwd=run.work, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(RUN_SECONDS):
