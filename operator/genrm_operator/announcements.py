@@ -9,7 +9,7 @@ from genrm_api.names import API_VERSION
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.demand import Demand, Desired
-from genrm_operator.errors import ApiError, DrainTimeout, EngineError
+from genrm_operator.errors import ApiError, DrainTimeout, EngineError, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
@@ -41,38 +41,45 @@ class Announcer:
         await self._restarts(rm, memory, pods)
         if problem is not None:
             return
+        there = self._are_there(rm, wants.desired, pods, has_door=has_door)
         if wants.desired is not memory.desired:
-            first = memory.desired is None
-            memory.desired, memory.desired_since, memory.settled = wants.desired, now, False
-            if first and len(pods) < rm.spec.replicas:
+            new = rm.status is None or rm.status.phase is None
+            # A new operator process finds the model as its predecessor left it: that was announced.
+            memory.settled = memory.desired is None and not new and there
+            announced = memory.desired is None and not new
+            memory.desired, memory.desired_since = wants.desired, now
+            if new and wants.desired is not Desired.OFF:
                 await self._say(rm, "Starting", f"{rm.spec.replicas} pods of engine {rm.spec.engine.name} are starting")
-            else:
+            elif not announced:
                 word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
                 await self._say(rm, word, wants.because)
         if not all(pod.ready for pod in pods):
             memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
-        await self._settled(rm, memory, pods, now, has_door=has_door)
-
-    async def _settled(
-        self, rm: RewardModel, memory: Memory, pods: Sequence[Pod], now: float, *, has_door: bool
-    ) -> None:
-        states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
-        goal = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(memory.desired or Desired.OFF)
-        wanted = rm.spec.replicas if goal is not None else 0
-        there = len(states) == wanted and (goal is None or count(states, goal) == wanted)
         if there and not memory.settled:
-            seconds = round(now - memory.desired_since, 3)
-            if goal is PodState.SERVING:
-                memory.last_wake_seconds = seconds
-                await self._say(rm, "Serving", f"{wanted} of {wanted} pods serve after {seconds} s")
-            elif goal is PodState.ASLEEP:
-                memory.last_sleep_seconds = seconds
-                await self._say(rm, "Asleep", f"{wanted} of {wanted} pods sleep after {seconds} s")
-            else:
-                await self._say(rm, "Off", "no pods are left")
+            await self._arrived(rm, memory, round(now - memory.desired_since, 3))
         if not there and memory.settled:
             memory.desired_since = now  # a pod was lost or added: the way back is measured from here
         memory.settled = there
+
+    @staticmethod
+    def _are_there(rm: RewardModel, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
+        """Whether every pod is where `desired` wants it."""
+        states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
+        goal = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(desired)
+        if goal is None:
+            return not states
+        return count(states, goal) == len(states) == rm.spec.replicas
+
+    async def _arrived(self, rm: RewardModel, memory: Memory, seconds: float) -> None:
+        number = rm.spec.replicas
+        if memory.desired is Desired.AWAKE:
+            memory.last_wake_seconds = seconds
+            await self._say(rm, "Serving", f"{number} of {number} pods serve after {seconds} s")
+        elif memory.desired is Desired.ASLEEP:
+            memory.last_sleep_seconds = seconds
+            await self._say(rm, "Asleep", f"{number} of {number} pods sleep after {seconds} s")
+        else:
+            await self._say(rm, "Off", "no pods are left")
 
     async def transition_failed(
         self, rm: RewardModel, transition: Transition, error: EngineError, *, unreachable: bool
@@ -114,5 +121,7 @@ class Announcer:
         log.info("%s reward_model=%s/%s %s", reason, rm.namespace, rm.name, note)
         try:
             await self._kube.create_event(regarding, reason, note, warning=warning)
+        except Terminating:
+            return
         except ApiError as error:
             log.warning("event lost: %s", error)

@@ -164,7 +164,8 @@ def _template(
                     "ports": [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}],
                     "resources": _resources(rm),
                     # Probes ask whether the engine lives; a sleeping engine lives.
-                    "startupProbe": health | {"periodSeconds": 1, "failureThreshold": STARTUP_DEADLINE_SECONDS},
+                    "startupProbe": health
+                    | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": STARTUP_DEADLINE_SECONDS},
                     "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3},
                     "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
                     "volumeMounts": mounts,

@@ -6,6 +6,7 @@ OperatorError
 ├── ApiError                the API server refused or did not answer
 │   ├── NotFound
 │   ├── Forbidden           carries the verb and the resource that RBAC refused
+│   ├── Terminating         the namespace is being deleted: nothing can be made in it, and nothing needs to be
 │   └── Conflict
 └── EngineError             a pod's door or engine did not do what it was asked
     ├── DoorUnreachable
@@ -47,6 +48,10 @@ class NotFound(ApiError):
 
 class Forbidden(ApiError):
     """403: RBAC refuses the operator; the server's message names verb and resource."""
+
+
+class Terminating(ApiError):
+    """403 NamespaceTerminating: what was wanted is on its way out."""
 
 
 class Conflict(ApiError):

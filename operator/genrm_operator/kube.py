@@ -16,7 +16,7 @@ from genrm_api.leases import micro_time
 from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
-from genrm_operator.errors import ApiError, Conflict, Forbidden, NotFound
+from genrm_operator.errors import ApiError, Conflict, Forbidden, NotFound, Terminating
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -124,8 +124,12 @@ def _path(kind: str, namespace: str, name: str) -> str:
 
 def _error(call: str, status: int, data: bytes) -> ApiError:
     try:
-        message = str(json.loads(data)["message"])
+        document = json.loads(data)
+        message = str(document["message"])
+        causes = [cause.get("reason") for cause in (document.get("details") or {}).get("causes") or []]
     except (ValueError, KeyError, TypeError):
-        message = data[:300].decode(errors="replace")
+        message, causes = data[:300].decode(errors="replace"), []
+    if "NamespaceTerminating" in causes:
+        return Terminating(call, status, message)
     kind = {403: Forbidden, 404: NotFound, 409: Conflict}.get(status, ApiError)
     return kind(call, status, message)

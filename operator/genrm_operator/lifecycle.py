@@ -17,7 +17,7 @@ from genrm_operator.demand import Desired
 from genrm_operator.observed import Door, DoorState, Pod, Transition
 
 UNREACHABLE_RETRY_SECONDS: Final = 1.0
-"""A pod that the kubelet calls ready and whose door did not answer: look again this soon."""
+"""A pod that the kubelet calls ready and whose door or engine did not answer: look again this soon."""
 
 
 class PodState(enum.StrEnum):
@@ -83,7 +83,7 @@ def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool)
         actions += _for_pod(pod, desired, now) if has_door else _without_door(pod, desired)
         if pod.retry_at > now:
             retries.append(pod.retry_at)
-        elif has_door and pod.ready and not pod.deleting and pod.door is None:
+        elif has_door and pod.ready and not pod.deleting and (pod.door is None or pod.door.engine_asleep is None):
             retries.append(now + UNREACHABLE_RETRY_SECONDS)
     return Plan(tuple(actions), min(retries, default=None))
 
@@ -103,12 +103,15 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
     stop = StopServing(pod, _why_not_serving(pod, desired))
     if pod.deleting or not pod.ready or door is None or desired is Desired.OFF:
         return [stop] if pod.serving and (pod.deleting or not pod.ready or desired is Desired.OFF) else []
-    fit = door.state is DoorState.SERVING and door.engine_asleep is False
-    verified = pod.serving and pod.labelled_boot_id == door.boot_id
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
+    open_ = door.state is DoorState.SERVING
+    verified = pod.serving and pod.labelled_boot_id == door.boot_id
+    fit = open_ and door.engine_asleep is False
     if desired is Desired.AWAKE:
+        if open_ and verified and door.engine_asleep is None:
+            return []  # a busy engine that did not say in time has not changed: no pod loses its place for that
         if fit:
             return [] if verified else [Serve(pod, door.boot_id)]
         wake = [Begin(pod, Transition.WAKE)] if pod.retry_at <= now else []
@@ -122,7 +125,8 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
 
 
 def _is_asleep(door: Door) -> bool:
-    return door.state is DoorState.ASLEEP and door.engine_asleep is True
+    """The door was told so after the engine had confirmed it, and the engine does not say the contrary now."""
+    return door.state is DoorState.ASLEEP and door.engine_asleep is not False
 
 
 def _why_not_serving(pod: Pod, desired: Desired) -> str:

@@ -29,7 +29,7 @@ from genrm_operator.demand import Demand, demand
 from genrm_operator.door_source import door_source
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
-from genrm_operator.errors import ApiError, DoorUnreachable, EngineError, Impossible, NotFound
+from genrm_operator.errors import ApiError, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
 from genrm_operator.memory import Memory, Running
@@ -68,7 +68,7 @@ class Reconciler:
             key = await self.queue.get()
             try:
                 self.queue.add_at(key, await self._reconcile(key))
-            except NotFound as error:
+            except (NotFound, Terminating) as error:
                 log.info("gone while looked at reward_model=%s/%s %s", *key, error)
             except ApiError as error:
                 log.warning("look failed reward_model=%s/%s %s", *key, error)
@@ -103,9 +103,11 @@ class Reconciler:
         wants = self._demand(key, rm, memory)
         pods = await self._observe(key, rm, adapter, memory)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=adapter.has_door)
-        for action in plan.actions:
-            await self._act(key, rm, adapter, memory, action)
         if plan.actions:
+            by_pod: dict[str, list[lifecycle.Action]] = {}
+            for action in plan.actions:
+                by_pod.setdefault(action.pod.uid, []).append(action)
+            await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
         await self._report(rm, adapter, memory, pods, wants, problem)
         due = [self._now() + self._settings.resync_seconds, plan.look_again_at, wants.next_expiry]
@@ -187,6 +189,12 @@ class Reconciler:
             if before != now_there:
                 log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
 
+    async def _act_in_order(
+        self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]
+    ) -> None:
+        for action in actions:
+            await self._act(key, rm, adapter, memory, action)
+
     async def _act(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, action: lifecycle.Action) -> None:
         match action:
             case Serve(pod, boot_id):
@@ -263,7 +271,10 @@ class Reconciler:
         )
         new = status.compute(rm, seen, datetime.now(UTC))
         key = (rm.namespace, rm.name)
-        if status.differs(new, self.cache.reward_models[key].get("status")):
+        written = self.cache.reward_models.get(key)
+        if written is None:
+            return  # deleted while we looked
+        if status.differs(new, written.get("status")):
             metadata = {"name": rm.name, "namespace": rm.namespace}
             answer = await self._kube.apply_status(
                 {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}

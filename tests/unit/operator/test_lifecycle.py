@@ -56,6 +56,8 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
         (make_pod(door=make_door(DoorState.DRAINING, inside=3), busy=Transition.SLEEP), Desired.AWAKE, [GiveUp]),
         (make_pod(door=make_door(DoorState.DRAINING, inside=0), busy=Transition.SLEEP), Desired.AWAKE, []),
         (make_pod(door=make_door(DoorState.DRAINING, inside=3), busy=Transition.SLEEP), Desired.ASLEEP, []),
+        (make_pod(door=make_door(DoorState.SERVING, asleep=None), **LABELLED), Desired.AWAKE, []),
+        (make_pod(door=make_door(DoorState.ASLEEP, asleep=None)), Desired.ASLEEP, []),
         (make_pod(door=ASLEEP, retry_at=NOW + 1), Desired.AWAKE, []),
         (make_pod(door=SERVING, retry_at=NOW + 1), Desired.ASLEEP, [Serve]),
     ],
@@ -138,6 +140,6 @@ def test_a_pod_that_is_being_worked_on_gets_no_second_transition(pod: Pod, desir
 def test_a_pod_that_serves_as_wanted_or_sleeps_as_wanted_is_left_alone(pod: Pod, desired: Desired) -> None:
     state = pod_state(pod, has_door=True)
     settled = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(desired)
-    if state is settled and pod.door is not None and pod.door.engine_asleep is (desired is Desired.ASLEEP):
+    if state is settled and pod.door is not None and pod.door.engine_asleep is not (desired is Desired.AWAKE):
         actions = decide([pod], desired, NOW, has_door=True).actions
         assert not any(isinstance(action, Begin) for action in actions)

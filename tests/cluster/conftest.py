@@ -1,0 +1,273 @@
+"""The cluster tier: a real control plane, the chart, the operator as a process under the chart's own account.
+
+Nodes are kwok's, engines are the simulator behind the real door. The simulator runs inside the cluster's box, where
+every fake pod's address is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
+
+from dev.bootstrap import ROOT
+from dev.cluster import Cluster
+from tests.simulator.client import Simulator, free_port
+
+T = TypeVar("T")
+SYSTEM = "genrm-system"
+RELEASE = "genrm-operator"
+
+
+def wait_for(what: str, look: Callable[[], T], timeout: float = 30.0) -> T:
+    """Wait until `look` returns something true, and return it."""
+    deadline = time.monotonic() + timeout
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}; last look: {found!r}")
+        threading.Event().wait(0.05)
+    return found
+
+
+@dataclass
+class Operator:
+    """The operator as a process of this machine, with the permissions that the chart gives it and no others."""
+
+    kubeconfig: Path
+    key: Path
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "GENRM_MASTER_KEY_FILE": str(self.key),
+            "GENRM_HEALTH_PORT": str(free_port()),
+            "GENRM_HOST_MODEL_PREFIXES": "/models",
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log.open("ab") as out:
+            command = [sys.executable, "-m", "genrm_operator"]
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(timeout=30)
+
+
+@dataclass
+class World:
+    """What a test has: kubectl, the simulator, the operator, and a namespace of its own."""
+
+    cluster: Cluster
+    simulator: Simulator
+    operator: Operator
+    namespace: str = field(default_factory=lambda: f"t-{uuid.uuid4().hex[:8]}")
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.cluster.kubectl("-n", self.namespace, *args, input=input, check=check)
+
+    def apply(self, name: str = "judge", **spec: Any) -> None:
+        whole = {"model": {"uri": "hf://test/judge"}, "replicas": 2, **spec}
+        manifest = {
+            "apiVersion": "genrm.dev/v1alpha1",
+            "kind": "RewardModel",
+            "metadata": {"name": name},
+            "spec": whole,
+        }
+        self.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+
+    def patch(self, spec: dict[str, Any], name: str = "judge") -> None:
+        self.kubectl("patch", "rm", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def objects(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        chosen = ["-l", selector] if selector else []
+        return list(json.loads(self.kubectl("get", kind, *chosen, "-o", "json").stdout)["items"])
+
+    def status(self, name: str = "judge") -> dict[str, Any]:
+        return dict(json.loads(self.kubectl("get", "rm", name, "-o", "json").stdout).get("status") or {})
+
+    def condition(self, kind: str, name: str = "judge") -> dict[str, Any]:
+        return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
+
+    def pods(self, name: str = "judge") -> list[dict[str, Any]]:
+        return [
+            p
+            for p in self.objects("pods", f"genrm.dev/reward-model={name}")
+            if "deletionTimestamp" not in p["metadata"]
+        ]
+
+    def addresses(self, name: str = "judge") -> list[str]:
+        return sorted(p["status"]["podIP"] for p in self.pods(name) if p["status"].get("podIP"))
+
+    def serving(self, name: str = "judge") -> list[str]:
+        """Pod addresses that clients see: the ready endpoints of the headless Service."""
+        slices = self.objects("endpointslices", f"kubernetes.io/service-name={name}-pods")
+        endpoints = [e for s in slices for e in s.get("endpoints") or [] if e.get("conditions", {}).get("ready")]
+        return sorted(address for e in endpoints for address in e["addresses"])
+
+    def events(self) -> list[tuple[str, str]]:
+        return [
+            (e["reason"], e["note"])
+            for e in self.objects("events.events.k8s.io")
+            if e["regarding"]["kind"] == "RewardModel"
+        ]
+
+    def phase(self, wanted: str, name: str = "judge", timeout: float = 30.0) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            status = self.status(name)
+            return status if status.get("phase") == wanted else None
+
+        try:
+            return wait_for(f"{name} in phase {wanted}", reached, timeout)
+        except AssertionError as error:
+            tail = "\n".join(self.operator.log.read_text().splitlines()[-30:])
+            raise AssertionError(
+                f"{error}\nstatus {json.dumps(self.status(name), indent=1)}\noperator:\n{tail}"
+            ) from None
+
+    def lease(self, run: str, phase: Phase, ttl: int = 30, name: str = "judge") -> None:
+        """Create a run's Lease, or write its phase; a renewal either way."""
+        now = datetime.now(UTC)
+        manifest = lease_manifest(run, name, self.namespace, phase, now, ttl)
+        created = self.kubectl("create", "-f", "-", input=json.dumps(manifest), check=False)
+        if created.returncode:
+            self.renew(run, phase, name)
+
+    def renew(self, run: str, phase: Phase, name: str = "judge") -> None:
+        patch = {
+            "metadata": {"annotations": {"genrm.dev/phase": str(phase)}},
+            "spec": {"renewTime": micro_time(datetime.now(UTC))},
+        }
+        self.kubectl("patch", "lease", lease_name(run, name), "--type=merge", "-p", json.dumps(patch))
+
+    def release(self, run: str, name: str = "judge") -> None:
+        self.kubectl("delete", "lease", lease_name(run, name))
+
+    def calls(self, route: str) -> dict[str, int]:
+        """How often each of this namespace's engines was called on a route."""
+        return {ip: sum(c["path"] == route for c in self.simulator.pod(ip)["calls"]) for ip in self.addresses()}
+
+
+class SimulatedKubelet:
+    """Tells the simulator each fake pod's environment, as a kubelet would give it to the container."""
+
+    def __init__(self, cluster: Cluster, simulator: Simulator) -> None:
+        self._cluster, self._simulator = cluster, simulator
+        self._known: dict[str, str] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> SimulatedKubelet:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while not self._end.wait(0.2):
+            listed = self._cluster.kubectl("get", "pods", "-A", "-l", "genrm.dev/component=engine", "-o", "json").stdout
+            for pod in json.loads(listed)["items"]:
+                uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
+                if not address or self._known.get(address) == uid:
+                    continue
+                container = pod["spec"]["containers"][0]
+                env = {e["name"]: e.get("value", "") for e in container.get("env", [])}
+                args = container.get("args") or []
+                model = args[args.index("--served-model-name") + 1] if "--served-model-name" in args else "judge"
+                settings = {
+                    "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
+                    "revision": env.get("GENRM_REVISION", ""),
+                    "model": model,
+                }
+                if address in self._known:
+                    self._simulator.forget(address)
+                self._simulator.put(address, settings=settings)
+                self._known[address] = uid
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with Cluster.up(f"kwok-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def simulator(cluster: Cluster) -> Iterator[Simulator]:
+    process = cluster.popen_in_box(
+        [sys.executable, "-m", "tests.simulator", "--port", "8000", "--control", f"{cluster.settings.address}:9000"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("ready "), f"the simulator did not start: {line!r}"
+        simulator = Simulator(8000, f"{cluster.settings.address}:9000")
+        with SimulatedKubelet(cluster, simulator):
+            yield simulator
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def chart(cluster: Cluster) -> None:
+    """Install the real chart. Its pod is a fake one here; what counts are the CRD and the permissions."""
+    command = [
+        "upgrade",
+        "--install",
+        RELEASE,
+        str(ROOT / "charts" / "genrm-operator"),
+        "-n",
+        SYSTEM,
+        "--create-namespace",
+    ]
+    done = subprocess.run(
+        [str(cluster.bin / "helm"), *command], env=cluster.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    cluster.kubectl("wait", "--for=condition=Established", "crd/rewardmodels.genrm.dev", "--timeout=30s")
+
+
+@pytest.fixture(scope="session")
+def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    folder = tmp_path_factory.mktemp("operator")
+    key = folder / "key"
+    key.write_text(uuid.uuid4().hex * 2)
+    operator = Operator(cluster.client_kubeconfig(SYSTEM, RELEASE, folder / "kubeconfig"), key, folder / "log")
+    operator.start()
+    yield operator
+    operator.kill(signal.SIGTERM)
+    trouble = [
+        line for line in operator.log.read_text().splitlines() if re.search(r"Traceback|by a bug of ours|WARNING.*: 403: ", line)
+    ]
+    assert not trouble, f"the operator complained: {trouble}; see {operator.log}"
+
+
+@pytest.fixture
+def world(cluster: Cluster, simulator: Simulator, running_operator: Operator) -> Iterator[World]:
+    if running_operator.process is None or running_operator.process.poll() is not None:
+        running_operator.start()
+    made = World(cluster, simulator, running_operator)
+    cluster.kubectl("create", "namespace", made.namespace)
+    yield made
+    violations = [ip for ip, pod in simulator.pods().items() if pod["violations"]]
+    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    assert not violations, f"requests reached sleeping engines: {violations}"

@@ -1,0 +1,102 @@
+"""Children, status, repair and deletion, on a real control plane."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cluster.conftest import World, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+def test_a_model_nobody_needs_goes_to_sleep_and_says_so_in_columns_and_conditions(world: World) -> None:
+    world.apply()
+    status = world.phase("Asleep")
+    assert (status["replicas"], status["ready"], status["awake"]) == (2, 2, 0)
+    assert status["engine"].startswith("vllm ")
+    assert world.condition("Ready")["status"] == "True", "asleep as desired is Ready"
+    assert world.condition("Available")["status"] == "False"
+    assert all(c["observedGeneration"] == 1 for c in status["conditions"])
+    header, row = world.kubectl("get", "rm").stdout.splitlines()
+    assert header.split() == ["NAME", "PHASE", "AWAKE", "READY", "DESIRED", "ENGINE", "LAST-WAKE", "AGE"]
+    assert row.split()[:5] == ["judge", "Asleep", "0", "2", "2"]
+    assert sorted(reason for reason, _ in world.events()) == ["Asleep", "Starting"]
+
+
+def test_what_somebody_deletes_or_changes_comes_back(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.kubectl("delete", "service", "judge-pods")
+    wait_for(
+        "the Service is back", lambda: [s for s in world.objects("services") if s["metadata"]["name"] == "judge-pods"]
+    )
+    world.kubectl("scale", "deployment", "judge", "--replicas=5")
+    wait_for("the Deployment is scaled back", lambda: len(world.pods()) == 2)
+
+
+def test_an_unchanged_model_is_left_alone(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    before = {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in world.objects("deploy,svc,cm,rm")}
+    world.kubectl("annotate", "rm", "judge", "look=again")  # makes the operator look, and changes nothing it owns
+    wait_for("the operator has looked", lambda: world.objects("rm")[0]["metadata"]["annotations"].get("look"))
+    after = {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in world.objects("deploy,svc,cm")}
+    assert all(before[name] == version for name, version in after.items() if name != "judge")
+
+
+def test_replicas_follow_the_scale_subresource(world: World) -> None:
+    world.apply(replicas=1)
+    world.phase("Asleep")
+    world.kubectl("scale", "rm", "judge", "--replicas=3")
+    wait_for("three pods sleep", lambda: world.status().get("ready") == 3 and world.status()["phase"] == "Asleep")
+
+
+def test_off_takes_the_pods_away_and_auto_brings_them_back(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.patch({"lifecycle": {"state": "Off"}})
+    world.phase("Off")
+    assert world.pods() == []
+    world.patch({"lifecycle": {"state": "Auto"}})
+    world.phase("Asleep")
+
+
+def test_deletion_needs_no_operator(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.operator.kill()
+    world.kubectl("delete", "rm", "judge", "--wait", "--timeout=20s")
+    wait_for("all children are gone", lambda: not world.objects("deploy,svc,pods", "genrm.dev/reward-model=judge"), 60)
+
+
+def test_a_model_that_cannot_work_is_degraded_with_advice_and_heals(world: World) -> None:
+    world.apply(model={"uri": "file:///etc/secrets"})
+    status = world.phase("Degraded")
+    degraded = next(c for c in status["conditions"] if c["type"] == "Degraded")
+    assert degraded["reason"] == "HostPathRefused" and "hostModelPrefixes (/models)" in degraded["message"]
+    assert world.condition("Ready")["status"] == "False"
+    world.patch({"model": {"uri": "file:///models/judge"}})
+    world.phase("Asleep")
+
+
+def test_a_custom_engine_serves_while_it_lives(world: World) -> None:
+    engine = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["python3", "/judge.py"]}}
+    world.apply(engine=engine, replicas=1)
+    status = world.phase("Serving")
+    assert status["engine"] == "custom" and status["awake"] == 1
+    wait_for("clients see it", lambda: world.serving() == world.addresses())
+
+
+def test_children_are_owned_and_the_tokens_digest_is_all_the_pod_knows(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    uid = world.objects("rm")[0]["metadata"]["uid"]
+    for child in world.objects("deploy,svc,cm", "genrm.dev/reward-model=judge"):
+        assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [uid], child["metadata"]["name"]
+        assert not child["metadata"].get("finalizers")
+    assert not world.objects("rm")[0]["metadata"].get("finalizers")
+    env = {e["name"] for e in world.pods()[0]["spec"]["containers"][0]["env"]}
+    assert "GENRM_TOKEN_SHA256" in env and not any("TOKEN" in name and "SHA256" not in name for name in env)
+    assert json.dumps(world.pods()).count("GENRM_TOKEN_SHA256") == 2
