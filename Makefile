@@ -41,9 +41,11 @@ cluster:  ## a real Kubernetes node on this machine
 	@$(DEV) -m dev.cluster up --node
 
 cluster-down:  ## remove it without a trace
+	@$(BOOTSTRAP) dev
 	@$(DEV) -m dev.cluster down --all
 
 cluster-status:  ## what runs
+	@$(BOOTSTRAP) dev
 	@$(DEV) -m dev.cluster status
 
 bench-door:  ## what the door costs a request

@@ -12,12 +12,16 @@ from pathlib import Path
 from rich.console import Console
 
 from dev import operator_image
-from dev.apt import ensure_apt
+from dev.apt import AptError, ensure_apt
 from dev.bootstrap import ROOT, ensure_env, ensure_layer, env_path
-from dev.cache import cache_root
-from dev.cluster import toolchain
+from dev.cache import LockTimeout, cache_root
+from dev.cluster import ClusterError, toolchain
+from dev.images.rootfs import RootfsError
 from dev.models import Layout
 from dev.steps import Steps
+
+PREPARATION_ERRORS = (AptError, ClusterError, RootfsError, operator_image.ImageError, LockTimeout)
+"""What `prepare` may raise; each message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,10 @@ def _cached(steps: Steps, name: str, environment: str, make: Callable[[], Path])
 def main() -> None:
     console = Console()
     console.print("Preparing (kept in ~/.cache/genrm):")
-    prepare(Steps(console))
+    try:
+        prepare(Steps(console))
+    except PREPARATION_ERRORS as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -118,24 +118,27 @@ class Stack:
     def status(self, name: str) -> dict[str, Any]:
         return dict(self.get("rewardmodel", name).get("status") or {})
 
-    def wait_for_phase(self, name: str, phase: str, timeout: float) -> dict[str, Any]:
+    def wait_for_phase(self, name: str, phase: str, timeout: float, *, patient: bool = False) -> dict[str, Any]:
         """Wait until a RewardModel is in a phase, and return its status.
 
         Raises:
-            StackError: it is not in time, or it is Degraded on the way.
+            StackError: it is not in time, or it is Degraded on the way and the caller is not `patient`.
         """
-        return self.wait_for_status(name, lambda status: status.get("phase") == phase, f"phase {phase}", timeout)
+        reached = lambda status: status.get("phase") == phase  # noqa: E731
+        return self.wait_for_status(name, reached, f"phase {phase}", timeout, patient=patient)
 
     def wait_for_status(
-        self, name: str, good: Callable[[dict[str, Any]], bool], what: str, timeout: float
+        self, name: str, good: Callable[[dict[str, Any]], bool], what: str, timeout: float, *, patient: bool = False
     ) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         while True:
             status = self.status(name)
             if good(status):
                 return status
-            if time.monotonic() > deadline:
-                raise StackError(f"RewardModel {name} did not reach {what} within {timeout:.0f} s\n{self.story(name)}")
+            if time.monotonic() > deadline or (status.get("phase") == "Degraded" and not patient):
+                raise StackError(
+                    f"RewardModel {name} did not reach {what}, waiting up to {timeout:.0f} s\n{self.story(name)}"
+                )
             time.sleep(0.2)
 
     def wait_for_no_children(self, name: str, timeout: float) -> None:

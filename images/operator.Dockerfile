@@ -1,7 +1,7 @@
 # The operator's image. Any base with Python >= 3.11 and its venv module serves; here it is Debian's.
 #   docker build -f images/operator.Dockerfile -t genrm-operator .
 # Without an index, point PIP_NO_INDEX/PIP_FIND_LINKS at a folder of wheels (dev/operator_image.py does).
-ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG PIP_NO_INDEX

@@ -1,8 +1,7 @@
 """RewardModel: a reward model that exists because somebody applied this resource.
 
 The classes are the schema: field descriptions are what `kubectl explain rm.spec` prints, constraints and rules become
-the CRD's OpenAPI schema and CEL. Only what no type of reward model forbids has a default here; the rest is decided by
-`effective`.
+the CRD's OpenAPI schema and CEL. Only what no type of reward model forbids has a default here.
 """
 
 from __future__ import annotations
@@ -287,7 +286,7 @@ class RewardModelSpec(ApiModel):
     gpu: Gpu | None = Field(None, description="GPUs of each replica. Absent: the engine runs on CPU.")
     resources: Resources | None = Field(None, description="CPU and memory of each replica.")
     env: Annotated[list[EnvVar], Field(max_length=64)] | None = Field(
-        None, description="Environment of the engine; what the operator sets is refused."
+        None, description="Environment of the engine. What the door and the engine's start depend on is refused."
     )
     lifecycle: Lifecycle = Field(default_factory=Lifecycle, description="When the engines are awake.")
     scoring: Scoring = Field(default_factory=Scoring, description="How runs question this model.")

@@ -16,14 +16,16 @@ from rich.markup import escape
 
 from dev import grpo
 from dev.bootstrap import ROOT
+from dev.cluster import ClusterError, known
 from dev.demo import plot, report
 from dev.demo.evidence import Check, Evidence
 from dev.demo.training import TrainingFailed, train
 from dev.demo.watch import Watcher
-from dev.prepare import Prepared, prepare
+from dev.prepare import PREPARATION_ERRORS, Prepared, prepare
 from dev.stack import Stack, StackError, judge
 from dev.steps import Steps
 
+CLUSTER = "demo"
 NAMESPACE = "rl"
 MODEL = "judge"
 PICTURE = ROOT / "demo-timeline.png"
@@ -37,13 +39,22 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     steps = Steps(console)
     console.print("[bold]1. Prepare[/]  (made once, kept in ~/.cache/genrm)")
-    prepared = prepare(steps)
+    if known().get(CLUSTER):
+        console.print("The cluster of an earlier demo is up; run `make cluster-down` first.")
+        return 1
+    try:
+        prepared = prepare(steps)
+    except PREPARATION_ERRORS as error:
+        console.print(f"[red]{escape(str(error))}[/]", highlight=False)
+        return 1
     work = Path(tempfile.mkdtemp(prefix="genrm-demo-"))
     try:
         checks = run(asked, console, steps, prepared, work)
-    except (StackError, TrainingFailed) as error:
+    except (StackError, TrainingFailed, ClusterError) as error:
         console.print(f"[red]{escape(str(error))}[/]", highlight=False)
         console.print(f"The run's files are in {work}")
+        if asked.keep:
+            console.print("The cluster may be up still: make cluster-status, make cluster-down")
         return 1
     report.show_checks(console, checks)
     ok = all(check.ok for check in checks)
@@ -60,7 +71,7 @@ def main() -> int:
 
 def run(asked: argparse.Namespace, console: Console, steps: Steps, prepared: Prepared, work: Path) -> list[Check]:
     console.print("\n[bold]2. Kubernetes, and the operator by Helm[/]")
-    stack = Stack.up("demo", NAMESPACE, prepared, steps, die_with_parent=not asked.keep)
+    stack = Stack.up(CLUSTER, NAMESPACE, prepared, steps, die_with_parent=not asked.keep)
     try:
         evidence, peak = _score(asked, console, steps, stack, work)
         report.show(console, evidence)

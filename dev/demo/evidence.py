@@ -129,6 +129,13 @@ class Evidence:
             Span(str(j["pod"]), "scoring", j["started"], j["ended"]) for j in self.judgements if j["outcome"] == "ok"
         ]
 
+    def window(self) -> tuple[float, float]:
+        """The part of the timeline worth drawing: from shortly before the first wake to the last look."""
+        spans = self.spans()
+        first, last = min(s.start for s in spans), max(s.end for s in spans)
+        woken = min((s.start for s in spans if s.what in ("awake", "scoring")), default=first)
+        return max(first, woken - 4.0), last
+
     def seconds(self, pod: str) -> dict[str, float]:
         """Seconds per state; scoring is the union of a pod's judgements and is part of awake."""
         total: dict[str, float] = {"asleep": 0.0, "awake": 0.0, "scoring": 0.0, "away": 0.0}

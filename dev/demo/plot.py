@@ -19,7 +19,7 @@ COLOURS = {"asleep": "#9db7d5", "awake": "#f2c14e", "scoring": "#2a9d4a", "away"
 def draw(evidence: Evidence, path: Path) -> None:
     """One row a pod: asleep, awake and away by the engine's own word, scoring by the judgement log."""
     spans = evidence.spans()
-    start = min(s.start for s in spans)
+    start, end = evidence.window()
     figure, axes = plt.subplots(figsize=(11, 1.6 + 0.7 * len(evidence.pods)), layout="constrained")
     for row, pod in enumerate(evidence.pods):
         for what, height in (("away", 0.6), ("asleep", 0.6), ("awake", 0.6), ("scoring", 0.34)):
@@ -31,6 +31,7 @@ def draw(evidence: Evidence, path: Path) -> None:
             axes.axvline(first, color="#444444", linewidth=0.8, linestyle=":")
             axes.text(first, -0.62, f" step {step}", fontsize=9, va="bottom", color="#444444")
     axes.set_yticks(range(len(evidence.pods)), evidence.pods, fontsize=9)
+    axes.set_xlim(0, end - start)
     axes.set_ylim(len(evidence.pods) - 0.5, -0.7)
     axes.set_xlabel("seconds")
     axes.set_title(f"{evidence.engine}: awake only while the run scores", loc="left", fontsize=11)

@@ -62,9 +62,9 @@ def _timeline(console: Console, evidence: Evidence) -> None:
     spans = evidence.spans()
     if not spans:
         return
-    start, end = min(s.start for s in spans), max(s.end for s in spans)
+    start, end = evidence.window()
     legend = "  ".join(f"[{COLOURS[what]}]{sign if sign != ' ' else '□'}[/] {what}" for what, sign in SIGNS.items())
-    console.print(f"\n[bold]Engines[/]  {end - start:.0f} s   {legend}", highlight=False)
+    console.print(f"\n[bold]Engines[/]  last {end - start:.0f} s   {legend}", highlight=False)
     for pod in evidence.pods:
         bar = _bar([s for s in spans if s.pod == pod], start, end)
         drawn = "".join(f"[{COLOURS[what]}]{SIGNS[what]}[/]" for what in bar)
@@ -75,6 +75,7 @@ def _timeline(console: Console, evidence: Evidence) -> None:
             f"of it scoring {total['scoring']:.1f} s",
             highlight=False,
         )
+    console.print("  [dim]seconds of sleep count from the start of the run[/]")
 
 
 def _bar(spans: list[Span], start: float, end: float) -> list[str]:

@@ -303,7 +303,7 @@ def _wanted(body: bytes) -> State:
         ValueError: the body is something else; the text says what to write.
     """
     try:
-        document = json.loads(body) if len(body) <= MAX_PUT_BYTES else None
+        document: Any = json.loads(body) if len(body) <= MAX_PUT_BYTES else None
         return State(document["state"])
     except (ValueError, KeyError, TypeError, RecursionError):
         words = ", ".join(f'"{s.value}"' for s in State)

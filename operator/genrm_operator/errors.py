@@ -5,7 +5,7 @@ OperatorError
 ├── Impossible              a RewardModel that passes the schema but cannot work: Degraded, no retry until it changes
 ├── ApiError                the API server refused or did not answer
 │   ├── NotFound
-│   ├── Forbidden           carries the verb and the resource that RBAC refused
+│   ├── Forbidden           RBAC refuses the operator; the message names verb and resource
 │   ├── Terminating         the namespace is being deleted: nothing can be made in it, and nothing needs to be
 │   └── Conflict
 └── EngineError             a pod's door or engine did not do what it was asked

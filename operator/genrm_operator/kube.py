@@ -66,9 +66,6 @@ class Kube:
         path = _path(kind, namespace, name)
         return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/merge-patch+json")
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        await self._call("DELETE", _path(kind, namespace, name), {"propagationPolicy": "Background"})
-
     async def create_event(
         self, regarding: Mapping[str, Any], reason: str, note: str, *, warning: bool = False
     ) -> None:

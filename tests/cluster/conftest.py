@@ -256,7 +256,9 @@ def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.Tem
     yield operator
     operator.kill(signal.SIGTERM)
     trouble = [
-        line for line in operator.log.read_text().splitlines() if re.search(r"Traceback|by a bug of ours|WARNING.*: 403: ", line)
+        line
+        for line in operator.log.read_text().splitlines()
+        if re.search(r"Traceback|by a bug of ours|WARNING.*: 403: ", line)
     ]
     assert not trouble, f"the operator complained: {trouble}; see {operator.log}"
 

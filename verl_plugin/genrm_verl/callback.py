@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from genrm_scoring.errors import ConfigurationError, GenrmError
+from genrm_scoring.errors import ClusterUnreachable, GenrmError
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import run_lease
 from hydra.experimental.callback import Callback
@@ -31,7 +31,7 @@ from genrm_verl import preflight, translate
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS: Final = 8.0
+LEASE_SECONDS: Final = 4.5
 RELEASE_SECONDS: Final = 6.0
 
 
@@ -66,7 +66,7 @@ def _begin(config: DictConfig) -> LeaseThread | None:
     _say(preflight.announce(request))
     if request.judgement_log is not None:  # Ray's workers have another working directory
         request = replace(request, judgement_log=str(Path(request.judgement_log).absolute()))
-    run = preflight.run_id(str(config.trainer.experiment_name))
+    run = preflight.run_id(str(OmegaConf.select(config, "trainer.experiment_name", default="run")))
     if request.discovery == "static":
         section = preflight.static_section(request, run)
         translate.apply(config, section, request, os.environ)
@@ -91,7 +91,7 @@ def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run:
     try:
         lease = thread.start(LEASE_SECONDS)
     except TimeoutError:
-        raise ConfigurationError("reward_model.name", f"no Lease within {LEASE_SECONDS:.0f} s") from None
+        raise ClusterUnreachable("KUBECONFIG", f"no Lease for this run within {LEASE_SECONDS} s") from None
     atexit.register(thread.close, RELEASE_SECONDS)
     _leave_in_order_when_terminated()
     _say(f"{found}; run {run} holds Lease {section.namespace}/{lease.name}")

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from genrm_verl.translate import RewardRequest, RunSection
 
-SECONDS: Final = 8.0
+SECONDS: Final = 5.0
+"""With the Lease's own, less than the ten seconds within which a run that cannot work has ended."""
 
 
 def run_id(experiment: str) -> str:

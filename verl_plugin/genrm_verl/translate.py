@@ -145,13 +145,13 @@ def apply(config: DictConfig, section: RunSection, request: RewardRequest, envir
 
 def drops_kill_the_run(config: DictConfig) -> bool:
     """verl's old trainer stops at the first exception of a reward worker; the new one trains on the other samples."""
-    return not config.trainer.get("use_v1", False)
+    return not OmegaConf.select(config, "trainer.use_v1", default=False)
 
 
 def scores_all_the_time(config: DictConfig) -> bool:
     """In verl's asynchronous modes rollouts, and with them judgements, never pause between steps."""
-    trainer = config.trainer
-    return bool(trainer.get("use_v1", False)) and OmegaConf.select(trainer, "v1.trainer_mode", default="sync") != "sync"
+    new_trainer = bool(OmegaConf.select(config, "trainer.use_v1", default=False))
+    return new_trainer and OmegaConf.select(config, "trainer.v1.trainer_mode", default="sync") != "sync"
 
 
 def _conflicts(config: DictConfig) -> Iterator[tuple[str, str]]:
