@@ -106,7 +106,7 @@ def _score(asked: argparse.Namespace, console: Console, steps: Steps, stack: Sta
         status = stack.wait_for_phase(MODEL, "Asleep", timeout=400)
         notes.append(status["engine"])
     rewards = grpo.cluster_rewards(MODEL, NAMESPACE, work / "judgements")
-    run = grpo.GrpoRun(stack.prepared.verl, stack.prepared.models.root, work, rewards, steps=asked.steps, n=2)
+    run = grpo.GrpoRun(stack.prepared.verl, stack.prepared.models.root, work, rewards, steps=asked.steps, n=2, epochs=4)
     console.print("\n[bold]4. A stock verl GRPO run[/]")
     _show_command(console, run)
 

@@ -23,35 +23,44 @@ _AWAKE: Final = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[
 
 
 class Watcher:
-    """Samples in a thread of its own between `with` and its end. `pods` returns the addresses by pod name."""
+    """Samples in threads of its own, one a pod, between `with` and its end. `pods` returns addresses by pod name."""
 
     def __init__(self, pods: Callable[[], Mapping[str, str]]) -> None:
         self.samples: list[Sample] = []
         self.peak_memory_bytes = 0
         self._pods = pods
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self._threads = [threading.Thread(target=self._follow_pods, name="watcher", daemon=True)]
         self._memory_before = _memory_in_use()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._threads[0].start()
         return self
 
     def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end.set()
-        self._thread.join(timeout=30)
+        for thread in self._threads:
+            thread.join(timeout=30)
+        self.samples.sort(key=lambda sample: sample.at)
 
-    def _run(self) -> None:
-        addresses: Mapping[str, str] = {}
-        listed = 0.0
+    def _follow_pods(self) -> None:
+        """Start a thread for each pod that appears, so that one which does not answer delays no look at the others."""
+        known: set[str] = set()
+        while not self._end.is_set():
+            for pod, address in self._pods().items():
+                if pod not in known:
+                    known.add(pod)
+                    thread = threading.Thread(target=self._follow, args=(pod, address), daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
+            self.peak_memory_bytes = max(self.peak_memory_bytes, _memory_in_use() - self._memory_before)
+            self._end.wait(POD_PERIOD)
+
+    def _follow(self, pod: str, address: str) -> None:
         with httpx.Client(timeout=2.0, trust_env=False) as http:
             while not self._end.wait(PERIOD):
-                if time.monotonic() - listed > POD_PERIOD:
-                    addresses, listed = self._pods(), time.monotonic()
-                for pod, address in addresses.items():
-                    state = _ask(http, address)
-                    self.samples.append(Sample(time.time(), pod, state))
-                self.peak_memory_bytes = max(self.peak_memory_bytes, _memory_in_use() - self._memory_before)
+                state = _ask(http, address)
+                self.samples.append(Sample(time.time(), pod, state))
 
 
 def _ask(http: httpx.Client, address: str) -> EngineState:

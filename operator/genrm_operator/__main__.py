@@ -14,7 +14,7 @@ from genrm_operator.settings import Settings
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "kopf.objects", "kopf.activities"):
+    for noisy in ("aiohttp.access", "httpx", "kopf.objects", "kopf.activities"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = Settings.from_environment()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from genrm_api.leases import DemandLease
 from genrm_api.names import LABEL_REWARD_MODEL
@@ -61,14 +61,19 @@ class Cache:
             self.leases[key][lease.name] = lease
         return key
 
-    def put_child(self, kind: str, obj: Mapping[str, Any], *, deleted: bool) -> Key:
-        meta = obj["metadata"]
-        key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
-        if deleted:
-            self.children[key].pop((kind, meta["name"]), None)
-        else:
-            self.children[key][kind, meta["name"]] = fingerprint(obj)
-        return key
+    def child_putter(self, kind: str) -> Putter:
+        """How children of one kind are stored."""
+
+        def put(obj: Mapping[str, Any], *, deleted: bool) -> Key:
+            meta = obj["metadata"]
+            key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
+            if deleted:
+                self.children[key].pop((kind, meta["name"]), None)
+            else:
+                self.children[key][kind, meta["name"]] = fingerprint(obj)
+            return key
+
+        return put
 
     def _is_news(self, obj: Mapping[str, Any]) -> bool:
         """False for an object older than what is known: resource versions of one kind are ordered (KEP-5504)."""
@@ -78,10 +83,17 @@ class Cache:
         self._versions[uid] = version
         return True
 
-    def forget(self, key: Key) -> None:
-        """Drop what is left of a deleted RewardModel."""
+    def tidy(self, key: Key) -> None:
+        """Drop the empty shelves of a RewardModel that is gone; what still exists leaves by its own deletion."""
         for store in (self.pods, self.leases, self.children):
-            store.pop(key, None)
+            if not store[key]:
+                del store[key]
+
+
+class Putter(Protocol):
+    """Stores an object as the watch shows it, and names the RewardModel that it belongs to."""
+
+    def __call__(self, obj: Mapping[str, Any], *, deleted: bool) -> Key: ...
 
 
 def fingerprint(obj: Mapping[str, Any]) -> str:

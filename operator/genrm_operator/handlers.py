@@ -1,18 +1,20 @@
 """Kopf's part: watch, keep the caches current, ask for a look. No handler waits for anything.
 
-Only `@kopf.on.event` is used: it needs no finalizers and no annotations, and repeats nothing by itself. Which setting
-of Kopf is changed, and why, stands beside each.
+Only `@kopf.index` and `@kopf.on.event` are used: they need no finalizers and no annotations, and repeat nothing by
+themselves. Which setting of Kopf is changed, and why, stands beside each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import kopf
 from genrm_api.names import API_VERSION, LABEL_REWARD_MODEL, REWARD_MODELS
 
+from genrm_operator.cache import Cache, Putter
 from genrm_operator.doors import Doors
 from genrm_operator.kube import Kube
 from genrm_operator.reconciler import Reconciler
@@ -73,28 +75,36 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             raise RuntimeError("the reconciler has ended")
         return "running"
 
-    @kopf.on.event(API_VERSION, REWARD_MODELS, registry=registry)
-    def reward_model(event: kopf.RawEvent, **_: Any) -> None:
-        r: Reconciler = state["reconciler"]
-        r.queue.add(r.cache.put_reward_model(event["object"], deleted=event["type"] == "DELETED"))
+    for group, plural, selector, put in (
+        (API_VERSION, REWARD_MODELS, None, lambda cache: cache.put_reward_model),
+        ("v1", "pods", OURS, lambda cache: cache.put_pod),
+        ("coordination.k8s.io/v1", "leases", OURS, lambda cache: cache.put_lease),
+        ("apps/v1", "deployments", OURS, lambda cache: cache.child_putter("Deployment")),
+        ("v1", "services", OURS, lambda cache: cache.child_putter("Service")),
+        ("v1", "configmaps", OURS, lambda cache: cache.child_putter("ConfigMap")),
+    ):
+        _watch(registry, state, group, plural, selector, put)
 
-    @kopf.on.event("v1", "pods", labels=OURS, registry=registry)
-    def pod(event: kopf.RawEvent, **_: Any) -> None:
-        r: Reconciler = state["reconciler"]
-        r.queue.add(r.cache.put_pod(event["object"], deleted=event["type"] == "DELETED"))
 
-    @kopf.on.event("coordination.k8s.io/v1", "leases", labels=OURS, registry=registry)
-    def lease(event: kopf.RawEvent, **_: Any) -> None:
-        r: Reconciler = state["reconciler"]
-        r.queue.add(r.cache.put_lease(event["object"], deleted=event["type"] == "DELETED"))
+def _watch(
+    registry: kopf.OperatorRegistry,
+    state: dict[str, Any],
+    group: str,
+    plural: str,
+    selector: dict[str, Any] | None,
+    put: Callable[[Cache], Putter],
+) -> None:
+    """Follow one kind of object.
 
-    def child(kind: str) -> Any:
-        def changed(event: kopf.RawEvent, **_: Any) -> None:
-            r: Reconciler = state["reconciler"]
-            r.queue.add(r.cache.put_child(kind, event["object"], deleted=event["type"] == "DELETED"))
+    The cache is filled by an *index* function, because Kopf calls no event handler of any kind before every index is
+    complete: the first look must not happen while, say, the pods are known and the Leases that keep them awake are not.
+    """
 
-        return changed
+    @kopf.index(group, plural, labels=selector, registry=registry, id=f"{plural}-cache")
+    def remember(body: kopf.Body, **_: Any) -> None:
+        put(state["reconciler"].cache)(dict(body), deleted=False)
 
-    kopf.on.event("apps/v1", "deployments", labels=OURS, registry=registry, id="deployment")(child("Deployment"))
-    kopf.on.event("v1", "services", labels=OURS, registry=registry, id="service")(child("Service"))
-    kopf.on.event("v1", "configmaps", labels=OURS, registry=registry, id="configmap")(child("ConfigMap"))
+    @kopf.on.event(group, plural, labels=selector, registry=registry, id=f"{plural}-event")
+    def look(event: kopf.RawEvent, **_: Any) -> None:
+        reconciler: Reconciler = state["reconciler"]
+        reconciler.queue.add(put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED"))

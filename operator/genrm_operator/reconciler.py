@@ -337,7 +337,7 @@ class Reconciler:
         if (memory := self._memory.pop(key, None)) is not None:
             for running in memory.running.values():
                 running.task.cancel()
-        self.cache.forget(key)
+        self.cache.tidy(key)
 
 
 def _either(first: float | None, second: float | None) -> float | None:

@@ -92,6 +92,21 @@ def test_the_operator_killed_during_a_wake_continues_it_and_each_engine_is_woken
     assert world.status()["awake"] == 2
 
 
+def test_a_new_operator_process_never_puts_a_model_in_use_to_sleep(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.lease("run-1", Phase.SCORING, ttl=300)
+    world.phase("Serving")
+    before = world.calls("/sleep")
+    for replicas in (3, 4, 5, 6, 7):
+        world.operator.kill()
+        world.operator.start()
+        world.patch({"replicas": replicas})
+        wait_for("it has looked and acted", lambda n=replicas: world.status().get("awake") == n)
+    after = world.calls("/sleep")
+    assert {ip: after[ip] for ip in before} == before
+
+
 def test_a_request_inside_finishes_before_the_engine_sleeps(world: World) -> None:
     world.apply(replicas=1, lifecycle={"state": "Awake"})
     world.phase("Serving")

@@ -46,7 +46,7 @@ def training(stack: Stack, work: Path, *, steps: int, n: int = 2, overrides: tup
     """A verl run in a session of its own; nothing of it is left behind."""
     rewards = grpo.cluster_rewards(MODEL, NAMESPACE, work / "judgements")
     run = grpo.GrpoRun(
-        stack.prepared.verl, stack.prepared.models.root, work, rewards, steps=steps, n=n, overrides=overrides
+        stack.prepared.verl, stack.prepared.models.root, work, rewards, steps=steps, n=n, epochs=4, overrides=overrides
     )
     arguments, environment = grpo.command(run, {**os.environ, "KUBECONFIG": str(stack.client_kubeconfig())})
     with (work / "verl.log").open("wb") as log:
@@ -122,7 +122,10 @@ def test_a_grpo_run_survives_the_death_of_a_judge_and_every_engine_sleeps_betwee
     for before, after in ((1, 2), (2, 3)):
         start = max(line["ended"] for line in evidence.of_step(before))
         end = min(line["started"] for line in evidence.of_step(after))
-        assert survivor in evidence._pods_seen_asleep(start, end), f"awake between steps {before} and {after}"
+        seen = [
+            (round(s.at - start, 1), str(s.state)) for s in evidence.samples if s.pod == survivor and start < s.at < end
+        ]
+        assert any(state == "asleep" for _, state in seen), f"between steps {before} and {after}: {seen}"
     assert columns[0].split()[:7] == ["NAME", "PHASE", "AWAKE", "READY", "DESIRED", "ENGINE", "LAST-WAKE"]
     assert {"Starting", "Waking", "Serving", "Sleeping", "Asleep"} <= set(events(stack))
     story = stack.kubectl("-n", NAMESPACE, "describe", "rm", MODEL)
