@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit generate format lock cluster cluster-down cluster-status bench-door
+.PHONY: help demo test unit proof generate format lock cluster cluster-down cluster-status bench-door
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -22,6 +22,11 @@ unit:  ## the checks and the tests that need no cluster: seconds
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m dev.checks
 	@$(DEV) -m pytest tests/unit
+
+proof:  ## the longer tests that `make test` leaves out
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.prepare
+	@$(DEV) -m pytest -m proof
 
 generate:  ## write the CRD manifests from the pydantic models
 	@$(BOOTSTRAP) dev

@@ -7,6 +7,7 @@ needs no network. The finished archive is cached by the content of everything th
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from dev.cache import atomic_dir, cache_root, locked
 
 REPOSITORY: Final = "local/genrm-operator"
 BUILD_BACKEND: Final = "setuptools==80.10.2"
+KEPT: Final = 3
+"""Archives of the newest images stay in the cache."""
 _INPUTS: Final = ("images/operator.Dockerfile", "requirements/operator.txt", "pyproject.toml", "README.md", "LICENSE")
 _FOLDERS: Final = ("crds", "operator", "verl_plugin")
 
@@ -54,7 +57,14 @@ def build() -> tuple[str, Path]:
                 wheels = _wheels()
                 with atomic_dir(folder) as fresh:
                     _build(reference, wheels, fresh)
+                _forget_old(folder.parent)
     return reference, archive
+
+
+def _forget_old(folder: Path) -> None:
+    """Every change of a source makes another image: keep the newest few."""
+    for old in sorted(folder.glob("operator-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _wheels() -> Path:

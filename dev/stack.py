@@ -49,6 +49,8 @@ class Stack:
                 if cluster.has_image(prepared.operator_image):
                     notes.append("cached")
                 else:
+                    for old in (ref for ref in cluster.image_refs() if f"{REPOSITORY}:" in ref):
+                        cluster.remove_image(old)
                     cluster.load_image(prepared.operator_archive)
             with steps.step(f"helm install {RELEASE}"):
                 stack.install()

@@ -51,6 +51,7 @@ async def operate(api: StubApi, judge: ScriptedJudge, story: list[str]) -> None:
                 api.put("endpointslices", "rl", "judge-pods-a", **(serving if phase == "scoring" else asleep))
 
 
+@pytest.mark.proof
 async def test_a_run_asks_for_its_reward_model_while_it_rolls_out_and_validates(
     verl_python: Path, models: Path, tmp_path: Path, api: StubApi
 ) -> None:
