@@ -59,7 +59,7 @@ def test_a_run_that_showed_everything_passes() -> None:
          "gradients are not zero and weights changed in every step"),
         ({"training": Training((0.5, 1.0), (0.3, 0.2), (1.0, 2.0, 2.0))},
          "gradients are not zero and weights changed in every step"),
-        ({"samples": [s for s in GOOD.samples if not (s.pod == "p1" and s.at == 15.0)]}, "asleep between steps 1 and 2"),
+        ({"samples": [s for s in GOOD.samples if (s.pod, s.at) != ("p1", 15.0)]}, "asleep between steps 1 and 2"),
         ({"samples": [s for s in GOOD.samples if s.at < 24.0]}, "asleep after the run"),
     ],
 )  # fmt: skip
