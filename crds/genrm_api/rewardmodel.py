@@ -272,7 +272,11 @@ class Scoring(ApiModel):
         "boxed-true-false", description="Built-in judge: prompt, parser and what its verdicts are worth."
     )
     sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
-    timeout: Duration = Field("120s", description="Deadline of one judgement, all its attempts and waits included.")
+    timeout: Duration = Field(
+        "120s",
+        description="Deadline of one judgement, all its attempts and waits included. With several replicas a first "
+        "attempt gets half of it, so that a hanging replica leaves time for another.",
+    )
     on_failure: OnFailure = Field(default_factory=OnFailure, description="What a failed judgement means.")
 
 

@@ -67,7 +67,7 @@ class Announcer:
         states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
         goal = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(desired)
         if goal is None:
-            return not states
+            return not pods
         return count(states, goal) == len(states) == rm.spec.replicas
 
     async def _arrived(self, rm: RewardModel, memory: Memory, seconds: float) -> None:

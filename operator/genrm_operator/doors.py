@@ -5,8 +5,10 @@ Wire format: `docs/reference/door.md`. httpx is right here: a handful of calls p
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import httpx
 from genrm_api.names import DOOR_PATH, ENGINE_PORT
@@ -25,7 +27,8 @@ class Doors:
     """A connection pool to all doors."""
 
     def __init__(self) -> None:
-        limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=30.0)
+        # uvicorn closes a connection after 5 s of silence; one that we drop earlier never dies under a call
+        limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=3.0)
         self._http = httpx.AsyncClient(limits=limits, trust_env=False)
 
     async def __aenter__(self) -> Self:
@@ -36,18 +39,20 @@ class Doors:
 
     async def look(self, pod: Pod, token: str, timeout: float = LOOK_TIMEOUT) -> Door:
         """Read the door's document."""
-        return Door.from_document((await self._send(pod, token, "GET", DOOR_PATH, timeout)).json())
+        answer = await self._send(pod, token, "GET", DOOR_PATH, timeout)
+        return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
     async def set_state(self, pod: Pod, token: str, state: DoorState) -> Door:
         answer = await self._send(pod, token, "PUT", DOOR_PATH, LOOK_TIMEOUT * 5, {"state": str(state)})
-        return Door.from_document(answer.json())
+        return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
     async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = ADMIN_TIMEOUT) -> httpx.Response:
         path = str(httpx.URL(call.path, params=dict(call.query))) if call.query else call.path
         return await self._send(pod, token, call.method, path, timeout)
 
     async def is_asleep(self, pod: Pod, token: str, call: Call) -> bool:
-        return bool((await self.call_engine(pod, token, call, LOOK_TIMEOUT * 5)).json()["is_sleeping"])
+        answer = await self.call_engine(pod, token, call, LOOK_TIMEOUT * 5)
+        return _read(pod, call.path, lambda: bool(answer.json()["is_sleeping"]))
 
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
         """Check that an admin route is closed to whoever has no token.
@@ -55,34 +60,50 @@ class Doors:
         Raises:
             NotVerified: the engine answers admin calls from anyone, so something is wrong with its door.
         """
-        try:
-            answer = await self._http.request(call.method, f"{_url(pod)}{call.path}", timeout=LOOK_TIMEOUT * 5)
-        except httpx.HTTPError as error:
-            raise DoorUnreachable(pod.name, f"{call.path}: {type(error).__name__}") from error
+        answer = await self._request(pod, None, call.method, call.path, LOOK_TIMEOUT * 5)
         if answer.status_code != 404:
             raise NotVerified(pod.name, f"{call.path} without a token answers {answer.status_code} instead of 404")
 
-    async def served_models(self, pod: Pod, token: str) -> tuple[str, ...]:
-        answer = await self._send(pod, token, "GET", "/v1/models", LOOK_TIMEOUT * 5)
-        return tuple(model["id"] for model in answer.json()["data"])
+    async def served_models(self, pod: Pod) -> tuple[str, ...]:
+        answer = await self._send(pod, None, "GET", "/v1/models", LOOK_TIMEOUT * 5)
+        return _read(pod, "/v1/models", lambda: tuple(str(model["id"]) for model in answer.json()["data"]))
 
-    async def version(self, pod: Pod, token: str) -> str:
-        return str((await self._send(pod, token, "GET", "/version", LOOK_TIMEOUT * 5)).json()["version"])
+    async def version(self, pod: Pod) -> str:
+        answer = await self._send(pod, None, "GET", "/version", LOOK_TIMEOUT)
+        return _read(pod, "/version", lambda: str(answer.json()["version"]))
 
     async def _send(
-        self, pod: Pod, token: str, method: str, path: str, timeout: float, body: dict[str, str] | None = None
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: dict[str, str] | None = None
     ) -> httpx.Response:
-        try:
-            answer = await self._http.request(
-                method, f"{_url(pod)}{path}", json=body, timeout=timeout, headers={"Authorization": f"Bearer {token}"}
-            )
-        except httpx.HTTPError as error:
-            raise DoorUnreachable(
-                pod.name, f"{method} {path}: {type(error).__name__} within {timeout:g} s ({error})"
-            ) from error
+        answer = await self._request(pod, token, method, path, timeout, body)
         if answer.status_code >= 300:
             raise EngineError(pod.name, f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
         return answer
+
+    async def _request(
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """Send one request; `timeout` bounds the whole of it (httpx's own would bound each read)."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            async with asyncio.timeout(timeout):
+                url = f"{_url(pod)}{path}"
+                return await self._http.request(method, url, json=body, timeout=timeout, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            raise DoorUnreachable(
+                pod.name, f"{method} {path}: {type(error).__name__} within {timeout:g} s ({error})"
+            ) from error
+
+
+T = TypeVar("T")
+
+
+def _read(pod: Pod, path: str, parse: Callable[[], T]) -> T:
+    """Read an answer. What an engine sends is not ours: another shape is its error, not a bug of the operator's."""
+    try:
+        return parse()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(pod.name, f"{path} answered in a form that cannot be read: {error!r}") from error
 
 
 def _url(pod: Pod) -> str:

@@ -47,6 +47,8 @@ class Memory:
     last_wake_seconds: float | None = None
     last_sleep_seconds: float | None = None
     engine: str | None = None
+    engine_boot_id: str | None = None
+    """Of the engine that was asked for its version."""
 
     def fail(self, uid: str, message: str, now: float) -> None:
         times = self.failures[uid].times + 1 if uid in self.failures else 1

@@ -41,6 +41,7 @@ from genrm_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 API_RETRY_SECONDS: Final = 1.0
+APPLY_RETRY_SECONDS: Final = 5.0
 
 
 class Reconciler:
@@ -67,7 +68,8 @@ class Reconciler:
         while True:
             key = await self.queue.get()
             try:
-                self.queue.add_at(key, await self._reconcile(key))
+                if (next_look := await self._reconcile(key)) is not None:
+                    self.queue.add_at(key, next_look)
             except (NotFound, Terminating) as error:
                 log.info("gone while looked at reward_model=%s/%s %s", *key, error)
             except ApiError as error:
@@ -79,12 +81,15 @@ class Reconciler:
             finally:
                 self.queue.done(key)
 
-    async def _reconcile(self, key: Key) -> float:
-        """Take one look at a RewardModel and act on it; return the loop time of the next look without an event."""
+    async def _reconcile(self, key: Key) -> float | None:
+        """Take one look at a RewardModel and act on it; return the loop time of the next look without an event.
+
+        `None`: it is gone, and only an event can bring it back.
+        """
         obj = self.cache.reward_models.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._forget(key)
-            return self._now() + self._settings.resync_seconds
+            return None
         memory = self._memory.setdefault(key, Memory())
         try:
             rm = RewardModel.model_validate(obj)
@@ -94,13 +99,19 @@ class Reconciler:
             return self._now() + self._settings.resync_seconds
         adapter = adapter_for(rm.spec.engine.name)
         problem: tuple[str, str] | None = None
+        apply_again = None
         try:
-            wanted = children(rm, adapter, door_source(), self._settings)
+            await self._apply(key, memory, children(rm, adapter, door_source(), self._settings))
         except Impossible as error:
             problem = (error.reason, str(error))
-        else:
-            await self._apply(key, memory, wanted)
+        except (NotFound, Terminating):
+            raise
+        except ApiError as error:
+            # A child that cannot be made must not keep those that run from being slept and woken.
+            problem, apply_again = ("ApplyFailed", str(error)), self._now() + APPLY_RETRY_SECONDS
         wants = self._demand(key, rm, memory)
+        if wants.desired is not memory.desired:
+            memory.failures.clear()  # the other direction did not fail yet
         pods = await self._observe(key, rm, adapter, memory)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=adapter.has_door)
         if plan.actions:
@@ -110,7 +121,7 @@ class Reconciler:
             await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
         await self._report(rm, adapter, memory, pods, wants, problem)
-        due = [self._now() + self._settings.resync_seconds, plan.look_again_at, wants.next_expiry]
+        due = [self._now() + self._settings.resync_seconds, plan.look_again_at, wants.next_expiry, apply_again]
         return min(at for at in due if at is not None)
 
     # ------------------------------------------------------------------ observe
@@ -130,9 +141,12 @@ class Reconciler:
         pods = list(self.cache.pods[key].values())
         memory.forget_pods({pod.uid for pod in pods})
         if adapter.has_door:
-            token = self._token(rm)
+            token, working = self._token(rm), set(memory.running)
             pods = list(await asyncio.gather(*(self._look(pod, token, memory) for pod in pods)))
-            await self._learn_engine(rm, memory, pods, token)
+            await self._learn_engine(rm, memory, pods)
+            # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
+            ended = working - set(memory.running)
+            pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
         else:
             memory.engine = str(rm.spec.engine.name)
         return self._with_memory(pods, memory, {})
@@ -150,11 +164,13 @@ class Reconciler:
         memory.unreachable.discard(pod.uid)
         return dataclasses.replace(pod, door=door)
 
-    async def _learn_engine(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod], token: str) -> None:
+    async def _learn_engine(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+        """Ask one engine for its version, once per boot of it."""
         pod = next((pod for pod in pods if pod.door is not None), None)
-        if memory.engine is None and pod is not None:
+        if pod is not None and pod.door is not None and pod.door.boot_id != memory.engine_boot_id:
             try:
-                memory.engine = f"{rm.spec.engine.name} {await self._doors.version(pod, token)}"
+                memory.engine = f"{rm.spec.engine.name} {await self._doors.version(pod)}"
+                memory.engine_boot_id = pod.door.boot_id
             except EngineError as error:
                 log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
 
@@ -218,6 +234,7 @@ class Reconciler:
         try:
             answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
         except NotFound:
+            self.cache.pods[key].pop(pod.uid, None)  # its deletion was missed
             return
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
@@ -231,8 +248,11 @@ class Reconciler:
             if task is None or task.uncancel() > 0 or self._stopping:
                 raise
             log.info("%s given up namespace=%s pod=%s: wanted again", transition, pod.namespace, pod.name)
-        except EngineError as error:
+        except Exception as error:
             memory.fail(pod.uid, str(error), self._now())
+            if not isinstance(error, EngineError):
+                log.exception("%s failed by a bug of ours namespace=%s pod=%s", transition, pod.namespace, pod.name)
+                return
             log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
             await self._announce.transition_failed(
                 target.rm, transition, error, unreachable=isinstance(error, DoorUnreachable)
@@ -279,8 +299,7 @@ class Reconciler:
             answer = await self._kube.apply_status(
                 {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
             )
-            if key in self.cache.reward_models:
-                self.cache.reward_models[key] = answer
+            self.cache.put_reward_model(answer, deleted=False)
         await self._grant(wants, granted=new["phase"] == "Serving")
 
     async def _grant(self, wants: Demand, *, granted: bool) -> None:

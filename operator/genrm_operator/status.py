@@ -71,15 +71,17 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
         return "Degraded"
     match seen.demand.desired:
         case Desired.OFF:
-            return "Off" if not states else "Sleeping"
+            return "Off" if not seen.pods else "Sleeping"
         case Desired.AWAKE:
-            if states and count(states, PodState.SERVING) == len(states) == rm.spec.replicas:
+            if rm.spec.replicas == 0:
+                return "Sleeping" if states else "Off"
+            if count(states, PodState.SERVING) == len(states) == rm.spec.replicas:
                 return "Serving"
             return "Waking" if count(states, PodState.ASLEEP, PodState.WAKING) else _starting(states)
         case Desired.ASLEEP:
             if not seen.has_door:
                 return "Serving" if count(states, PodState.SERVING) else _starting(states)
-            if count(states, PodState.ASLEEP) == rm.spec.replicas:
+            if count(states, PodState.ASLEEP) == len(states) == rm.spec.replicas:
                 return "Asleep"
             if count(states, PodState.PENDING, PodState.STARTING, PodState.VERIFYING):
                 return "Starting"

@@ -58,7 +58,7 @@ async def wake(target: Target, doors: Doors) -> None:
 async def verify(target: Target, doors: Doors) -> None:
     """Whether this engine may serve: the door guards it, and it serves the model under the name that runs will use."""
     await doors.verify_guarded(target.pod, target.adapter.is_asleep())
-    served = await doors.served_models(target.pod, target.token)
+    served = await doors.served_models(target.pod)
     if target.rm.served_name not in served:
         raise NotVerified(target.pod.name, f"serves {', '.join(served)}, not {target.rm.served_name}")
 

@@ -151,6 +151,21 @@ def test_a_wake_that_fails_is_reported_and_tried_again_until_it_works(world: Wor
     assert world.condition("Degraded")["status"] == "False"
 
 
+def test_a_change_that_cannot_be_applied_is_told_and_what_runs_is_still_woken_and_slept(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.patch({"resources": {"requests": {"memory": "8Gi"}, "limits": {"memory": "4Gi"}}})
+    world.phase("Degraded")
+    assert world.condition("Degraded")["reason"] == "ApplyFailed"
+    assert "memory" in world.condition("Degraded")["message"]
+    world.lease("run-1", Phase.SCORING)
+    wait_for("both pods serve", lambda: world.addresses() and world.serving() == world.addresses())
+    world.release("run-1")
+    wait_for("no pod serves", lambda: world.serving() == [])
+    world.patch({"resources": None})
+    world.phase("Asleep")
+
+
 def test_an_engine_that_only_says_it_woke_does_not_serve(world: World) -> None:
     world.apply(replicas=1)
     world.phase("Asleep")

@@ -19,7 +19,7 @@ from genrm_api.names import ENGINE_PORT_NAME, headless_service_name
 
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster, Object
 from genrm_scoring.endpoints import Endpoint, Snapshot
-from genrm_scoring.errors import GenrmError, WatchExpired
+from genrm_scoring.errors import WatchExpired
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class KubernetesEndpoints:
         self._version = 0
         self._changed = asyncio.Event()
         self._fresh_at: float | None = None
-        self._error: GenrmError | None = None
+        self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -113,7 +113,8 @@ class KubernetesEndpoints:
                 await self._watch(version)
             except WatchExpired:
                 pass
-            except GenrmError as e:
+            except Exception as e:
+                # Unforeseen ones too: a discovery that ended unseen would serve an old list until it is stale.
                 if self._error is None:
                     kept = len(self._endpoints)
                     log.warning("discovery of %s: %s; %d endpoints stay in use", self._selector, e, kept)

@@ -110,7 +110,15 @@ class RunLease:
     """One run's Lease on one reward model. Use `run_lease` (holder) or `run_phase` (phase only)."""
 
     def __init__(
-        self, cluster: Cluster, run: str, reward_model: str, namespace: str, ttl_seconds: int, *, holds: bool
+        self,
+        cluster: Cluster,
+        run: str,
+        reward_model: str,
+        namespace: str,
+        ttl_seconds: int,
+        *,
+        holds: bool,
+        owner_uid: str | None = None,
     ) -> None:
         self.name = lease_name(run, reward_model)
         self._cluster = cluster
@@ -118,6 +126,7 @@ class RunLease:
         self._reward_model = reward_model
         self._namespace = namespace
         self._ttl_seconds = ttl_seconds
+        self._owner_uid = owner_uid
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
         self._scoring = 0
@@ -213,7 +222,9 @@ class RunLease:
 
     async def _create(self, phase: Phase) -> None:
         now = datetime.now(UTC)
-        manifest = lease_manifest(self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds)
+        manifest = lease_manifest(
+            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid
+        )
         try:
             await self._cluster.create(LEASES, self._namespace, manifest)
         except AlreadyExists:
@@ -227,14 +238,21 @@ class RunLease:
 
 @asynccontextmanager
 async def run_lease(
-    cluster: Cluster, run: str, reward_model: str, namespace: str, ttl_seconds: int = DEFAULT_TTL_SECONDS
+    cluster: Cluster,
+    run: str,
+    reward_model: str,
+    namespace: str,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    reward_model_uid: str | None = None,
 ) -> AsyncIterator[RunLease]:
     """Hold the Lease of `run` while the block is open; its phase starts as idle.
+
+    With the uid the RewardModel owns the Lease: what a killed run leaves behind goes when the model goes.
 
     Raises:
         ClusterError, LeaseTaken: it could not be created.
     """
-    lease = RunLease(cluster, run, reward_model, namespace, ttl_seconds, holds=True)
+    lease = RunLease(cluster, run, reward_model, namespace, ttl_seconds, holds=True, owner_uid=reward_model_uid)
     await lease.acquire()
     keeper = asyncio.create_task(lease.keep(), name=f"lease-{lease.name}")
     try:

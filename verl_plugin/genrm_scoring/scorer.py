@@ -29,7 +29,8 @@ from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Sampl
 SAME_ENDPOINT_BACKOFF: Final = (0.1, 0.3, 1.0, 2.0)
 """Seconds before an endpoint that failed a judgement is asked the same again, because there is no other."""
 FIRST_ATTEMPT_SHARE: Final = 0.5
-"""Of the whole deadline, for one attempt while there are others to ask: a hanging endpoint must leave time for them."""
+"""Of the whole deadline, for one attempt while there are others to ask: a hanging endpoint must leave time for them.
+After one such time-out the next attempt gets all that is left: it may be the question that takes long."""
 
 
 def score_of(judgement: Judgement, on_failure: OnFailure) -> Score:
@@ -52,6 +53,7 @@ class _Trial:
     failures: list[FailedAttempt] = field(default_factory=list)
     last_error: AttemptFailed | None = None
     retries: int = 0
+    timed_out: bool = False
     endpoint: Endpoint | None = None
 
 
@@ -171,7 +173,7 @@ class Scorer:
 
     async def _ask(self, trial: _Trial, endpoint: Endpoint, alone: bool) -> Answer:
         left = trial.deadline - _now()
-        limit = left if alone else min(left, self._timeout * FIRST_ATTEMPT_SHARE)
+        limit = left if alone or trial.timed_out else min(left, self._timeout * FIRST_ATTEMPT_SHARE)
         trial.endpoint = endpoint
         failure: AttemptFailed | None = None
         self._balancer.started(endpoint, _now())
@@ -180,6 +182,7 @@ class Scorer:
                 reply = await self._transport.post(endpoint.url + chat.PATH, trial.body, limit)
             return chat.read_answer(reply)
         except TimeoutError:
+            trial.timed_out = True
             failure = AttemptTimeout(f"no answer within {limit:.1f} s")
             raise failure from None
         except AttemptFailed as e:

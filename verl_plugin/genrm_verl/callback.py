@@ -86,6 +86,7 @@ def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run:
         reward_model=section.name,
         namespace=section.namespace,
         ttl_seconds=section.lease_ttl_s,
+        reward_model_uid=section.uid,
     )
     thread = LeaseThread(connect, hold)
     try:

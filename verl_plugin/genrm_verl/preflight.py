@@ -12,7 +12,7 @@ import secrets
 from typing import Final
 
 from genrm_api.names import headless_service_name
-from genrm_api.rewardmodel import RewardModel, Scoring
+from genrm_api.rewardmodel import LifecycleState, RewardModel, Scoring
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster
 from genrm_scoring.discovery import serving_endpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
@@ -80,6 +80,11 @@ async def _ask(connect: Connect, request: RewardRequest, run: str) -> tuple[RunS
             serving = await _serving(cluster, model)
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
+    if model.spec.lifecycle.state in (LifecycleState.ASLEEP, LifecycleState.OFF):
+        raise ConfigurationError(
+            f"RewardModel {model.namespace}/{model.name} spec.lifecycle.state",
+            f"is {model.spec.lifecycle.state}, so no judgement would ever be answered; set it to Auto",
+        )
     section = RunSection(
         run=run,
         discovery="k8s",
@@ -87,6 +92,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str) -> tuple[RunS
         scoring=model.spec.scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
         name=model.name,
         namespace=model.namespace,
+        uid=model.metadata.get("uid"),
         judgement_log=request.judgement_log,
         lease_ttl_s=request.lease_ttl_s,
     )

@@ -61,6 +61,7 @@ class RunSection:
     scoring: dict[str, Any]
     name: str | None = None
     namespace: str | None = None
+    uid: str | None = None
     endpoints: tuple[str, ...] = ()
     judgement_log: str | None = None
     lease_ttl_s: int = DEFAULT_TTL_SECONDS

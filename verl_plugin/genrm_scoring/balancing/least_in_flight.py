@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from genrm_scoring.endpoints import Endpoint
-from genrm_scoring.errors import AttemptFailed, EndpointLost, NoEndpoint, NotServing
+from genrm_scoring.errors import AttemptFailed, AttemptTimeout, EndpointLost, NoEndpoint, NotServing
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class LeastInFlight:
         state.in_flight -= 1
         if isinstance(failure, EndpointLost):
             state.ejected_until = now + self._eject_seconds
-        elif isinstance(failure, NotServing):
+        elif isinstance(failure, NotServing | AttemptTimeout):
             state.ejected_until = now + self._not_serving_seconds
         elif state.in_flight == 0 and state.ejected_until <= now:
             del self._states[endpoint]

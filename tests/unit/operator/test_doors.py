@@ -1,0 +1,68 @@
+"""What the operator makes of engines that answer, but not as engines should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from genrm_operator.doors import Doors
+from genrm_operator.engines.adapter import Call
+from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
+
+from tests.unit.operator.test_lifecycle import make_pod
+
+ADDRESS = "127.9.8.7"  # a loopback address of this test's own, because doors listen on a fixed port
+IS_ASLEEP = Call("GET", "/is_sleeping")
+
+
+@asynccontextmanager
+async def answering(answer: bytes, *, drip: bool = False) -> AsyncIterator[None]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if drip:  # a byte from time to time: no single read takes long
+            for _ in range(1000):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    server = await asyncio.start_server(serve, ADDRESS, 8000)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def http(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body)
+
+
+@pytest.mark.parametrize("body", [b"", b"yes", b"[]", b"null", b'{"asleep": true}', b"\xff"])
+async def test_an_answer_in_another_shape_is_the_engines_error_and_names_the_pod(body: bytes) -> None:
+    async with answering(http(body)), Doors() as doors:
+        with pytest.raises(EngineError, match=r"judge-0: .*cannot be read"):
+            await doors.is_asleep(make_pod(ip=ADDRESS), "token", IS_ASLEEP)
+        with pytest.raises(EngineError, match="judge-0"):
+            await doors.look(make_pod(ip=ADDRESS), "token")
+
+
+async def test_an_answer_that_drips_is_given_up_at_the_deadline() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"
+    async with answering(head, drip=True), Doors() as doors:
+        with pytest.raises(DoorUnreachable):
+            await doors.look(make_pod(ip=ADDRESS), "token", timeout=0.3)
+
+
+async def test_an_engine_that_lets_anyone_in_is_not_verified() -> None:
+    async with answering(http(b'{"is_sleeping": false}')), Doors() as doors:
+        with pytest.raises(NotVerified, match="without a token answers 200"):
+            await doors.verify_guarded(make_pod(ip=ADDRESS), IS_ASLEEP)
+
+
+async def test_nobody_there_is_told_apart_from_a_wrong_answer() -> None:
+    async with Doors() as doors:
+        with pytest.raises(DoorUnreachable):
+            await doors.look(make_pod(ip=ADDRESS), "token")
