@@ -154,7 +154,7 @@ def verdict(text: str = "Is 2+2=4?") -> dict[str, Any]:
 
 def long(text: str) -> dict[str, Any]:
     """A request that a real engine is busy with for seconds."""
-    return question(text, max_tokens=1900) | {"ignore_eos": True}
+    return question(text, max_tokens=5000) | {"ignore_eos": True}
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -202,7 +202,7 @@ def vllm(engine_python: Path, tiny_judge: Path, tmp_path_factory: pytest.TempPat
     port = client.free_port()
     launcher = Path(genrm_door.__file__).with_name("launcher.py")
     arguments = ["--model", str(tiny_judge), "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)]
-    arguments += ["--max-model-len", "2048", "--enforce-eager", "--middleware", "genrm_test_probe.Probe"]
+    arguments += ["--max-model-len", "8192", "--enforce-eager", "--middleware", "genrm_test_probe.Probe"]
     environment = {
         **os.environ,
         "PYTHONPATH": str(work),
@@ -212,6 +212,7 @@ def vllm(engine_python: Path, tiny_judge: Path, tmp_path_factory: pytest.TempPat
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # for `long`: a tiny model writes thousands of tokens a second
     }
     with (work / "vllm.log").open("wb") as log:
         process = subprocess.Popen(
@@ -269,7 +270,7 @@ def background() -> Iterator[Callable[..., Future[httpx.Response]]]:
 
 
 def http_client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=60, trust_env=False, verify=False)
+    return httpx.Client(base_url=url, timeout=180, trust_env=False, verify=False)
 
 
 def void(_: object) -> None:
@@ -398,7 +399,7 @@ def test_draining_lets_four_finish_and_turns_the_fifth_away(
     assert engine.put("draining").json()["inside"] == 4
     assert engine.http.post(CHAT, json=verdict()).status_code == 503
     engine.hold(False)
-    assert [f.result(60).json()["choices"][0]["finish_reason"] for f in four] == ["length"] * 4
+    assert [f.result(180).json()["choices"][0]["finish_reason"] for f in four] == ["length"] * 4
     until(lambda: engine.document()["inside"] == 0)
     engine.sleep()
     assert engine.http.post(CHAT, json=verdict()).status_code == 503
@@ -435,7 +436,7 @@ def test_a_waiting_sleep_lets_those_inside_finish(
     sleeping = background(engine.admin, "/sleep?level=1&mode=wait")
     until(lambda: "POST /sleep?level=1&mode=wait" in [e["call"] for e in engine.document()["ledger"]])
     engine.hold(False)
-    assert [f.result(60).json()["choices"][0]["finish_reason"] for f in two] == ["length"] * 2
+    assert [f.result(180).json()["choices"][0]["finish_reason"] for f in two] == ["length"] * 2
     assert sleeping.result(20).json() == {"status": "sleeping", "level": 1}
     engine.serve()
 

@@ -170,7 +170,7 @@ class SimEngine:
             "owned_by": "vllm",
             "root": self.model,
         }
-        await answer_json(send, 200, {"object": "list", "data": [{**card, "parent": None, "max_model_len": 2048}]})
+        await answer_json(send, 200, {"object": "list", "data": [{**card, "parent": None, "max_model_len": 8192}]})
 
     async def _metrics(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         text = self.metrics()
@@ -203,7 +203,7 @@ class SimEngine:
         text = request.get("prompt") or "".join(str(m.get("content", "")) for m in request["messages"])
         tokens = [ord(c) % 1000 for c in text]
         await answer_json(
-            send, 200, {"count": len(tokens), "max_model_len": 2048, "tokens": tokens, "token_strs": None}
+            send, 200, {"count": len(tokens), "max_model_len": 8192, "tokens": tokens, "token_strs": None}
         )
 
     async def _detokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
