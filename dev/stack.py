@@ -25,6 +25,10 @@ from dev.steps import Steps
 RELEASE: Final = "genrm-operator"
 SYSTEM_NAMESPACE: Final = "genrm-system"
 CLIENT_ACCOUNT: Final = "trainer"
+SMALL: Final = ("--enforce-eager", "--distributed-executor-backend", "uni")
+"""vLLM's arguments for a tiny model on a small machine: no compilation, and two processes instead of three. A process
+takes 13 s to import vLLM here; with `mp`, the default on CPU, they start one after the other. (On CPU `uni` also needs
+VLLM_ENABLE_V1_MULTIPROCESSING=0.)"""
 
 
 class StackError(Exception):
@@ -110,15 +114,14 @@ class Stack:
         for manifest in manifests:
             self.kubectl("-n", self.namespace, "apply", "-f", "-", input=json.dumps(manifest))
 
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        return dict(json.loads(self.kubectl("-n", self.namespace, "get", kind, name, "-o", "json")))
+    def get(self, resource: str, name: str) -> dict[str, Any]:
+        return self.cluster.reader.get(resource, self.namespace, name)
 
-    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        options = ["-l", selector] if selector else []
-        return list(json.loads(self.kubectl("-n", self.namespace, "get", kind, *options, "-o", "json"))["items"])
+    def items(self, resource: str, selector: str = "") -> list[dict[str, Any]]:
+        return self.cluster.reader.list(resource, self.namespace, selector)
 
     def status(self, name: str) -> dict[str, Any]:
-        return dict(self.get("rewardmodel", name).get("status") or {})
+        return dict(self.get("rewardmodels", name).get("status") or {})
 
     def wait_for_phase(self, name: str, phase: str, timeout: float, *, patient: bool = False) -> dict[str, Any]:
         """Wait until a RewardModel is in a phase, and return its status.
@@ -146,10 +149,9 @@ class Stack:
     def wait_for_no_children(self, name: str, timeout: float) -> None:
         """Wait until garbage collection has removed all that a deleted RewardModel had."""
         deadline = time.monotonic() + timeout
+        kinds = ("deployments", "pods", "services", "configmaps", "leases")
         selector = f"genrm.dev/reward-model={name}"
-        while left := self.kubectl(
-            "-n", self.namespace, "get", "deploy,rs,pods,svc,cm,leases", "-l", selector, "-o", "name"
-        ).split():
+        while left := [f"{kind}/{o['metadata']['name']}" for kind in kinds for o in self.items(kind, selector)]:
             if time.monotonic() > deadline:
                 raise StackError(f"RewardModel {name} is deleted, and after {timeout:.0f} s these are left: {left}")
             time.sleep(0.2)
@@ -180,9 +182,13 @@ def judge(models_judge: Path, *, name: str = "judge", replicas: int = 2, **spec:
         "spec": {
             "type": "Generative",
             "model": {"uri": f"file://{models_judge}"},
-            "engine": {"name": "vllm", "args": ["--enforce-eager", "--max-model-len", "2048"]},
+            "engine": {"name": "vllm", "args": [*SMALL, "--max-model-len", "2048"]},
             "replicas": replicas,
-            "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}, {"name": "HF_HUB_OFFLINE", "value": "1"}],
+            "env": [
+                {"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"},
+                {"name": "VLLM_ENABLE_V1_MULTIPROCESSING", "value": "0"},
+                {"name": "HF_HUB_OFFLINE", "value": "1"},
+            ],
             "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
             "scoring": {
                 "judge": "boxed-true-false",

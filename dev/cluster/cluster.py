@@ -9,6 +9,9 @@ started with `popen_in_box` on 0.0.0.0 answers at the address of every one of th
 RBAC and admission included, and both live in a box (see `box`) that a keeper takes away again (see `keeper`).
 """
 
+from __future__ import annotations
+
+import functools
 import json
 import os
 import re
@@ -21,7 +24,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from dev import images
 from dev.apt import CLUSTER_PACKAGES, ensure_apt
@@ -32,6 +35,9 @@ from dev.cluster.errors import ClusterError, ComponentFailed
 from dev.cluster.processes import ProcessId, ProcessInfo
 from dev.cluster.settings import ENVIRONMENTS_MOUNT, NODE_NAME, Settings
 from dev.cluster.toolchain import OnStep
+
+if TYPE_CHECKING:
+    from dev.cluster.reader import Reader
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,7 +66,7 @@ class Cluster:
         store_dir: Path | None = None,
         die_with_parent: bool = False,
         on_step: OnStep | None = None,
-    ) -> "Cluster":
+    ) -> Cluster:
         """Bring a cluster up and return when it is usable; what an earlier, killed run of this name left is removed.
 
         Args:
@@ -124,7 +130,7 @@ class Cluster:
         return cluster
 
     @classmethod
-    def get(cls, name: str) -> "Cluster":
+    def get(cls, name: str) -> Cluster:
         """Return a handle on a cluster that is up.
 
         Raises:
@@ -166,7 +172,7 @@ class Cluster:
         finally:
             os.close(ourselves)
 
-    def _come_up(self, steps: "_Steps") -> None:
+    def _come_up(self, steps: _Steps) -> None:
         if self.settings.node:
             self._wait_for_milestone(box.CONTAINERD_UP)
             for image in (images.pause(self.bin), images.coredns(self.bin), images.base()):
@@ -229,6 +235,13 @@ class Cluster:
         """
         return run(self.bin / "kubectl", *args, input=input, check=check, timeout=timeout, env=self.environment())
 
+    @functools.cached_property
+    def reader(self) -> Reader:
+        """Reads as cluster-admin, for loops that wait; kubectl is for everything else."""
+        from dev.cluster.reader import Reader  # 1 s of imports that `make cluster` has no use for
+
+        return Reader(self.kubeconfig)
+
     def client_kubeconfig(self, namespace: str, service_account: str, path: Path | None = None) -> Path:
         """Write a kubeconfig for a ServiceAccount, with a token that holds for a day, and return its path."""
         token = self.kubectl("-n", namespace, "create", "token", service_account, "--duration=24h").stdout.strip()
@@ -287,7 +300,7 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------------ the box
 
-    def popen_in_box(self, command: Sequence[str | Path], **options: Any) -> "subprocess.Popen[Any]":
+    def popen_in_box(self, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
         """Start a process in the box's network, where it can listen at pod addresses; the host's files are visible.
 
         The process is a child of ours, so the returned object's signals reach it; it dies with the box at the latest.

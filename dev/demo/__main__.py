@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,8 +20,8 @@ from dev.bootstrap import ROOT
 from dev.cluster import ClusterError, known
 from dev.demo import plot, report
 from dev.demo.evidence import Check, Evidence
-from dev.demo.training import TrainingFailed, train
-from dev.demo.watch import Watcher
+from dev.demo.training import Training, TrainingFailed
+from dev.demo.watch import Watcher, memory_in_use
 from dev.prepare import PREPARATION_ERRORS, Prepared, prepare
 from dev.stack import Stack, StackError, judge
 from dev.steps import Steps
@@ -28,6 +29,7 @@ from dev.steps import Steps
 CLUSTER = "demo"
 NAMESPACE = "rl"
 MODEL = "judge"
+PODS = 2
 PICTURE = ROOT / "demo-timeline.png"
 
 
@@ -71,18 +73,22 @@ def main() -> int:
 
 def run(asked: argparse.Namespace, console: Console, steps: Steps, prepared: Prepared, work: Path) -> list[Check]:
     console.print("\n[bold]2. Kubernetes, and the operator by Helm[/]")
+    memory_before = memory_in_use()
     stack = Stack.up(CLUSTER, NAMESPACE, prepared, steps, die_with_parent=not asked.keep)
     try:
-        evidence, peak = _score(asked, console, steps, stack, work)
+        evidence, peak = _score(asked, console, steps, stack, work, memory_before)
         report.show(console, evidence)
         plot.draw(evidence, PICTURE)
-        memory = f"{peak / 2**30:.1f} GiB, of it {stack.cluster.peak_memory_bytes() / 2**30:.1f} GiB in the cluster"
-        console.print(f"\n[bold]Peak memory[/]  {memory}     [bold]Picture[/]  {PICTURE.name}", highlight=False)
+        memory = f"{peak / 2**30:.1f} GiB"
+        console.print(
+            f"\n[bold]Peak memory[/]  {memory}, all processes together     [bold]Picture[/]  {PICTURE.name}",
+            highlight=False,
+        )
         console.print("\n[bold]kubectl describe rm judge[/] tells it like this:")
         console.print(_events(stack), style="dim", highlight=False, markup=False)
         checks = evidence.checks()
         if not asked.keep:
-            console.print("[bold]5. Remove everything[/]")
+            console.print("[bold]4. Remove everything[/]")
             checks.append(_remove(steps, stack))
     except BaseException:
         if not asked.keep:
@@ -99,23 +105,32 @@ def run(asked: argparse.Namespace, console: Console, steps: Steps, prepared: Pre
     return checks
 
 
-def _score(asked: argparse.Namespace, console: Console, steps: Steps, stack: Stack, work: Path) -> tuple[Evidence, int]:
-    console.print("\n[bold]3. kubectl apply -f rewardmodel.yaml[/]")
-    with steps.step("two vLLM pods start, are verified, and sleep") as notes:
-        stack.apply(judge(stack.prepared.models.judge, name=MODEL))
-        status = stack.wait_for_phase(MODEL, "Asleep", timeout=400)
-        notes.append(status["engine"])
+def _score(
+    asked: argparse.Namespace, console: Console, steps: Steps, stack: Stack, work: Path, memory_before: int
+) -> tuple[Evidence, int]:
+    """Train with rewards from the cluster; return what was seen, and the most memory that was in use."""
+    console.print("\n[bold]3. kubectl apply -f rewardmodel.yaml[/], and at once a stock verl GRPO run")
+    with steps.step("kubectl apply"):
+        stack.apply(judge(stack.prepared.models.judge, name=MODEL, replicas=PODS))
     rewards = grpo.cluster_rewards(MODEL, NAMESPACE, work / "judgements")
     run = grpo.GrpoRun(stack.prepared.verl, stack.prepared.models.root, work, rewards, steps=asked.steps, n=2, epochs=4)
-    console.print("\n[bold]4. A stock verl GRPO run[/]")
     _show_command(console, run)
 
     def told(number: int, reward: float, gradient: float) -> None:
         console.print(f"    step {number}: mean reward {reward:.3f}, gradient norm {gradient:.3f}", highlight=False)
 
-    with Watcher(lambda: _addresses(stack)) as watcher:
+    watcher = Watcher(lambda: _addresses(stack), memory_before)
+    with watcher, Training(run, stack.client_kubeconfig()) as training:
+
+        def verified(status: Mapping[str, Any]) -> bool:
+            training.ended()  # a run that failed meanwhile says so now
+            return bool(status.get("engine")) and status.get("ready") == status.get("replicas") == PODS
+
+        with steps.step(f"{PODS} vLLM pods start and are verified; verl starts") as notes:
+            status = stack.wait_for_status(MODEL, verified, f"{PODS} engine pods", timeout=400)
+            notes.append(status["engine"])
         with steps.step("training"):
-            output = train(run, stack.client_kubeconfig(), told, timeout=420)
+            output = training.wait(told, timeout=420)
         ended = time.time()
         with steps.step("engines sleep again"):
             stack.wait_for_phase(MODEL, "Asleep", timeout=60)

@@ -23,15 +23,18 @@ _AWAKE: Final = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[
 
 
 class Watcher:
-    """Samples in threads of its own, one a pod, between `with` and its end. `pods` returns addresses by pod name."""
+    """Samples in threads of its own, one a pod, between `with` and its end.
 
-    def __init__(self, pods: Callable[[], Mapping[str, str]]) -> None:
+    `pods` returns addresses by pod name; memory is what is used above `memory_before`.
+    """
+
+    def __init__(self, pods: Callable[[], Mapping[str, str]], memory_before: int) -> None:
         self.samples: list[Sample] = []
         self.peak_memory_bytes = 0
         self._pods = pods
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._follow_pods, name="watcher", daemon=True)]
-        self._memory_before = _memory_in_use()
+        self._memory_before = memory_before
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -53,7 +56,7 @@ class Watcher:
                     thread = threading.Thread(target=self._follow, args=(pod, address), daemon=True)
                     self._threads.append(thread)
                     thread.start()
-            self.peak_memory_bytes = max(self.peak_memory_bytes, _memory_in_use() - self._memory_before)
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory_in_use() - self._memory_before)
             self._end.wait(POD_PERIOD)
 
     def _follow(self, pod: str, address: str) -> None:
@@ -74,7 +77,8 @@ def _ask(http: httpx.Client, address: str) -> EngineState:
     return EngineState.AWAKE if float(found[1]) else EngineState.ASLEEP
 
 
-def _memory_in_use() -> int:
+def memory_in_use() -> int:
+    """Bytes that this machine's processes use."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, available = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     return (total - available) * 1024

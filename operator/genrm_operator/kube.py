@@ -7,12 +7,12 @@ because children are manifests and projections are read from JSON.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
-from genrm_api.leases import micro_time
 from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
@@ -23,7 +23,7 @@ TIMEOUT_SECONDS: Final = 10.0
 _PATHS: Final[Mapping[str, str]] = {
     "ConfigMap": "/api/v1/namespaces/{ns}/configmaps",
     "Deployment": "/apis/apps/v1/namespaces/{ns}/deployments",
-    "Event": "/apis/events.k8s.io/v1/namespaces/{ns}/events",
+    "Event": "/api/v1/namespaces/{ns}/events",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases",
     "Pod": "/api/v1/namespaces/{ns}/pods",
     "RewardModel": f"/apis/{GROUP}/{VERSION}/namespaces/{{ns}}/{REWARD_MODELS}",
@@ -69,21 +69,26 @@ class Kube:
     async def create_event(
         self, regarding: Mapping[str, Any], reason: str, note: str, *, warning: bool = False
     ) -> None:
-        """Record a Kubernetes Event on an object (events.k8s.io/v1; `note` is cut at the API's 1 kB)."""
+        """Record a Kubernetes Event on an object; `note` is cut at the API's 1 kB.
+
+        A core/v1 Event: `kubectl describe` sorts by `lastTimestamp`, which events.k8s.io/v1 does not let one set.
+        Named by its time, as client-go does, so that those of one second are listed in order too.
+        """
         now = datetime.now(UTC)
-        namespace = regarding["namespace"]
+        namespace, name = regarding["namespace"], regarding["name"]
+        seconds = now.isoformat(timespec="seconds").replace("+00:00", "Z")
         body = {
-            "apiVersion": "events.k8s.io/v1",
+            "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{regarding['name']}-", "namespace": namespace},
-            "eventTime": micro_time(now),
-            "reportingController": f"{GROUP}/operator",
-            "reportingInstance": FIELD_MANAGER,
-            "action": reason,
+            "metadata": {"name": f"{name}.{time.time_ns():x}", "namespace": namespace},
+            "firstTimestamp": seconds,
+            "lastTimestamp": seconds,
+            "count": 1,
+            "source": {"component": f"{GROUP}/operator"},
             "reason": reason,
-            "note": note[:1000],
+            "message": note[:1000],
             "type": "Warning" if warning else "Normal",
-            "regarding": dict(regarding),
+            "involvedObject": dict(regarding),
         }
         await self._call("POST", _PATHS["Event"].format(ns=namespace), {}, body)
 

@@ -96,12 +96,13 @@ class World:
     def patch(self, spec: dict[str, Any], name: str = "judge") -> None:
         self.kubectl("patch", "rm", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def objects(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        chosen = ["-l", selector] if selector else []
-        return list(json.loads(self.kubectl("get", kind, *chosen, "-o", "json").stdout)["items"])
+    def objects(self, resources: str, selector: str = "") -> list[dict[str, Any]]:
+        """Objects of some kinds: their plurals, separated by commas."""
+        read = self.cluster.reader
+        return [found for kind in resources.split(",") for found in read.list(kind, self.namespace, selector)]
 
     def status(self, name: str = "judge") -> dict[str, Any]:
-        return dict(json.loads(self.kubectl("get", "rm", name, "-o", "json").stdout).get("status") or {})
+        return dict(self.cluster.reader.get("rewardmodels", self.namespace, name).get("status") or {})
 
     def condition(self, kind: str, name: str = "judge") -> dict[str, Any]:
         return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
@@ -124,9 +125,7 @@ class World:
 
     def events(self) -> list[tuple[str, str]]:
         return [
-            (e["reason"], e["note"])
-            for e in self.objects("events.events.k8s.io")
-            if e["regarding"]["kind"] == "RewardModel"
+            (e["reason"], e["message"]) for e in self.objects("events") if e["involvedObject"]["kind"] == "RewardModel"
         ]
 
     def phase(self, wanted: str, name: str = "judge", timeout: float = 30.0) -> dict[str, Any]:
@@ -184,8 +183,7 @@ class SimulatedKubelet:
 
     def _run(self) -> None:
         while not self._end.wait(0.2):
-            listed = self._cluster.kubectl("get", "pods", "-A", "-l", "genrm.dev/component=engine", "-o", "json").stdout
-            for pod in json.loads(listed)["items"]:
+            for pod in self._cluster.reader.list("pods", selector="genrm.dev/component=engine"):
                 uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
                 if not address or self._known.get(address) == uid:
                     continue

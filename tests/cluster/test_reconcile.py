@@ -39,11 +39,12 @@ def test_what_somebody_deletes_or_changes_comes_back(world: World) -> None:
 def test_an_unchanged_model_is_left_alone(world: World) -> None:
     world.apply()
     world.phase("Asleep")
-    before = {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in world.objects("deploy,svc,cm,rm")}
+    children = "deployments,services,configmaps"
+    before = {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in world.objects(children)}
     world.kubectl("annotate", "rm", "judge", "look=again")  # makes the operator look, and changes nothing it owns
-    wait_for("the operator has looked", lambda: world.objects("rm")[0]["metadata"]["annotations"].get("look"))
-    after = {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in world.objects("deploy,svc,cm")}
-    assert all(before[name] == version for name, version in after.items() if name != "judge")
+    wait_for("the operator has looked", lambda: world.objects("rewardmodels")[0]["metadata"]["annotations"].get("look"))
+    after = {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in world.objects(children)}
+    assert len(before) >= 4 and after == before
 
 
 def test_replicas_follow_the_scale_subresource(world: World) -> None:
@@ -68,7 +69,11 @@ def test_deletion_needs_no_operator(world: World) -> None:
     world.phase("Asleep")
     world.operator.kill()
     world.kubectl("delete", "rm", "judge", "--wait", "--timeout=20s")
-    wait_for("all children are gone", lambda: not world.objects("deploy,svc,pods", "genrm.dev/reward-model=judge"), 60)
+    wait_for(
+        "all children are gone",
+        lambda: not world.objects("deployments,services,pods", "genrm.dev/reward-model=judge"),
+        60,
+    )
 
 
 def test_a_model_that_cannot_work_is_degraded_with_advice_and_heals(world: World) -> None:
@@ -92,11 +97,11 @@ def test_a_custom_engine_serves_while_it_lives(world: World) -> None:
 def test_children_are_owned_and_the_tokens_digest_is_all_the_pod_knows(world: World) -> None:
     world.apply()
     world.phase("Asleep")
-    uid = world.objects("rm")[0]["metadata"]["uid"]
-    for child in world.objects("deploy,svc,cm", "genrm.dev/reward-model=judge"):
+    uid = world.objects("rewardmodels")[0]["metadata"]["uid"]
+    for child in world.objects("deployments,services,configmaps", "genrm.dev/reward-model=judge"):
         assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [uid], child["metadata"]["name"]
         assert not child["metadata"].get("finalizers")
-    assert not world.objects("rm")[0]["metadata"].get("finalizers")
+    assert not world.objects("rewardmodels")[0]["metadata"].get("finalizers")
     env = {e["name"] for e in world.pods()[0]["spec"]["containers"][0]["env"]}
     assert "GENRM_TOKEN_SHA256" in env and not any("TOKEN" in name and "SHA256" not in name for name in env)
     assert json.dumps(world.pods()).count("GENRM_TOKEN_SHA256") == 2

@@ -38,7 +38,7 @@ def addresses(stack: Stack) -> dict[str, str]:
 
 
 def events(stack: Stack) -> list[str]:
-    return [e["reason"] for e in stack.items("events.events.k8s.io") if e["regarding"]["kind"] == "RewardModel"]
+    return [e["reason"] for e in stack.items("events") if e["involvedObject"]["kind"] == "RewardModel"]
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_a_grpo_run_survives_the_death_of_a_judge_and_every_engine_sleeps_betwee
 
 def _processes(stack: Stack, pod: str) -> list[int]:
     """The processes of a pod's engine, by this machine's numbers: they are in the cgroup of its container."""
-    (container,) = stack.get("pod", pod)["status"]["containerStatuses"]
+    (container,) = stack.get("pods", pod)["status"]["containerStatuses"]
     ident = container["containerID"].removeprefix("containerd://")
     found = []
     for cgroups in Path("/proc").glob("[0-9]*/cgroup"):
