@@ -28,7 +28,7 @@ class Watcher:
     `pods` returns addresses by pod name; memory is what is used above `memory_before`.
     """
 
-    def __init__(self, pods: Callable[[], Mapping[str, str]], memory_before: int) -> None:
+    def __init__(self, pods: Callable[[], Mapping[str, str]], memory_before: int = 0) -> None:
         self.samples: list[Sample] = []
         self.peak_memory_bytes = 0
         self._pods = pods
