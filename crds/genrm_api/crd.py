@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from genrm_api.names import GROUP, REWARD_MODELS, VERSION
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelStatus
-from genrm_api.rules import ApiModel, Rule
+from genrm_api.rules import AnyRule, ApiModel
 
 PRINTER_COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "What the model is doing."),
@@ -93,8 +93,8 @@ def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, An
     return _convert(schema, schema.get("$defs", {}), types, defaults)
 
 
-def _rules_by_title(model: type[BaseModel]) -> dict[str, tuple[Rule, ...]]:
-    found: dict[str, tuple[Rule, ...]] = {}
+def _rules_by_title(model: type[BaseModel]) -> dict[str, tuple[AnyRule, ...]]:
+    found: dict[str, tuple[AnyRule, ...]] = {}
 
     def visit(kind: type[ApiModel]) -> None:
         found[kind.__name__] = kind.rules
@@ -107,10 +107,13 @@ def _rules_by_title(model: type[BaseModel]) -> dict[str, tuple[Rule, ...]]:
 
 
 def _convert(
-    node: Mapping[str, Any], defs: Mapping[str, Any], types: Mapping[str, tuple[Rule, ...]], defaults: bool
+    node: Mapping[str, Any], defs: Mapping[str, Any], types: Mapping[str, tuple[AnyRule, ...]], defaults: bool
 ) -> dict[str, Any]:
     node = _without_indirection(node, defs)
     out: dict[str, Any] = {}
+    if node.get("type") == "integer" and defaults:
+        # A schema takes 2.0 for an integer, and CEL does not: without this the verdict hung on which rules look at it.
+        out |= {"x-kubernetes-validations": [{"rule": "self == int(self)", "message": "write it without a point"}]}
     for key, value in sorted(node.items(), key=lambda item: _KEY_ORDER.get(item[0], 5)):
         match key:
             case "properties":
@@ -118,24 +121,33 @@ def _convert(
             case "items":
                 out[key] = _convert(value, defs, types, defaults)
             case "additionalProperties":
-                if value is not False:
-                    out[key] = _convert(value, defs, types, defaults) if isinstance(value, Mapping) else value
-            case "propertyNames":
-                out["maxProperties"] = len(_without_indirection(value, defs).get("enum", ())) or 64
+                if isinstance(value, Mapping):
+                    out[key] = _convert(value, defs, types, defaults)
+                elif value:  # free below here
+                    out["x-kubernetes-preserve-unknown-fields"] = True
+            case "ge" | "le":  # how pydantic writes a bound outside of a validator of ours
+                out["minimum" if key == "ge" else "maximum"] = value
+            case "gt" | "lt":
+                out |= _exclusive("minimum" if key == "gt" else "maximum", value)
             case "exclusiveMinimum" | "exclusiveMaximum":  # a number in JSON Schema 2020, a flag in OpenAPI 3.0
-                out |= {key.replace("exclusiveM", "m"): value, key: True}
+                out |= _exclusive(key.replace("exclusiveM", "m"), value)
             case "const":
                 out["enum"] = [value]
             case "default":
                 if defaults and value is not None:
                     out[key] = value
             case "title":
-                out |= _cel(types.get(value, ()))
+                if "properties" in node:  # a scalar's title is its own name, which may be that of a type
+                    out |= _cel(types.get(value, ()))
             case "$defs":
                 pass
             case _:
                 out[key] = value
     return out
+
+
+def _exclusive(bound: str, value: float) -> dict[str, Any]:
+    return {bound: value, f"exclusive{bound.title()}": True}
 
 
 _KEY_ORDER: Final = {"type": 0, "description": 1, "default": 2, "enum": 3, "required": 8, "properties": 9, "title": 10}
@@ -155,7 +167,7 @@ def _without_indirection(node: Mapping[str, Any], defs: Mapping[str, Any]) -> di
     return flat
 
 
-def _cel(rules: tuple[Rule, ...]) -> dict[str, Any]:
+def _cel(rules: tuple[AnyRule, ...]) -> dict[str, Any]:
     if not rules:
         return {}
     return {"x-kubernetes-validations": [{"rule": r.cel, "messageExpression": r.message} for r in rules]}

@@ -6,11 +6,21 @@ import re
 from typing import Final
 
 PATTERN: Final = r"^([0-9]{1,7}(h|m|s|ms)){1,4}$"
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+LONGEST: Final = "24h"
+_UNITS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
 def seconds(text: str) -> float:
     """Parse a duration to seconds.
+
+    Raises:
+        ValueError: `text` is not of the form above.
+    """
+    return milliseconds(text) / 1000
+
+
+def milliseconds(text: str) -> int:
+    """Parse a duration exactly.
 
     Raises:
         ValueError: `text` is not of the form above.

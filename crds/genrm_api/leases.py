@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_PHASE, ANNOTATION_RUN, API_VERSION, LABEL_REWARD_MODEL
+from genrm_api.names import (
+    ANNOTATION_CREATED_BY,
+    ANNOTATION_GRANTED,
+    ANNOTATION_PHASE,
+    ANNOTATION_RUN,
+    API_VERSION,
+    LABEL_REWARD_MODEL,
+)
 
 DEFAULT_TTL_SECONDS: Final = 30
 
@@ -47,11 +54,16 @@ def lease_manifest(
     now: datetime,
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     reward_model_uid: str | None = None,
+    created_by: str = "",
 ) -> dict[str, Any]:
     """The Lease object that `run` creates (`now` must be timezone-aware).
 
     With the uid the Lease is owned by the RewardModel, so that what a crashed run leaves behind goes with the model.
+    `created_by` is the user who creates it: where the chart's admission policies are on, nobody else may change it.
     """
+    annotations = {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run}
+    if created_by:
+        annotations[ANNOTATION_CREATED_BY] = created_by
     owner = {"apiVersion": API_VERSION, "kind": "RewardModel", "name": reward_model, "uid": reward_model_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -60,7 +72,7 @@ def lease_manifest(
             "name": lease_name(run, reward_model),
             "namespace": namespace,
             "labels": {LABEL_REWARD_MODEL: reward_model},
-            "annotations": {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run},
+            "annotations": annotations,
             **({"ownerReferences": [owner]} if reward_model_uid else {}),
         },
         "spec": {

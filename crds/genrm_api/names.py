@@ -15,12 +15,17 @@ LABEL_SERVING: Final = f"{GROUP}/serving"
 """`"true"` on a pod only while its engine is verified awake. Services select on it."""
 LABEL_COMPONENT: Final = f"{GROUP}/component"
 COMPONENT_ENGINE: Final = "engine"
+COMPONENT_ROUTER: Final = "router"
 
 ANNOTATION_BOOT_ID: Final = f"{GROUP}/boot-id"
 """On a serving pod: the boot id of the door that was verified. With another boot id the label means nothing."""
+CONDITION_VERIFIED: Final = f"{GROUP}/verified"
+"""A pod's readiness gate: true after the first verification; its message is the boot id that was verified."""
 ANNOTATION_PHASE: Final = f"{GROUP}/phase"
 """On a Lease: what the run needs, one of `leases.Phase`."""
 ANNOTATION_RUN: Final = f"{GROUP}/run"
+ANNOTATION_CREATED_BY: Final = f"{GROUP}/created-by"
+"""On a Lease: the user that created it, as the API server knows them. The chart's admission policies hold to it."""
 ANNOTATION_GRANTED: Final = f"{GROUP}/granted"
 """On a Lease, written by the operator: RFC 3339 time at which every replica was serving for it; absent while not."""
 
@@ -29,13 +34,27 @@ ENGINE_PORT: Final = 8000
 ENGINE_PORT_NAME: Final = "http"
 
 DOOR_PATH: Final = "/genrm/door"
+ROUTER_PATH: Final = "/genrm/router"
+WARDEN_PORT: Final = 8001
+"""Of a router pod: where the operator says who its workers are."""
 HEADER_REVISION: Final = "genrm-revision"
 HEADER_BOOT_ID: Final = "genrm-boot-id"
+HEADER_EPOCH: Final = "genrm-epoch"
 
 
 def engine_selector(reward_model: str) -> dict[str, str]:
     """Labels that select every engine pod of one RewardModel, asleep or not."""
     return {LABEL_REWARD_MODEL: reward_model, LABEL_COMPONENT: COMPONENT_ENGINE}
+
+
+def router_selector(reward_model: str) -> dict[str, str]:
+    """Labels that select the router pods of one RewardModel."""
+    return {LABEL_REWARD_MODEL: reward_model, LABEL_COMPONENT: COMPONENT_ROUTER}
+
+
+def router_name(reward_model: str) -> str:
+    """Deployment and Service of the router."""
+    return f"{reward_model}-router"
 
 
 def service_name(reward_model: str) -> str:

@@ -2,46 +2,108 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from genrm_api.arguments import RESERVED_ARGS
 from genrm_api.crd import reward_model_crd
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-BROKEN = {
-    "unknown field": ({"replica": 2}, "replica"),
-    "bad type": ({"replicas": "two"}, "replicas"),
-    "reserved argument": ({"engine": {"args": ["--port=9"]}}, "spec.engine.args: --port is set"),
-    "reserved argument, underscores": ({"engine": {"args": ["--api_key", "x"]}}, "spec.engine.args: --api-key is set"),
-    "missing model": ({"model": None}, "model"),
-    "unknown engine": ({"engine": {"name": "tgi"}}, "'vllm' or 'custom'"),
-    "custom without command": ({"engine": {"name": "custom", "image": "x"}}, "spec.engine.custom: missing"),
-    "command without custom": ({"engine": {"custom": {"command": ["x"]}}}, "remove it or write name: custom"),
-    "wrong scheme": ({"model": {"uri": "s3://bucket"}}, "is none of hf://org/name"),
-    "path upwards": ({"model": {"uri": "file:///a/../b"}}, 'without ".."'),
-    "reserved variable": ({"env": [{"name": "LD_PRELOAD", "value": "x"}]}, "LD_PRELOAD is reserved"),
-    "value policy without value": ({"scoring": {"onFailure": {"policy": "value"}}}, "spec.scoring.onFailure.value"),
-    "duration": ({"scoring": {"timeout": "soon"}}, "timeout"),
-}
-
-
-def manifest(spec: dict[str, Any], name: str = "judge") -> dict[str, Any]:
-    whole = {"model": {"uri": "hf://a/b"}, **spec}
-    return {"metadata": {"name": name, "namespace": "rl"}, "spec": {k: v for k, v in whole.items() if v is not None}}
+from dev.reference import sentence
+from tests.unit.api.cases import ACCEPTED, BROKEN, CUSTOM, external, manifest
 
 
 @pytest.mark.parametrize(("spec", "says"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_manifest_is_refused_with_a_sentence(spec: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValidationError) as refused:
-        RewardModel.model_validate(manifest(spec))
-    assert says in str(refused.value)
+    assert says in refusal(spec)
+
+
+@pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_a_manifest_that_works_is_accepted(spec: dict[str, Any]) -> None:
+    RewardModel.model_validate(manifest(spec) | {"status": None})
 
 
 @pytest.mark.parametrize("name", ["Judge", "1judge", "j" * 41, "judge-", ""])
 def test_names_that_services_cannot_carry_are_refused(name: str) -> None:
     with pytest.raises(ValidationError, match=r"metadata\.name"):
         RewardModel.model_validate(manifest({}, name))
+
+
+def spellings(flag: str) -> list[str]:
+    """What an engine's parser takes for `flag`, or might."""
+    found = [flag, f"{flag}=x", flag[:-1]]
+    if flag.startswith("--"):
+        found += [flag.replace("-", "_").replace("__", "--", 1), f"{flag}.key=x", flag[:3]]
+    return [word for word in found if word != "-"] + ([f"{flag}x"] if len(flag) == 2 else [])
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag"),
+    [
+        (engine, flag)
+        for engine, reserved in RESERVED_ARGS.items()
+        for flag in (*reserved.operator, *reserved.fields, *reserved.secrets)
+    ],
+)
+def test_a_reserved_flag_is_refused_in_every_spelling_that_its_engine_would_understand(engine: str, flag: str) -> None:
+    for word in spellings(flag):
+        with pytest.raises(ValidationError, match=r"spec\.engine\.args"):
+            RewardModel.model_validate(manifest({"engine": {"name": engine, "args": [word]}}))
+        RewardModel.model_validate(manifest({"engine": CUSTOM | {"args": [word]}}))
+
+
+def test_a_flag_is_reserved_for_its_own_engine_only() -> None:
+    RewardModel.model_validate(manifest({"engine": {"args": ["--tokenizer-worker-num=2", "--context-length-of-mine"]}}))
+    RewardModel.model_validate(manifest({"engine": {"name": "sglang", "args": ["--max-model-len", "--middleware"]}}))
+
+
+@pytest.mark.parametrize("engine", RESERVED_ARGS)
+def test_a_bare_double_dash_is_refused_because_it_would_disarm_what_the_launcher_appends(engine: str) -> None:
+    with pytest.raises(ValidationError, match=r"spec\.engine\.args: --"):
+        RewardModel.model_validate(manifest({"engine": {"name": engine, "args": ["--"]}}))
+
+
+FIRST = {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}}
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "type": ({}, {"type": "Classifier"}, "spec.type: Classifier was Generative, and cannot change while pods exist"),
+    "to an endpoint": ({}, external(), "spec.type: External was Generative, and cannot change while pods exist"),
+    "engine": (
+        {},
+        {"engine": CUSTOM},
+        "spec.engine.name: custom was vllm, and cannot change while pods exist; write spec.engine.name: vllm, or "
+        "spec.replicas: 0 first",
+    ),
+    "sharing": (
+        FIRST,
+        {"gpu": {}},
+        "spec.gpu.sharing: Exclusive was SharedClaim, and cannot change while pods exist; write spec.gpu.sharing: "
+        "SharedClaim, or spec.replicas: 0 first; spec.gpu.slots: cannot change",
+    ),
+    "slots": (
+        FIRST,
+        {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "b"}]}},
+        "spec.gpu.slots: cannot change while pods exist, each of which holds one; write what was there, or",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "says"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_pods_stand_on_changes_only_while_there_are_none(
+    before: dict[str, Any], after: dict[str, Any], says: str
+) -> None:
+    new = RewardModel.model_validate(manifest(after))
+    for replicas in (None, 0, 1):
+        old = RewardModel.model_validate(manifest(before) | {"status": {"replicas": replicas}})
+        said = new.refused_change(old)
+        assert (said or "").startswith(says) if replicas else said is None
+
+
+@pytest.mark.parametrize("same", [{}, {"engine": {}}, {"engine": {"name": "vllm"}}, {"gpu": {}}, {"replicas": 3}])
+def test_what_only_says_the_default_is_no_change(same: dict[str, Any]) -> None:
+    old = RewardModel.model_validate(manifest({}) | {"status": {"replicas": 1}})
+    assert RewardModel.model_validate(manifest(same)).refused_change(old) is None
 
 
 def test_only_what_every_type_allows_is_defaulted() -> None:
@@ -59,17 +121,52 @@ def walk(node: Any, path: str = "") -> Any:
             yield from walk(value, path)
 
 
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = reward_model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return found
+
+
 def test_the_schema_is_structural_and_documented() -> None:
-    schema = reward_model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for path, node in walk(schema):
+    for path, node in walk(schema()):
         assert not {"$ref", "anyOf", "oneOf", "$defs", "const"} & set(node), path
-    for path, node in walk(schema["properties"]["spec"], "spec"):
+    for path, node in walk(schema()["properties"]["spec"], "spec"):
         for name, prop in (node.get("properties") or {}).items() if isinstance(node.get("properties"), dict) else ():
             if isinstance(prop, dict) and "type" in prop:
                 assert prop.get("description"), f"{path}.{name} has no description for kubectl explain"
 
 
-def test_every_rule_reaches_the_manifest() -> None:
-    schema = reward_model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    rules = [rule for _, node in walk(schema) for rule in node.get("x-kubernetes-validations", [])]
-    assert len(rules) == 8 and all("messageExpression" in rule for rule in rules)
+def test_what_rules_look_at_is_bounded() -> None:
+    """The API server estimates what a rule costs from these bounds, and refuses a CRD whose rules may cost too much."""
+    for path, node in walk(schema()["properties"]["spec"], "spec"):
+        match node.get("type"):
+            case "array":
+                assert "maxItems" in node, path
+            case "string":
+                assert "maxLength" in node or "enum" in node, path
+            case "object" if isinstance(node.get("additionalProperties"), dict):
+                assert "maxProperties" in node, path
+
+
+def test_every_rule_reaches_the_manifest_with_a_sentence_of_its_own() -> None:
+    rules = [rule for _, node in walk(schema()) for rule in node.get("x-kubernetes-validations", [])]
+    told = {rule["rule"] for rule in rules if "messageExpression" in rule}
+    assert len(told) >= 80 and {r["rule"] for r in rules} - told == {"self == int(self)"}
+
+
+def test_every_rule_has_a_manifest_that_breaks_it() -> None:
+    said = [refusal(spec) for spec, _ in BROKEN.values()]
+    for _, node in walk(schema()):
+        for rule in node.get("x-kubernetes-validations", []):
+            if "messageExpression" not in rule or "oldSelf" in rule["rule"] or "metadata.name" in rule["rule"]:
+                continue
+            words = sentence(rule["messageExpression"]).split("…")
+            spoken = re.compile(".*?".join(map(re.escape, words)), re.DOTALL)
+            assert any(spoken.search(one) for one in said), (
+                f"no case in cases.py for: {sentence(rule['messageExpression'])}"
+            )
+
+
+def refusal(spec: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as refused:
+        RewardModel.model_validate(manifest(spec))
+    return str(refused.value)

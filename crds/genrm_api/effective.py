@@ -1,0 +1,136 @@
+"""The effective spec: what a RewardModel means once everything that it leaves out is filled in.
+
+Defaults that no type of reward model forbids stand in the schema, and the API server writes them. All others stand
+here, in one pure function that everybody who acts on a RewardModel or shows one shares. Durations are seconds here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genrm_api import durations
+from genrm_api.access import LabelSelector, Peer
+from genrm_api.engine import Engine, EngineName
+from genrm_api.gpu import Sharing, Slot
+from genrm_api.judging import Votes
+from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
+from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelType
+from genrm_api.scoring import DEFAULT_JUDGE, Aggregate, Normalise, Order, Schedule, Scoring, ScoringMode
+
+OWN_NAMESPACE = Peer(pod_selector=LabelSelector())
+"""Every pod of the RewardModel's own namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveLifecycle:
+    state: LifecycleState
+    sleep_mode: SleepMode
+    sleep_level: int
+    drain_timeout: float
+    on_drain_timeout: OnDrainTimeout
+    sleep_timeout: float
+    wake_timeout: float
+    verify_wake: bool
+    sleep_after: float | None
+    """`None`: as soon as no run asks for the model."""
+    off_after: float | None
+    """`None`: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveSpec:
+    served_name: str
+    has_pods: bool
+    """False for an endpoint outside the cluster: whatever else this spec says of pods means nothing then."""
+    engine: Engine
+    revision: str | None
+    """Of an hf:// model."""
+    replicas: int
+    """Pods that should exist: none while the state is Off."""
+    gpus: int
+    """Of each replica; 0 is CPU."""
+    gpu_resource: str | None
+    """What a pod asks for; `None` on CPU, and where a slot gives the GPUs."""
+    sharing: Sharing
+    slots: tuple[Slot, ...]
+    cache_claim: str | None
+    """`None`: scratch space of the pod's own."""
+    clients: tuple[Peer, ...]
+    monitoring: tuple[Peer, ...]
+    lifecycle: EffectiveLifecycle
+    routing: RoutingMode
+    pin_during_lease: bool
+    scoring: Scoring
+
+
+def effective_spec(rm: RewardModel) -> EffectiveSpec:
+    """Fill in what `rm` leaves out."""
+    spec, access, gpu, weights = rm.spec, rm.spec.access, rm.spec.gpu, rm.spec.weights
+    clients = access.clients if access is not None else None
+    monitoring = access.monitoring if access is not None else None
+    has_pods = not spec.is_external
+    exclusive = gpu is not None and gpu.sharing is Sharing.EXCLUSIVE
+    from_hub = weights is not None and weights.uri.startswith("hf://")
+    return EffectiveSpec(
+        served_name=rm.served_name,
+        has_pods=has_pods,
+        engine=spec.engine,
+        revision=(weights.revision or "main") if weights is not None and from_hub else None,
+        replicas=spec.replicas if has_pods and spec.lifecycle.state is not LifecycleState.OFF else 0,
+        gpus=0 if gpu is None else spec.engine.gpus,
+        gpu_resource=gpu.resource if gpu is not None and exclusive else None,
+        sharing=Sharing.EXCLUSIVE if gpu is None else gpu.sharing,
+        slots=tuple(gpu.slots or ()) if gpu is not None else (),
+        cache_claim=None if weights is None or weights.cache is None else weights.cache.claim_name,
+        clients=(OWN_NAMESPACE,) if clients is None else tuple(clients),
+        monitoring=tuple(monitoring or ()),
+        lifecycle=_lifecycle(spec),
+        routing=spec.routing.mode,
+        pin_during_lease=spec.rollout.pin_during_lease is not False,
+        scoring=effective_scoring(spec.scoring, spec.type),
+    )
+
+
+def _lifecycle(spec: RewardModelSpec) -> EffectiveLifecycle:
+    given, sleep, wake, idle = spec.lifecycle, spec.lifecycle.sleep, spec.lifecycle.wake, spec.lifecycle.idle
+    return EffectiveLifecycle(
+        state=given.state,
+        sleep_mode=sleep.mode or _sleep_mode(spec),
+        sleep_level=sleep.level,
+        drain_timeout=durations.seconds(sleep.drain_timeout),
+        on_drain_timeout=sleep.on_drain_timeout,
+        sleep_timeout=durations.seconds(sleep.timeout),
+        wake_timeout=durations.seconds(wake.timeout),
+        verify_wake=wake.verify,
+        sleep_after=None if idle.sleep_after is None else durations.seconds(idle.sleep_after),
+        off_after=None if idle.off_after is None else durations.seconds(idle.off_after),
+    )
+
+
+def _sleep_mode(spec: RewardModelSpec) -> SleepMode:
+    """The device plugin leaves an exclusive GPU with its pod, asleep or not, so sleep there only costs wakes."""
+    if spec.is_external or spec.engine.name is EngineName.CUSTOM:
+        return SleepMode.NONE
+    exclusive = spec.gpu is not None and spec.gpu.sharing is Sharing.EXCLUSIVE
+    asked_for = spec.lifecycle.state is LifecycleState.ASLEEP
+    return SleepMode.NONE if exclusive and not asked_for else SleepMode.ENGINE
+
+
+def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
+    """Fill in what a `scoring` block leaves out, for a model of this type."""
+    numbers = type_ is RewardModelType.CLASSIFIER
+    mode = scoring.mode or (ScoringMode.CLASSIFY if numbers else ScoringMode.POINTWISE)
+    filled: dict[str, object] = {"mode": mode, "normalise": scoring.normalise or Normalise.NONE}
+    if mode is not ScoringMode.CLASSIFY:
+        filled |= {
+            "judge": scoring.judge or (None if scoring.template is not None else DEFAULT_JUDGE),
+            "votes": scoring.votes or Votes(count=1),
+        }
+    if mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
+        filled["order"] = scoring.order or Order.BALANCED
+    if mode is ScoringMode.PAIRWISE:
+        filled |= {
+            "aggregate": scoring.aggregate or Aggregate.WINRATE,
+            "schedule": scoring.schedule or Schedule(),
+        }
+    return scoring.model_copy(update=filled)

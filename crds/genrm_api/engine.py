@@ -1,0 +1,166 @@
+"""What serves a model: the engine, its typed options, and the arguments that nobody may pass around them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from genrm_api.arguments import refuse_args
+from genrm_api.rules import ApiModel, Rule, quoted, rule, with_found
+from genrm_api.values import Int, Number
+
+IMAGE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
+
+
+class EngineName(enum.StrEnum):
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    CUSTOM = "custom"
+
+
+class CustomEngine(ApiModel):
+    """An HTTP server of your own that speaks the OpenAI chat API on port 8000 of its pod. It cannot sleep."""
+
+    command: Annotated[list[Annotated[str, StringConstraints(max_length=4096)]], Field(min_length=1, max_length=64)] = (
+        Field(description="The container's command; engine.args are appended.")
+    )
+    health_path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=253)] = Field(
+        "/health", description="Path that answers 200 while the server lives."
+    )
+
+
+def _no_field_of_others() -> Rule:
+    fields = ("dtype", "quantization", "maxModelLen", "gpuMemoryUtilization", "chatTemplate")
+    attributes = ("dtype", "quantization", "max_model_len", "gpu_memory_utilization", "chat_template")
+    first = " : ".join(f"has(self.{name}) ? '{name}'" for name in fields[:-1]) + f" : '{fields[-1]}'"
+    sentence = " has no meaning for engine custom; remove it, and write it into spec.engine.args or spec.engine.custom"
+
+    def found_wrong(engine: Engine) -> str | None:
+        if engine.name is not EngineName.CUSTOM:
+            return None
+        given = (n for n, a in zip(fields, attributes, strict=True) if getattr(engine, a) is not None)
+        name = next(given, None)
+        return None if name is None else f"spec.engine.{name}{sentence}"
+
+    return Rule(
+        cel="self.name != 'custom' || !(" + " || ".join(f"has(self.{name})" for name in fields) + ")",
+        message=f"'spec.engine.' + ({first}) + {quoted(sentence)}",
+        found_wrong=found_wrong,
+    )
+
+
+MOST_GPUS: Final = 64
+_TOO_MANY_GPUS: Final = (
+    f"spec.engine: tensorParallel x pipelineParallel x dataParallel is %d GPUs, and one pod has at most {MOST_GPUS}; "
+    "write smaller numbers"
+)
+_GPUS: Final = "self.tensorParallel * self.pipelineParallel * self.dataParallel"
+
+
+class Engine(ApiModel):
+    name: EngineName = Field(
+        EngineName.VLLM,
+        description="Which inference engine serves the model: vllm, sglang, or custom for an HTTP server of your own.",
+    )
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=IMAGE_PATTERN)] | None = Field(
+        None, description="Container image of the engine. Default: the operator's setting for this engine."
+    )
+    tensor_parallel: Int = Field(1, ge=1, le=64, description="GPUs that share each layer of one replica's weights.")
+    pipeline_parallel: Int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Stages into which one replica's layers are cut. A replica has tensorParallel x pipelineParallel x "
+        "dataParallel GPUs, all in one pod.",
+    )
+    data_parallel: Int = Field(1, ge=1, le=64, description="Copies of the model that one replica runs side by side.")
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = Field(
+        None, description="Number format of weights and activations. Default: what the model was saved in."
+    )
+    quantization: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)] | None = Field(
+        None, description="Quantization method of the engine, like awq or fp8. Default: what the model says."
+    )
+    max_model_len: (
+        Annotated[
+            Int,
+            Field(
+                ge=1,
+                le=16777216,
+            ),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Longest prompt and answer together, in tokens. Default: what the model can.",
+    )
+    gpu_memory_utilization: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of each GPU's memory that the engine may take. Default: the engine's own."
+    )
+    chat_template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
+        None,
+        description="Jinja chat template, or the absolute path of one inside the container. Default: the model's own.",
+    )
+    args: Annotated[list[Annotated[str, StringConstraints(max_length=4096)]], Field(max_length=64)] | None = Field(
+        None,
+        description="Arguments appended to the engine's command line. What a typed field or the door sets is refused.",
+    )
+    custom: CustomEngine | None = Field(None, description="How to start the server; required by engine custom only.")
+
+    rules: ClassVar = (
+        rule(
+            "self.name != 'custom' || has(self.custom)",
+            "spec.engine.custom: missing with spec.engine.name custom; write the command that starts it",
+            lambda e: e.name is EngineName.CUSTOM and e.custom is None,
+        ),
+        Rule(
+            cel="self.name == 'custom' || !has(self.custom)",
+            message="'spec.engine.custom: found with engine ' + self.name + '; remove it or write name: custom'",
+            found_wrong=lambda e: (
+                f"spec.engine.custom: found with engine {e.name}; remove it or write name: custom"
+                if e.name is not EngineName.CUSTOM and e.custom is not None
+                else None
+            ),
+        ),
+        rule(
+            "self.name != 'custom' || has(self.image)",
+            "spec.engine.image: missing; engine custom has no default image, write one",
+            lambda e: e.name is EngineName.CUSTOM and e.image is None,
+        ),
+        _no_field_of_others(),
+        refuse_args("operator", "is set by the operator or the door, or would take the server from them; remove it"),
+        refuse_args(
+            "fields",
+            "is what a field sets; remove it and write spec.type, spec.model.revision, or of spec.engine: "
+            "tensorParallel, pipelineParallel, dataParallel, dtype, quantization, maxModelLen, gpuMemoryUtilization, "
+            "chatTemplate",
+        ),
+        refuse_args(
+            "secrets",
+            "would show a secret to all who read pods; remove it; a token for the hub is "
+            "spec.model.credentialsSecretRef, and the door guards the engine without a key",
+        ),
+        Rule(
+            cel=f"{_GPUS} <= {MOST_GPUS}",
+            message=with_found(_TOO_MANY_GPUS, _GPUS),
+            found_wrong=lambda e: _TOO_MANY_GPUS % e.gpus if e.gpus > MOST_GPUS else None,
+        ),
+        rule(
+            "!has(self.chatTemplate) || ((self.chatTemplate.startsWith('/') || self.chatTemplate.contains('{')) "
+            "&& !self.chatTemplate.startsWith('-'))",
+            "spec.engine.chatTemplate: neither an absolute path nor a Jinja template; write a text with {{ }} in it "
+            "that does not begin with -, or /path/in/the/container",
+            lambda e: (
+                e.chat_template is not None
+                and not (
+                    (e.chat_template.startswith("/") or "{" in e.chat_template) and not e.chat_template.startswith("-")
+                )
+            ),
+        ),
+    )
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica, where it has any."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel

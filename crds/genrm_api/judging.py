@@ -1,0 +1,214 @@
+"""How a judgement is asked and read: sampling, the parser, votes, and what its number is turned into."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from genrm_api.rules import ApiModel, Rule, rule
+from genrm_api.values import Flag, Int, Number, without_nulls
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Structured(ApiModel):
+    """What the engine is made to answer (vLLM structured_outputs)."""
+
+    choice: Annotated[list[Text], Field(min_length=2, max_length=32)] = Field(
+        description="The answer is exactly one of these texts."
+    )
+
+    rules: ClassVar = (
+        rule(
+            "self.choice.all(a, self.choice.exists_one(b, a == b))",
+            "spec.scoring.sampling.structured.choice: the same text twice; write each once",
+            lambda s: len(set(s.choice)) < len(s.choice),
+        ),
+    )
+
+
+class Sampling(ApiModel):
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
+        None, description="Sampling temperature. Default: the engine's."
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Nucleus sampling mass. Default: the engine's."
+    )
+    max_tokens: Annotated[Int, Field(ge=1, le=131072)] | None = Field(
+        None, description="Longest answer in tokens. Default: the engine's."
+    )
+    seed: Annotated[Int, Field(ge=0, le=2147483647)] | None = Field(
+        None, description="Base of the seeds; each judgement derives its own from its content."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Values for the model's chat template, like enable_thinking: false."
+    )
+    structured: Structured | None = Field(None, description="Constrain the answer's form.")
+
+
+class ParseKind(enum.StrEnum):
+    BOXED = "boxed"
+    TAG = "tag"
+    REGEX = "regex"
+    JSON = "json"
+    NUMBER = "number"
+    RANKING = "ranking"
+    LOGPROB = "logprob"
+
+
+def _belongs(kind: ParseKind, field: str, what: str) -> tuple[Rule, Rule]:
+    """`field` is there exactly if the parser is of this kind."""
+    missing = f"spec.scoring.parse.{field}: missing with kind {kind}; write {what}"
+
+    def unasked(found: Parse) -> str | None:
+        if found.kind is kind or getattr(found, field) is None:
+            return None
+        return f"spec.scoring.parse.{field}: found with kind {found.kind}; remove it or write kind: {kind}"
+
+    return (
+        rule(
+            f"self.kind != '{kind}' || has(self.{field})",
+            missing,
+            lambda p: p.kind is kind and getattr(p, field) is None,
+        ),
+        Rule(
+            cel=f"self.kind == '{kind}' || !has(self.{field})",
+            message=f"'spec.scoring.parse.{field}: found with kind ' + self.kind + '; remove it or write kind: {kind}'",
+            found_wrong=unasked,
+        ),
+    )
+
+
+class Parse(ApiModel):
+    """How an answer becomes a verdict. What is not unmistakably one is a failed judgement, never a guess."""
+
+    kind: ParseKind = Field(
+        description="boxed: the last \\boxed{}. tag: the text inside <tag>. regex: the first group, or the "
+        "whole match, "
+        "of the last match. json: a field of the last JSON object. number: the only number. ranking: an order of the "
+        "responses. logprob: the expected value over the answers in values."
+    )
+    tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=63)] | None = Field(
+        None, description="Name of the tag, for kind tag."
+    )
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
+        None, description="Regular expression, for kind regex."
+    )
+    field: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$", max_length=253)] | None = (
+        Field(None, description="Path to the verdict, for kind json: score, or result.score.")
+    )
+    values: Annotated[dict[str, Number], Field(max_length=64), BeforeValidator(without_nulls)] | None = Field(
+        None, description="What each verdict is worth. Absent: the verdict is a number itself."
+    )
+    minimum: Number | None = Field(None, description="A smaller number is no verdict.")
+    maximum: Number | None = Field(None, description="A larger number is no verdict.")
+    strip_thinking: Flag = Field(True, description="Leave thinking blocks out of what is read.")
+
+    rules: ClassVar = (
+        *_belongs(ParseKind.TAG, "tag", "the name of the tag"),
+        *_belongs(ParseKind.REGEX, "pattern", "a regular expression"),
+        *_belongs(ParseKind.JSON, "field", "the path to the verdict"),
+        rule(
+            "self.kind != 'logprob' || (has(self.values) && self.values.size() > 1)",
+            "spec.scoring.parse.values: fewer than two with kind logprob; write each answer and what it is worth",
+            lambda p: p.kind is ParseKind.LOGPROB and len(p.values or {}) < 2,
+        ),
+        rule(
+            "!has(self.minimum) || !has(self.maximum) || self.minimum < self.maximum",
+            "spec.scoring.parse.minimum: not below maximum, so that no number is a verdict; write a smaller one",
+            lambda p: p.minimum is not None and p.maximum is not None and p.minimum >= p.maximum,
+        ),
+    )
+
+
+class Combine(enum.StrEnum):
+    MEAN = "mean"
+    MEDIAN = "median"
+    MODE = "mode"
+    TRIMMED = "trimmed"
+
+
+class Votes(ApiModel):
+    count: Int = Field(ge=1, le=64, description="How often each question is asked, each time with another seed.")
+    combine: Combine = Field(Combine.MEAN, description="What the votes become: mean, median, mode or trimmed mean.")
+
+
+class CalibrateKind(enum.StrEnum):
+    AFFINE = "affine"
+    SIGMOID = "sigmoid"
+
+
+class Calibrate(ApiModel):
+    kind: CalibrateKind = Field(description="affine: scale x score + offset. sigmoid: 1 / (1 + exp(-(that)))")
+    scale: Number = Field(1, description="Factor of the score.")
+    offset: Number = Field(0, description="Added after scaling.")
+
+    rules: ClassVar = (
+        rule(
+            "self.scale != 0.0",
+            "spec.scoring.calibrate.scale: 0 makes all scores equal; write another factor",
+            lambda c: c.scale == 0,
+        ),
+    )
+
+
+class CanaryPair(ApiModel):
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=8192)] = Field(description="A question.")
+    better: Annotated[str, StringConstraints(min_length=1, max_length=8192)] = Field(description="A good response.")
+    worse: Annotated[str, StringConstraints(min_length=1, max_length=8192)] = Field(description="A worse response.")
+
+    rules: ClassVar = (
+        rule(
+            "self.better != self.worse",
+            "spec.scoring.canary.pairs: better and worse are the same text; write two that a sane model tells apart",
+            lambda pair: pair.better == pair.worse,
+        ),
+    )
+
+
+class Canary(ApiModel):
+    """Known answers: an engine that gets them wrong after a wake does not serve."""
+
+    pairs: Annotated[list[CanaryPair], Field(min_length=1, max_length=16)] = Field(
+        description="Pairs of responses of which every sane state of the model prefers the first."
+    )
+
+
+class FailurePolicy(enum.StrEnum):
+    DROP = "drop"
+    GROUP_DROP = "group_drop"
+    VALUE = "value"
+    GROUP_MEAN = "group_mean"
+    RAISE = "raise"
+
+
+class OnFailure(ApiModel):
+    """What a judgement that failed does to its sample. Failures are always counted and logged, never a silent zero."""
+
+    policy: FailurePolicy = Field(
+        FailurePolicy.DROP,
+        description="drop: the sample is not trained on. group_drop: nor are the others of its prompt. value: it gets "
+        "the number in `value`. group_mean: it gets the mean of the others of its prompt. raise: the run stops.",
+    )
+    value: Number | None = Field(None, description="The score under policy value.")
+
+    rules: ClassVar = (
+        rule(
+            "self.policy != 'value' || has(self.value)",
+            "spec.scoring.onFailure.value: missing under policy value; write the score of a failed judgement",
+            lambda f: f.policy is FailurePolicy.VALUE and f.value is None,
+        ),
+        Rule(
+            cel="self.policy == 'value' || !has(self.value)",
+            message="'spec.scoring.onFailure.value: found under policy ' + self.policy + ', which has no use for it; "
+            "remove it or write policy: value'",
+            found_wrong=lambda f: (
+                f"spec.scoring.onFailure.value: found under policy {f.policy}, which has no use for it; remove it or "
+                "write policy: value"
+                if f.policy is not FailurePolicy.VALUE and f.value is not None
+                else None
+            ),
+        ),
+    )

@@ -1,0 +1,174 @@
+"""When engines are awake, and how they go to sleep."""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+from pydantic import Field
+
+from genrm_api import durations
+from genrm_api.rules import ApiModel, Rule, rule
+from genrm_api.values import Duration, Flag, Int
+
+
+def camel(attribute: str) -> str:
+    """The name of a Python attribute on the wire."""
+    return "".join(word.title() if i else word for i, word in enumerate(attribute.split("_")))
+
+
+def bounded_duration(attribute: str, where: str) -> Rule:
+    """A duration of some length, at most a day: longer ones are typing errors that nobody would wait to find out."""
+    name, longest = camel(attribute), durations.LONGEST
+    sentence = f" is no time to wait; write more than 0s and at most {longest}"
+
+    def found_wrong(found: object) -> str | None:
+        text = getattr(found, attribute)
+        fits = text is None or 0 < durations.milliseconds(text) <= durations.milliseconds(longest)
+        return None if fits else f"{where}: {text}{sentence}"
+
+    return Rule(
+        cel=f"!has(self.{name}) || "
+        f"(duration(self.{name}) > duration('0s') && duration(self.{name}) <= duration('{longest}'))",
+        message=f"'{where}: ' + self.{name} + '{sentence}'",
+        found_wrong=found_wrong,
+    )
+
+
+class LifecycleState(enum.StrEnum):
+    AUTO = "Auto"
+    AWAKE = "Awake"
+    ASLEEP = "Asleep"
+    OFF = "Off"
+
+
+class SleepMode(enum.StrEnum):
+    ENGINE = "Engine"
+    RESTART = "Restart"
+    SCALE_TO_ZERO = "ScaleToZero"
+    NONE = "None"
+
+
+class OnDrainTimeout(enum.StrEnum):
+    SERVE = "Serve"
+    ABORT = "Abort"
+
+
+class Sleep(ApiModel):
+    mode: SleepMode | None = Field(
+        None,
+        description="Engine: the engine gives its memory back and keeps running. Restart: its container starts "
+        "anew and "
+        "waits. ScaleToZero: the pods go. None: never. Default: None for an engine of your own, and with "
+        "exclusive GPUs "
+        "in state Auto or Awake, which the node keeps for the pod anyway; else Engine.",
+    )
+    level: Int = Field(
+        1,
+        ge=1,
+        le=2,
+        description="How deep mode Engine sleeps. 1: the weights stay in host memory. 2: they are dropped, and read "
+        "again at each wake.",
+    )
+    drain_timeout: Duration = Field(
+        "60s", description="How long requests inside may take to finish before the sleep is given up."
+    )
+    on_drain_timeout: OnDrainTimeout = Field(
+        OnDrainTimeout.SERVE,
+        description="What then. Serve: the pod goes back into service. Abort: what is inside is aborted, and the pod "
+        "sleeps.",
+    )
+    timeout: Duration = Field("60s", description="How long the engine may take to sleep.")
+
+    rules: ClassVar = (
+        bounded_duration("drain_timeout", "spec.lifecycle.sleep.drainTimeout"),
+        bounded_duration("timeout", "spec.lifecycle.sleep.timeout"),
+        Rule(
+            cel="self.level == 1 || !has(self.mode) || self.mode == 'Engine'",
+            message="'spec.lifecycle.sleep.level: 2 with mode ' + self.mode + ', which keeps no weights either way; "
+            "write level: 1 or mode: Engine'",
+            found_wrong=lambda s: (
+                f"spec.lifecycle.sleep.level: 2 with mode {s.mode}, which keeps no weights either way; "
+                "write level: 1 or mode: Engine"
+                if s.level != 1 and s.mode not in (None, SleepMode.ENGINE)
+                else None
+            ),
+        ),
+    )
+
+
+class Wake(ApiModel):
+    timeout: Duration = Field("120s", description="How long the engine may take to wake.")
+    verify: Flag = Field(True, description="Score a few recorded questions again before an engine serves after a wake.")
+
+    rules: ClassVar = (bounded_duration("timeout", "spec.lifecycle.wake.timeout"),)
+
+
+def _off_before_sleep(idle: Idle) -> bool:
+    if idle.sleep_after is None or idle.off_after is None:
+        return False
+    return durations.milliseconds(idle.off_after) < durations.milliseconds(idle.sleep_after)
+
+
+class Idle(ApiModel):
+    """For a model that is awake without a Lease: one that a run gives back sleeps at once."""
+
+    sleep_after: Duration | None = Field(
+        None, description="Sleep when the last request is this old. Absent: as soon as no run asks for the model."
+    )
+    off_after: Duration | None = Field(
+        None, description="Take the pods away when the last request is this old. Absent: never."
+    )
+
+    rules: ClassVar = (
+        bounded_duration("sleep_after", "spec.lifecycle.idle.sleepAfter"),
+        bounded_duration("off_after", "spec.lifecycle.idle.offAfter"),
+        Rule(
+            cel="!has(self.sleepAfter) || !has(self.offAfter) || duration(self.offAfter) >= duration(self.sleepAfter)",
+            message="'spec.lifecycle.idle.offAfter: ' + self.offAfter + ' comes before sleepAfter; write a "
+            "longer time'",
+            found_wrong=lambda i: (
+                f"spec.lifecycle.idle.offAfter: {i.off_after} comes before sleepAfter; write a longer time"
+                if _off_before_sleep(i)
+                else None
+            ),
+        ),
+    )
+
+
+class Lifecycle(ApiModel):
+    state: LifecycleState = Field(
+        LifecycleState.AUTO,
+        description="Auto: awake while a run's Lease asks for it, else asleep. Awake, Asleep: always. Off: no pods.",
+    )
+    sleep: Sleep = Field(default_factory=Sleep, description="How the engines go to sleep.")
+    wake: Wake = Field(default_factory=Wake, description="How they wake.")
+    idle: Idle = Field(default_factory=Idle, description="What idleness alone leads to.")
+
+    rules: ClassVar = (
+        rule(
+            "self.state != 'Asleep' || !has(self.sleep) || !has(self.sleep.mode) || self.sleep.mode != 'None'",
+            "spec.lifecycle.state: Asleep with sleep.mode None, which never sleeps; write state: Off, or another mode",
+            lambda found: found.state is LifecycleState.ASLEEP and found.sleep.mode is SleepMode.NONE,
+        ),
+    )
+
+
+class Rollout(ApiModel):
+    pin_during_lease: Flag | None = Field(
+        None,
+        description="While a run holds a Lease, a change of the spec waits: one run is scored by one revision. "
+        "Default: true.",
+    )
+
+
+class RoutingMode(enum.StrEnum):
+    DIRECT = "Direct"
+    ROUTER = "Router"
+
+
+class Routing(ApiModel):
+    mode: RoutingMode = Field(
+        RoutingMode.DIRECT,
+        description="Direct: clients reach the engine pods. Router: an sglang-router stands in front of them.",
+    )

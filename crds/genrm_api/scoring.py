@@ -1,0 +1,202 @@
+"""How runs question a model: mode, judge, tournament, deadlines, and what a failure means.
+
+The same keys stand in a scoring spec file of a run.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from genrm_api.judging import Calibrate, Canary, OnFailure, Parse, Sampling, Votes
+from genrm_api.lifecycle import bounded_duration, camel
+from genrm_api.rules import ApiModel, Rule, quoted, rule
+from genrm_api.values import Duration, Int
+
+DEFAULT_JUDGE: Final = "boxed-true-false"
+
+
+class ScoringMode(enum.StrEnum):
+    POINTWISE = "pointwise"
+    PAIRWISE = "pairwise"
+    LISTWISE = "listwise"
+    CLASSIFY = "classify"
+
+
+class Order(enum.StrEnum):
+    BALANCED = "balanced"
+    BOTH = "both"
+    HASH = "hash"
+    GIVEN = "given"
+
+
+class Aggregate(enum.StrEnum):
+    WINRATE = "winrate"
+    COPELAND = "copeland"
+    DGR = "dgr"
+    ELO = "elo"
+    BT = "bt"
+
+
+class Anchor(enum.StrEnum):
+    CHOSEN = "chosen"
+    REFERENCE = "reference"
+    BASELINE = "baseline"
+
+
+class Normalise(enum.StrEnum):
+    NONE = "none"
+    MINMAX = "minmax"
+    MAXABS = "maxabs"
+    ZSCORE = "zscore"
+    RANK = "rank"
+
+
+class ScheduleKind(enum.StrEnum):
+    ALL = "all"
+    CIRCULAR = "circular"
+    ACTIVE = "active"
+
+
+class Schedule(ApiModel):
+    """Which pairs of a group are judged."""
+
+    kind: ScheduleKind = Field(
+        ScheduleKind.ALL,
+        description="all: every pair. circular: each response against the next ones in a circle. active: in rounds, "
+        "where the order is still open.",
+    )
+    budget: Annotated[Int, Field(ge=1, le=65536)] | None = Field(
+        None, description="Most judgements for one group, under circular and active."
+    )
+    rounds: Annotated[Int, Field(ge=1, le=3)] | None = Field(None, description="Rounds of kind active.")
+
+    rules: ClassVar = (
+        rule(
+            "self.kind != 'all' || !has(self.budget)",
+            "spec.scoring.schedule.budget: found with kind all, which judges every pair; remove it, or write kind: "
+            "circular or active",
+            lambda s: s.kind is ScheduleKind.ALL and s.budget is not None,
+        ),
+        Rule(
+            cel="self.kind == 'active' || !has(self.rounds)",
+            message="'spec.scoring.schedule.rounds: found with kind ' + self.kind + '; remove it or write kind: "
+            "active'",
+            found_wrong=lambda s: (
+                f"spec.scoring.schedule.rounds: found with kind {s.kind}; remove it or write kind: active"
+                if s.kind is not ScheduleKind.ACTIVE and s.rounds is not None
+                else None
+            ),
+        ),
+    )
+
+
+IN_WORDS: Final = (
+    "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor",
+)  # fmt: skip
+"""Keys that mean something only to a model that answers in words."""
+
+
+def _only_in(modes: tuple[ScoringMode, ...], fields: tuple[str, ...]) -> Rule:
+    """`fields` compare responses, so they need a mode that does."""
+    names = [camel(name) for name in fields]
+    any_of = " || ".join(f"has(self.{name})" for name in names)
+    first = " : ".join(f"has(self.{name}) ? '{name}'" for name in names[:-1]) + f" : '{names[-1]}'"
+    sentence = f" needs a mode that compares responses; remove it or write mode: {' or '.join(modes)}"
+    fits = f"(has(self.mode) && self.mode in [{', '.join(quoted(mode) for mode in modes)}])"
+
+    def found_wrong(scoring: Scoring) -> str | None:
+        written = (camel(name) for name in fields if getattr(scoring, name) is not None)
+        name = None if scoring.mode in modes else next(written, None)
+        return None if name is None else f"spec.scoring.{name}{sentence}"
+
+    return Rule(
+        cel=f"{fits} || !({any_of})",
+        message=f"'spec.scoring.' + ({first}) + {quoted(sentence)}",
+        found_wrong=found_wrong,
+    )
+
+
+def _same_answer(scoring: Scoring) -> bool:
+    return scoring.votes is not None and scoring.votes.count > 1 and scoring.sampling.temperature == 0
+
+
+class Scoring(ApiModel):
+    mode: ScoringMode | None = Field(
+        None,
+        description="pointwise: one response a question. pairwise: two. listwise: all of a prompt. classify: no "
+        "question, the model gives a number. Default: pointwise; classify for a Classifier.",
+    )
+    judge: Literal["boxed-true-false"] | None = Field(
+        None,
+        description="Built-in judge: prompt, parser and what its verdicts are worth. Default: "
+        f"{DEFAULT_JUDGE}, unless there is a template.",
+    )
+    template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
+        None, description="A judge of your own: the question as a Jinja template. What responses share comes first."
+    )
+    sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
+    parse: Parse | None = Field(None, description="How the answer to a template is read.")
+    votes: Votes | None = Field(None, description="Ask each question several times. Absent: once.")
+    order: Order | None = Field(
+        None,
+        description="Which response comes first in a question about several. balanced: each in half of its "
+        "pairs. both: "
+        "both ways, disagreement is a tie. hash: by content. given: as sampled. Default: balanced.",
+    )
+    schedule: Schedule | None = Field(None, description="Which pairs are judged. Absent: all.")
+    aggregate: Aggregate | None = Field(
+        None,
+        description="How the verdicts of pairs become scores: winrate, copeland, dgr, elo or bt. Default: winrate.",
+    )
+    anchor: Anchor | None = Field(
+        None,
+        description="A text of the data set that joins each group, and is not trained: chosen, reference, baseline.",
+    )
+    normalise: Normalise | None = Field(
+        None, description="What is done to the scores of a group: none, minmax, maxabs, zscore, rank. Default: none."
+    )
+    calibrate: Calibrate | None = Field(None, description="What is done to each score. Absent: nothing.")
+    timeout: Duration = Field(
+        "120s",
+        description="Deadline of one judgement, all its attempts and waits included. With several replicas a first "
+        "attempt gets half of it, so that a hanging replica leaves time for another.",
+    )
+    on_failure: OnFailure = Field(default_factory=OnFailure, description="What a failed judgement means.")
+    canary: Canary | None = Field(None, description="Questions whose answers are known, asked after each wake.")
+
+    rules: ClassVar = (
+        bounded_duration("timeout", "spec.scoring.timeout"),
+        rule(
+            "!has(self.template) || !has(self.judge)",
+            "spec.scoring.template: found beside judge; write one of them",
+            lambda s: s.template is not None and s.judge is not None,
+        ),
+        rule(
+            "!has(self.template) || self.template.contains('{{')",
+            "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes",
+            lambda s: s.template is not None and "{{" not in s.template,
+        ),
+        rule(
+            "has(self.template) == has(self.parse)",
+            "spec.scoring.parse: a template needs one, and a built-in judge brings its own; write template and parse, "
+            "or neither",
+            lambda s: (s.template is None) != (s.parse is None),
+        ),
+        rule(
+            "!has(self.votes) || self.votes.count == 1 || !has(self.sampling) || !has(self.sampling.temperature) || "
+            "self.sampling.temperature != 0.0",
+            "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a "
+            "temperature above 0",
+            _same_answer,
+        ),
+        _only_in((ScoringMode.PAIRWISE,), ("schedule", "aggregate")),
+        _only_in((ScoringMode.PAIRWISE, ScoringMode.LISTWISE), ("order", "anchor")),
+        rule(
+            "!has(self.parse) || self.parse.kind != 'ranking' || (has(self.mode) && self.mode == 'listwise')",
+            "spec.scoring.parse.kind: ranking needs several responses; write mode: listwise, or another kind",
+            lambda s: s.parse is not None and s.parse.kind == "ranking" and s.mode is not ScoringMode.LISTWISE,
+        ),
+    )

@@ -1,0 +1,152 @@
+"""What the operator says about a RewardModel."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+from genrm_api.rules import ApiModel
+from genrm_api.values import Int, Number
+
+
+class ConditionStatus(enum.StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(enum.StrEnum):
+    """Why a condition is as it is: every `reason` that the operator writes is one of these."""
+
+    # What a model is doing: the reason of Ready, Available, Progressing and Asleep, and the word in `phase`.
+    PENDING = "Pending"
+    STARTING = "Starting"
+    WAKING = "Waking"
+    SERVING = "Serving"
+    SLEEPING = "Sleeping"
+    ASLEEP = "Asleep"
+    OFF = "Off"
+    EXTERNAL = "External"
+    DEGRADED = "Degraded"
+    # What is wrong, or that nothing is: the reason of Degraded, and then of Ready.
+    AS_EXPECTED = "AsExpected"
+    UNREADABLE = "Unreadable"
+    NOT_SUPPORTED_YET = "NotSupportedYet"
+    SLEEP_LEVEL_NOT_SUPPORTED = "SleepLevelNotSupported"
+    DATA_PARALLEL_NOT_SUPPORTED = "DataParallelNotSupported"
+    CHAT_TEMPLATE_NOT_SUPPORTED = "ChatTemplateNotSupported"
+    CANNOT_SLEEP = "CannotSleep"
+    HOST_PATH_REFUSED = "HostPathRefused"
+    POD_TEMPLATE_REFUSED = "PodTemplateRefused"
+    APPLY_FAILED = "ApplyFailed"
+    PODS_REFUSED = "PodsRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    CONTAINER_START_FAILED = "ContainerStartFailed"
+    ENGINE_CRASHED = "EngineCrashed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    POD_FAILED = "PodFailed"
+    TRANSITION_FAILED = "TransitionFailed"
+    ROUTER_UNREACHABLE = "RouterUnreachable"
+
+
+REASONS: Final[Mapping[Reason, str]] = {
+    Reason.PENDING: "No pod exists yet.",
+    Reason.STARTING: "Engines are starting.",
+    Reason.WAKING: "Engines are waking.",
+    Reason.SERVING: "All pods that should serve do.",
+    Reason.SLEEPING: "Engines are going to sleep, or pods are going.",
+    Reason.ASLEEP: "All engines sleep, as wanted.",
+    Reason.OFF: "There are no pods, as wanted.",
+    Reason.EXTERNAL: "The endpoint is outside the cluster; the operator does nothing for it.",
+    Reason.DEGRADED: "See the condition Degraded.",
+    Reason.AS_EXPECTED: "Nothing is wrong.",
+    Reason.UNREADABLE: "The object was stored under another schema; the message names the field.",
+    Reason.NOT_SUPPORTED_YET: "A field asks for what this version of the operator does not carry out.",
+    Reason.SLEEP_LEVEL_NOT_SUPPORTED: "The engine cannot sleep as deep as `lifecycle.sleep.level` says.",
+    Reason.DATA_PARALLEL_NOT_SUPPORTED: "The engine's data parallel ranks cannot be put to sleep together.",
+    Reason.CHAT_TEMPLATE_NOT_SUPPORTED: "The engine does not take a chat template in this form.",
+    Reason.CANNOT_SLEEP: "The engine has no sleep at all.",
+    Reason.HOST_PATH_REFUSED: "`model.uri` is a folder of the node outside of what the installation allows.",
+    Reason.POD_TEMPLATE_REFUSED: "`podTemplate` touches a part of the pod that is not its own.",
+    Reason.APPLY_FAILED: "The API server refuses a child, or did not answer; the message says what it said.",
+    Reason.PODS_REFUSED: "A quota, a policy or a missing object keeps pods from being made.",
+    Reason.UNSCHEDULABLE: "No node takes the pod: GPUs, memory, taints or affinity.",
+    Reason.IMAGE_PULL_FAILED: "The engine's image cannot be pulled.",
+    Reason.CONTAINER_CONFIG_ERROR: "A Secret, ConfigMap or key that the pod names is missing.",
+    Reason.CONTAINER_START_FAILED: "The container runtime cannot start the engine.",
+    Reason.ENGINE_CRASHED: "The engine ended; the message has its last words.",
+    Reason.OUT_OF_MEMORY: "The engine was killed for memory.",
+    Reason.POD_FAILED: "The pod failed as a whole: evicted, or its node is gone.",
+    Reason.TRANSITION_FAILED: "A sleep, a wake or a verification failed; it is tried again.",
+    Reason.ROUTER_UNREACHABLE: "The router does not follow who serves; it is tried again.",
+}
+"""What each of them means, for the reference page."""
+
+
+class Condition(ApiModel):
+    """metav1.Condition."""
+
+    type: Annotated[str, StringConstraints(max_length=316)] = Field(
+        description="Ready, Available, Progressing, Degraded or Asleep."
+    )
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="metadata.generation this was decided for."
+    )
+    last_transition_time: str = Field(
+        description="When the status last changed.", json_schema_extra={"format": "date-time"}
+    )
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
+        description="One word for programs, from the list in docs/reference/rewardmodel.md."
+    )
+    message: Annotated[str, StringConstraints(max_length=32768)] = Field(description="A sentence for people.")
+
+
+class EndpointStatus(ApiModel):
+    pod: str = Field(description="Name of the engine pod.")
+    uid: str = Field(description="UID of the pod.")
+    state: str = Field(
+        description="Pending, Starting, Verifying, Serving, Draining, Sleeping, Asleep, Waking or Failed."
+    )
+    boot_id: str | None = Field(None, description="Boot id of the door in the pod, once it answered.")
+
+
+class HeldLease(ApiModel):
+    run: str = Field(description="The run that holds the Lease.")
+    phase: str = Field(description="What it asks for: idle, prewake or scoring.")
+
+
+class RewardModelStatus(ApiModel):
+    observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="metadata.generation this status was computed for."
+    )
+    phase: str | None = Field(
+        None, description="One word: Pending, Starting, Waking, Serving, Sleeping, Asleep, Off, External or Degraded."
+    )
+    conditions: list[Condition] | None = Field(
+        None,
+        description="Ready in the kstatus sense: asleep as desired is Ready.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    replicas: Annotated[Int, Field(ge=0)] | None = Field(None, description="Engine pods that exist.")
+    ready: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="Engine pods whose engine lives, asleep or awake."
+    )
+    awake: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="Engine pods that are verified awake and serve."
+    )
+    selector: str | None = Field(None, description="Label selector of the engine pods, for the scale subresource.")
+    endpoints: list[EndpointStatus] | None = Field(None, description="Every engine pod and what it is doing.")
+    leases: list[HeldLease] | None = Field(None, description="Runs that hold a Lease on this model.")
+    last_wake_seconds: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="Seconds from the decision to wake to the last replica serving, last time."
+    )
+    last_sleep_seconds: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="Seconds from the decision to sleep to the last replica asleep, last time."
+    )
+    engine: str | None = Field(None, description="Engine and version as the engine itself reports it.")
