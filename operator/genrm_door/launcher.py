@@ -1,10 +1,11 @@
 """The command of an engine pod: put the door into the engine's server, then become that server.
 
-    python3 /genrm/genrm_door/launcher.py --engine vllm -- <the engine's own arguments>
+    python3 /genrm/genrm_door/launcher.py --engine vllm|sglang -- <the engine's own arguments>
 
 It adds what the door needs and nothing else; model, port and the rest stand on the command line that the operator
 wrote. What it adds comes last, because the engine believes the last word and the last middleware is the outermost.
-It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own.
+It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own. With
+`GENRM_START_GATE=1` it first waits at the engine's port until the operator lets it go on (`gate`).
 
 This file runs as a script, before anything is importable: it uses nothing but the standard library.
 """
@@ -16,7 +17,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "sglang")
+DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
 
 
 def engine_command(
@@ -27,11 +29,13 @@ def engine_command(
     Raises:
         ValueError: there is no door for this engine.
     """
-    if engine != "vllm":
+    if engine not in ENGINES:
         raise ValueError(f"no door for engine {engine!r}: it is one of {', '.join(ENGINES)}")
     env = dict(environ)
     path = [root, *(p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p != root)]
     env["PYTHONPATH"] = os.pathsep.join(path)
+    if engine == "sglang":
+        return _sglang(args, env, python)
     env["GENRM_ENGINE"] = engine
     env["VLLM_SERVER_DEV_MODE"] = "1"  # the sleep routes exist only with it; the door is what makes that bearable
     return [
@@ -44,6 +48,22 @@ def engine_command(
     ], env
 
 
+def _sglang(args: Sequence[str], env: dict[str, str], python: str) -> tuple[list[str], dict[str, str]]:
+    """`sglang_server` puts the door in; what would start another server than the one that it wraps is turned off."""
+    env["GENRM_ENGINE"] = "sglang-embedding" if "--is-embedding" in args else "sglang"
+    env["SGLANG_RUST_SERVER"] = "0"
+    env.pop("SGLANG_GRPC_PORT", None)
+    return [
+        python,
+        "-m",
+        "genrm_door.sglang_server",
+        *args,
+        "--tokenizer-worker-num=1",  # the door's state lives in one process
+        # SGLang's own warm-up is a client that the closed door turns away; the operator asks the first question.
+        "--skip-server-warmup",
+    ], env
+
+
 def main(argv: Sequence[str]) -> None:
     own, separator, rest = _split(argv)
     parser = argparse.ArgumentParser(prog="launcher.py", description="Start an engine behind the genrm door.")
@@ -53,10 +73,27 @@ def main(argv: Sequence[str]) -> None:
         parser.error("put the engine's arguments behind --")
     # Not realpath: a ConfigMap mount is made of links into a hidden folder with another name.
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    command, env = engine_command(options.engine, rest, os.environ, python=sys.executable, root=root)
+    sys.path.insert(0, root)
+    from genrm_door import gate
+    from genrm_door.birth import birth
+    from genrm_door.settings import PAST_ENV, Settings
+
+    command, env = engine_command(options.engine, rest, birth(os.environ), python=sys.executable, root=root)
+    if env.get(gate.START_GATE_ENV) == "1":
+        env[PAST_ENV] = gate.wait(Settings.from_env(env), *listens(options.engine, rest))
     sys.stderr.write(f"genrm: starting {' '.join(command[1:])}\n")
     sys.stderr.flush()
     os.execve(command[0], command, env)
+
+
+def listens(engine: str, args: Sequence[str]) -> tuple[str, int]:
+    """Where the engine will listen, by its arguments: the host (empty: everywhere) and the port."""
+    found = {"--host": "", "--port": str(DEFAULT_PORTS[engine])}
+    for at, word in enumerate(args):
+        flag, separator, value = word.partition("=")
+        if flag in found:
+            found[flag] = value if separator else args[at + 1]
+    return ("" if found["--host"] == "0.0.0.0" else found["--host"]), int(found["--port"])
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:

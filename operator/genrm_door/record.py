@@ -7,10 +7,13 @@ nobody is admitted.
 
 States and their changes (asking for the present state again changes nothing and is fine):
 
+    gated     -> closed                       the engine has not been started (see `gate`)
     closed    -> serving | asleep             the first state; nobody scores but the operator
     serving   -> draining | closed
     draining  -> serving | asleep | closed    nobody enters, those inside finish
     asleep    -> serving | closed
+
+A pod that *terminates* never serves again: of the ways above those to `serving` are shut for it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 LEDGER_LENGTH = 64
 
 
 class State(str, enum.Enum):
+    GATED = "gated"
     CLOSED = "closed"
     SERVING = "serving"
     DRAINING = "draining"
@@ -35,6 +39,7 @@ class State(str, enum.Enum):
 
 
 CHANGES: Mapping[State, frozenset[State]] = {
+    State.GATED: frozenset({State.CLOSED}),
     State.CLOSED: frozenset({State.SERVING, State.ASLEEP}),
     State.SERVING: frozenset({State.DRAINING, State.CLOSED}),
     State.DRAINING: frozenset({State.SERVING, State.ASLEEP, State.CLOSED}),
@@ -78,6 +83,10 @@ class Record:
         self.last_request_at: float | None = None
         self.ledger: deque[Entry] = deque(maxlen=LEDGER_LENGTH)
         self.running: Entry | None = None
+        self.terminating = False
+        """Whether the pod's preStop hook has said that it ends."""
+        self.epoch: int | None = None
+        """The newest leadership that has changed something here; None while none has said its number."""
         self._now = now
         self._monotonic = monotonic
 
@@ -95,6 +104,17 @@ class Record:
             self.served += 1
 
     # -- administration
+
+    def obey(self, epoch: int | None) -> None:
+        """Take an order from the operator of this leadership.
+
+        Raises:
+            Refused: a later leader has been here. Who was deposed may not know it yet.
+        """
+        if self.epoch is not None and (epoch is None or epoch < self.epoch):
+            who = "an operator without a leadership" if epoch is None else f"the leader of epoch {epoch}"
+            raise Refused(f"{who} was deposed: epoch {self.epoch} gives the orders here")
+        self.epoch = epoch
 
     @contextmanager
     def turn(self, call: str) -> Iterator[Entry]:
@@ -118,6 +138,8 @@ class Record:
 
     def check(self, state: State) -> None:
         """Raise `Refused` if the door may not go from its present state to `state`."""
+        if self.terminating and state is not self.state and (state is State.SERVING or self.state is State.GATED):
+            raise Refused(f"the pod is being deleted: the door stays {self.state.value}")
         if state is not self.state and state not in CHANGES[self.state]:
             ways = " or ".join(sorted(s.value for s in CHANGES[self.state]))
             raise Refused(f"the door is {self.state.value} and cannot become {state.value}: from here it can be {ways}")
@@ -126,8 +148,30 @@ class Record:
         """Write down a call that took no time."""
         self.ledger.append(Entry(self._now(), call, status, 0.0))
 
-    def document(self, asleep: bool | None) -> dict[str, Any]:
-        """The document of `GET /genrm/door`. `asleep` is the engine's own word, None if it did not say."""
+    def terminate(self, *, admit: bool) -> None:
+        """The pod ends. Whoever is told late may still enter while `admit`; who is inside finishes in any case."""
+        if not self.terminating:
+            self.terminating = True
+            self.note("terminate", 200)
+        if not admit and self.state is State.SERVING:
+            self.state = State.DRAINING
+            self.note("terminate: draining", 200)
+
+    def hand_over(self) -> dict[str, Any]:
+        """What the door of the engine must know of the time at the gate, which was the same start of the container."""
+        return {"epoch": self.epoch, "ledger": [[e.at, e.call, e.status, e.seconds] for e in self.ledger]}
+
+    def take_over(self, past: Mapping[str, Any]) -> None:
+        """Remember what the gate has handed over."""
+        self.epoch = past.get("epoch")
+        self.ledger.extend(Entry(*line) for line in past.get("ledger", ()))
+
+    def document(self, asleep: bool | None, memory: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The document of `GET /genrm/door`.
+
+        `asleep` is the engine's own word, None if it did not say. `memory` is what the door let the operator release
+        of it, None if nobody knows.
+        """
         return {
             "version": DOCUMENT_VERSION,
             "state": self.state.value,
@@ -136,6 +180,9 @@ class Record:
             "engine": self.engine,
             "revision": self.revision,
             "asleep": asleep,
+            "memory": memory,
+            "epoch": self.epoch,
+            "terminating": self.terminating,
             "startedAt": stamp(self.started_at),
             "lastRequestAt": None if self.last_request_at is None else stamp(self.last_request_at),
             "served": self.served,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import string
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -16,6 +17,12 @@ from hypothesis import strategies as st
 from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine
 
 VLLM = ROUTES["vllm"]
+
+
+def sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 WAY = {
     "closed": ["closed"],
     "serving": ["serving"],
@@ -35,7 +42,7 @@ def expected(kind: Kind, state: str, token: str | None) -> int:
         return 200
     if kind is Kind.SCORING:
         return 200 if state == "serving" or (operator and state == "closed") else 503
-    if not operator:
+    if not operator or kind is Kind.TERMINATE:
         return 404
     return 409 if kind is Kind.ADMIN_SHUT and state == "serving" else 200
 
@@ -181,18 +188,84 @@ async def test_the_digest_itself_is_no_token(client: Client) -> None:
     assert (await client.get("/genrm/door", token=SETTINGS.token_sha256)).status == 404
 
 
-async def test_the_operators_token_ends_at_the_door(client: Client, engine: Engine) -> None:
-    await client.post("/v1/chat/completions", token=TOKEN)  # closed: a canary
-    await client.get("/is_sleeping", token=TOKEN)
-    await client.post("/wake_up", token=TOKEN)
-    assert len(engine.scopes) == 3
+@pytest.mark.parametrize("state", list(WAY))
+@pytest.mark.parametrize("keys", [(), ("a client's key",)], ids=["open", "keyed"])
+async def test_the_operators_token_ends_at_the_door_on_every_route(
+    engine: Engine, state: str, keys: tuple[str, ...]
+) -> None:
+    client = Client(Door(engine, replace(SETTINGS, client_key_sha256=tuple(map(sha256, keys)))))
+    await bring(client, state)
+    engine.scopes.clear()
+    for method, path in VLLM.table:
+        await client(method, path, token=TOKEN)
+    assert len(engine.scopes) > 5
     assert all(b"authorization" not in dict(scope["headers"]) for scope in engine.scopes)
 
 
-async def test_a_clients_key_reaches_the_engine(client: Client, engine: Engine) -> None:
+async def test_a_clients_own_authorization_reaches_an_engine_whose_door_knows_no_keys(
+    client: Client, engine: Engine
+) -> None:
     await bring(client, "serving")
-    await client.post("/v1/chat/completions", token="a client's key")
-    assert dict(engine.scopes[-1]["headers"])[b"authorization"] == b"Bearer a client's key"
+    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models")):
+        await client(method, path, token="the engine's affair")
+        assert dict(engine.scopes[-1]["headers"])[b"authorization"] == b"Bearer the engine's affair"
+
+
+async def test_the_operators_judgements_are_nobodys_demand_also_while_the_door_serves(
+    client: Client, door: Door
+) -> None:
+    await bring(client, "serving")
+    await client.post("/v1/chat/completions", token=TOKEN)
+    assert (door.record.served, door.record.last_request_at) == (0, None)
+
+
+async def test_an_engine_that_cannot_say_that_it_sleeps_is_not_tried_while_the_record_says_so(engine: Engine) -> None:
+    """On SGLang a request to a released server is its end, the operator's as anybody's."""
+    client = Client(Door(engine, replace(SETTINGS, engine="sglang")))
+    for path, body in (
+        ("/pause_generation", b'{"mode": "abort"}'),
+        ("/release_memory_occupation", b'{"tags": ["weights"]}'),
+    ):
+        assert (await client.post("/generate", token=TOKEN)).status == (503 if "release" in path else 200)
+        assert (await client.post(path, token=TOKEN, body=body)).status == 200
+    engine.calls.clear()
+    assert (await client.post("/generate", token=TOKEN)).status == 503
+    assert engine.calls == []
+    assert (await client.post("/resume_memory_occupation", token=TOKEN, body=body)).status == 200
+    assert (await client.post("/continue_generation", token=TOKEN, body=b"{}")).status == 200
+    assert (await client.post("/generate", token=TOKEN)).status == 200
+
+
+# -- clients' keys
+
+
+@pytest.mark.parametrize("state", list(WAY))
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [(None, 401), ("", 401), ("wrong", 401), ("old key", 200), ("new key", 200), (TOKEN, 200)],
+)
+async def test_where_keys_are_set_scoring_needs_one_of_them_and_nothing_else_does(
+    engine: Engine, state: str, token: str | None, status: int
+) -> None:
+    keyed = replace(SETTINGS, client_key_sha256=(sha256("old key"), sha256("new key")))
+    client = Client(Door(engine, keyed, boot_id="boot-1"))
+    await bring(client, state)
+    engine.calls.clear()
+    engine.scopes.clear()
+    for (method, path), kind in VLLM.table.items():
+        if kind is Kind.SCORING:
+            answer = await client(method, path, token=token)
+            assert answer.status == (401 if status == 401 else expected(kind, state, token)), path
+            if answer.status == 401:
+                assert answer.header("www-authenticate") == "Bearer"
+                assert "state" not in answer.json(), "a stranger is told nothing"
+        elif token != TOKEN and kind is not Kind.DOOR:
+            answer = await client(method, path, token=token)
+            assert answer.status == expected(kind, state, token), path
+    if status == 401:
+        assert not [call for call in engine.calls if call.startswith("POST")]
+    else:
+        assert all(b"authorization" not in dict(scope["headers"]) for scope in engine.scopes)
 
 
 @pytest.mark.parametrize("state", list(WAY))
@@ -223,8 +296,9 @@ async def test_the_lifespan_is_the_engines_own(door: Door, engine: Engine) -> No
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({"GENRM_ENGINE": "sglang"}, "the door knows vllm"),
+        ({"GENRM_ENGINE": "custom"}, "the door knows vllm"),
         ({"GENRM_TOKEN_SHA256": "secret"}, "64 hexadecimal digits"),
+        ({"GENRM_CLIENT_KEY_SHA256": f"{'a' * 64},a client's key"}, "GENRM_CLIENT_KEY_SHA256 is no SHA-256"),
     ],
 )
 def test_a_door_told_nonsense_does_not_open_at_all(engine: Engine, environ: dict[str, str], sentence: str) -> None:
@@ -233,7 +307,10 @@ def test_a_door_told_nonsense_does_not_open_at_all(engine: Engine, environ: dict
 
 
 def test_settings_come_from_the_pods_environment() -> None:
-    digest = hashlib.sha256(b"x").hexdigest()
+    digest, key = sha256("x"), sha256("k")
     environ = {"GENRM_TOKEN_SHA256": f" {digest.upper()}\n", "GENRM_ENGINE": "vllm", "GENRM_REVISION": "r"}
-    assert Settings.from_env(environ) == Settings(token_sha256=digest, engine="vllm", revision="r")
+    environ |= {"GENRM_CLIENT_KEY_SHA256": f" {key.upper()} ,{digest},\n"}
+    assert Settings.from_env(environ) == Settings(
+        token_sha256=digest, client_key_sha256=(key, digest), engine="vllm", revision="r"
+    )
     assert Settings.from_env({}) == Settings()

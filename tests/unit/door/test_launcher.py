@@ -43,7 +43,31 @@ def test_the_command_adds_the_door_and_nothing_else(
     assert environ == before
 
 
-@pytest.mark.parametrize("engine", ["sglang", "custom", "", "VLLM"])
+SGLANG = ["--tokenizer-worker-num=1", "--skip-server-warmup"]
+
+
+@pytest.mark.parametrize(
+    ("args", "routes"),
+    [
+        (["--model-path", "m"], "sglang"),
+        (["--is-embedding", "--model-path", "m"], "sglang-embedding"),
+        (["--tokenizer-worker-num", "4"], "sglang"),
+    ],
+)
+def test_sglang_is_started_by_the_module_that_wraps_it(args: list[str], routes: str) -> None:
+    environ = {"SGLANG_GRPC_PORT": "1", "SGLANG_RUST_SERVER": "1", "HOME": "/h"}
+    argv, env = engine_command("sglang", args, environ, python="/usr/bin/python3", root="/genrm")
+    assert argv == ["/usr/bin/python3", "-m", "genrm_door.sglang_server", *args, *SGLANG]
+    assert {name: env.get(name) for name in ("GENRM_ENGINE", "PYTHONPATH", "HOME")} == {
+        "GENRM_ENGINE": routes,
+        "PYTHONPATH": "/genrm",
+        "HOME": "/h",
+    }
+    assert env["SGLANG_RUST_SERVER"] == "0"
+    assert "SGLANG_GRPC_PORT" not in env
+
+
+@pytest.mark.parametrize("engine", ["custom", "", "VLLM", "sglang-embedding"])
 def test_an_engine_without_a_door_is_refused_with_a_sentence(engine: str) -> None:
     with pytest.raises(ValueError, match="no door for engine"):
         engine_command(engine, [], {}, python="python3", root="/genrm")

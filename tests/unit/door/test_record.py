@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from genrm_door.record import LEDGER_LENGTH, Record, Refused, State, stamp
 
 ALLOWED = {
+    ("gated", "gated"), ("gated", "closed"),
     ("closed", "closed"), ("closed", "serving"), ("closed", "asleep"),
     ("serving", "serving"), ("serving", "draining"), ("serving", "closed"),
     ("draining", "draining"), ("draining", "serving"), ("draining", "asleep"), ("draining", "closed"),
@@ -42,15 +45,51 @@ def test_the_changes_of_state(record: Record, before: State, after: State) -> No
             record.check(after)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("closed", "serving"), ("draining", "serving"), ("asleep", "serving"), ("gated", "closed")],
+)
+def test_a_pod_that_ends_never_serves_and_never_starts_its_engine(record: Record, before: str, after: str) -> None:
+    record.state = State(before)
+    record.terminate(admit=True)
+    assert record.state is State(before)
+    with pytest.raises(Refused, match=f"the pod is being deleted: the door stays {before}"):
+        record.check(State(after))
+
+
+def test_a_pod_that_ends_lets_nobody_in_any_more_and_says_so_once(record: Record) -> None:
+    record.state = State.SERVING
+    for _ in range(2):
+        record.terminate(admit=True)
+    assert record.state is State.SERVING
+    for _ in range(2):
+        record.terminate(admit=False)
+    assert record.state is State.DRAINING
+    assert [entry.call for entry in record.ledger] == ["terminate", "terminate: draining"]
+
+
+def test_what_the_gate_hands_over_is_remembered(record: Record, clock: Clock) -> None:
+    record.obey(7)
+    record.note("PUT closed", 200)
+    door = Record("boot-1", "vllm", "rev-1", now=clock)
+    door.take_over(json.loads(json.dumps(record.hand_over())))
+    assert (door.epoch, door.document(None)["ledger"]) == (7, record.document(None)["ledger"])
+    door.take_over({})
+    assert door.epoch is None
+
+
 def test_a_new_record_is_closed_and_empty(record: Record) -> None:
     assert record.document(asleep=None) == {
-        "version": 1,
+        "version": 2,
         "state": "closed",
         "inside": 0,
         "bootId": "boot-1",
         "engine": "vllm",
         "revision": "rev-1",
         "asleep": None,
+        "memory": None,
+        "epoch": None,
+        "terminating": False,
         "startedAt": "2026-11-21T10:18:14.000Z",
         "lastRequestAt": None,
         "served": 0,

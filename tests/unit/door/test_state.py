@@ -347,7 +347,12 @@ async def test_a_stream_passes_untouched_piece_by_piece(door: Door, client: Clie
 
 
 @given(
-    steps=st.lists(st.sampled_from(["enter", "leave", "raise", "serving", "draining", "closed", "asleep"]), max_size=40)
+    steps=st.lists(
+        st.sampled_from(
+            ["enter", "leave", "raise", "serving", "draining", "closed", "asleep", "ends", "ends, and still admits"]
+        ),
+        max_size=40,
+    )
 )
 async def test_nobody_enters_a_door_that_does_not_serve_and_the_count_is_exact(steps: list[str]) -> None:
     engine = Engine()
@@ -383,12 +388,60 @@ async def test_nobody_enters_a_door_that_does_not_serve_and_the_count_is_exact(s
                     end.set_exception(RuntimeError("engine bug"))
                 await asyncio.wait({task}, timeout=5)
                 assert (task.exception() is None) == (step == "leave")
+        elif step.startswith("ends"):
+            door.record.terminate(admit="admits" in step)
         else:
             got = await client.put_state(step)
             assert json.loads(got.body)["state"] == door.record.state.value
         assert door.record.inside == len(running)
     assert set(admitted) <= {State.SERVING}
+    assert "ends" not in steps or door.record.state is not State.SERVING
     for task, end in running:  # type: ignore[assignment]
         end.set_result(None)
         await asyncio.wait({task}, timeout=5)
     assert door.record.inside == 0
+
+
+# -- orders of a leadership
+
+
+def epoch(*words: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((b"genrm-epoch", word) for word in words)
+
+
+async def order(client: Client, path: str, *words: bytes) -> int:
+    method, body = ("PUT", b'{"state": "serving"}') if path == "/genrm/door" else ("POST", b"")
+    return (await client(method, path, token=TOKEN, body=body, headers=epoch(*words))).status
+
+
+@pytest.mark.parametrize("path", ["/genrm/door", "/wake_up", "/reset_prefix_cache"])
+async def test_a_deposed_leader_changes_nothing(client: Client, engine: Engine, path: str) -> None:
+    assert await order(client, path) == 200  # nobody has said a number yet
+    assert await order(client, path, b"7") == 200
+    before = list(engine.calls), await client.document()
+    assert before[1]["epoch"] == 7
+    assert await order(client, path, b"6") == 409
+    assert await order(client, path) == 409
+    assert (list(engine.calls)[: len(before[0])], (await client.document())["ledger"]) == (
+        before[0],
+        before[1]["ledger"],
+    )
+    assert await order(client, path, b"7") == 200 and await order(client, path, b"8") == 200
+    assert (await client.document())["epoch"] == 8
+
+
+async def test_the_refusal_says_who_gives_the_orders(client: Client) -> None:
+    await order(client, "/wake_up", b"8")
+    refused = await client.post("/wake_up", token=TOKEN, headers=epoch(b"7"))
+    assert refused.json()["error"] == "the leader of epoch 7 was deposed: epoch 8 gives the orders here"
+
+
+@pytest.mark.parametrize("words", [(b"x",), (b"",), (b"-1",), (b"1", b"2"), (b"9" * 19,), ("\u0663".encode(),)])
+async def test_an_epoch_that_is_no_number_is_refused(client: Client, words: tuple[bytes, ...]) -> None:
+    assert await order(client, "/wake_up", *words) == 409
+    assert (await client.document())["epoch"] is None
+
+
+async def test_who_has_no_token_sets_no_epoch(client: Client) -> None:
+    assert (await client.post("/wake_up", headers=epoch(b"99"))).status == 404
+    assert (await client.document())["epoch"] is None

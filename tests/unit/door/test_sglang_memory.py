@@ -1,0 +1,163 @@
+"""What the door lets reach an SGLang that dies of the wrong order: a table, and a walk through all orders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from genrm_door.record import Refused
+from genrm_door.sglang_memory import CONTINUE, PAUSE, RELEASE, RESUME, TAGS, SglangMemory
+from hypothesis import given
+from hypothesis import strategies as st
+
+BOTH = {"tags": ["kv_cache", "weights"]}
+ABORT = {"mode": "abort"}
+Step = tuple[str, Any]
+
+
+def carried(memory: SglangMemory, path: str, body: Any, inside: int = 0, status: int | None = 200) -> bool:
+    """Whether the call reached the engine, which answered with `status`."""
+    order = memory.judge(path, b"", json.dumps(body).encode(), inside)
+    if order is None:
+        return False
+    memory.note(order, status)
+    return True
+
+
+def after(*steps: Step) -> SglangMemory:
+    memory = SglangMemory()
+    for path, body in steps:
+        carried(memory, path, body)
+    return memory
+
+
+PAUSED: tuple[Step, ...] = ((PAUSE, ABORT),)
+ASLEEP: tuple[Step, ...] = (*PAUSED, (RELEASE, BOTH))
+RESUMED: tuple[Step, ...] = (*ASLEEP, (RESUME, BOTH))
+
+
+def test_a_night_and_a_morning_reach_the_engine_once() -> None:
+    memory = SglangMemory()
+    assert memory.asleep is False
+    for _ in range(3):
+        for path, body in (*RESUMED, (CONTINUE, {})):
+            assert carried(memory, path, body)
+            assert memory.asleep is (path != CONTINUE)
+    assert memory.document() == {"paused": False, "released": [], "level": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "body"),
+    [
+        pytest.param((), RESUME, BOTH, id="a resume of what was never released"),
+        pytest.param(RESUMED, RESUME, BOTH, id="a resume again"),
+        pytest.param(ASLEEP, RELEASE, BOTH, id="a release again"),
+        pytest.param(ASLEEP, RELEASE, {"tags": ["weights"]}, id="a release of a part that is released"),
+    ],
+)
+def test_what_is_done_already_is_not_done_again(before: tuple[Step, ...], path: str, body: Any) -> None:
+    memory = after(*before)
+    was = memory.document()
+    assert not carried(memory, path, body)
+    assert memory.document() == was
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "body", "inside", "sentence"),
+    [
+        ((), RELEASE, BOTH, 0, "not paused"),
+        (PAUSED, RELEASE, BOTH, 2, "2 requests are inside"),
+        (PAUSED, RELEASE, {}, 0, "tags"),
+        (PAUSED, RELEASE, {"tags": []}, 0, "tags"),
+        (PAUSED, RELEASE, {"tags": ["weights", "all"]}, 0, "tags"),
+        (PAUSED, RELEASE, {"tags": "weights"}, 0, "tags"),
+        (PAUSED, RELEASE, {"tags": [1]}, 0, "tags"),
+        ((*PAUSED, (RELEASE, {"tags": ["weights"]})), RELEASE, BOTH, 0, "weights is released already"),
+        (ASLEEP, RESUME, {}, 0, "tags"),
+        (ASLEEP, RESUME, {"tags": ["weights", "cuda_graph"]}, 0, "cuda_graph is not released"),
+        (ASLEEP, CONTINUE, {}, 0, "resume it first"),
+        ((), PAUSE, {}, 0, "abort"),
+        ((), PAUSE, {"mode": "in_place"}, 0, "abort"),
+        ((), PAUSE, [], 0, "no JSON object"),
+    ],
+)
+def test_what_would_kill_the_engine_is_refused_with_a_sentence(
+    before: tuple[Step, ...], path: str, body: Any, inside: int, sentence: str
+) -> None:
+    memory = after(*before)
+    was = memory.document()
+    with pytest.raises(Refused, match=sentence):
+        memory.judge(path, b"", json.dumps(body).encode(), inside)
+    assert memory.document() == was
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"\xff", b"[" * 4000])
+def test_a_body_that_is_none_is_refused(body: bytes) -> None:
+    for path in (PAUSE, RELEASE, RESUME):
+        with pytest.raises(Refused):
+            after(*PAUSED).judge(path, b"", body, 0)
+
+
+@pytest.mark.parametrize("status", [400, 500, None])
+@pytest.mark.parametrize(("before", "path"), [(PAUSED, RELEASE), (ASLEEP, RESUME)])
+def test_after_a_release_or_resume_that_failed_nobody_knows_and_nothing_passes(
+    before: tuple[Step, ...], path: str, status: int | None
+) -> None:
+    memory = after(*before)
+    assert carried(memory, path, BOTH, status=status)
+    assert memory.asleep is None
+    for again in (PAUSE, RELEASE, RESUME, CONTINUE):
+        with pytest.raises(Refused, match="restart"):
+            memory.judge(again, b"", json.dumps(BOTH | ABORT).encode(), 0)
+
+
+def test_a_pause_that_failed_may_be_repeated() -> None:
+    memory = SglangMemory()
+    assert carried(memory, PAUSE, ABORT, status=500)
+    assert memory.asleep is False
+    assert carried(memory, PAUSE, ABORT)
+
+
+class MortalEngine:
+    """SGLang's own rules, as its source has them: any order is believed, and some kill."""
+
+    def __init__(self) -> None:
+        self.paused, self.gone, self.alive = False, set[str](), True
+
+    def take(self, path: str, tags: frozenset[str], running: int) -> None:
+        match path:
+            case "/pause_generation":
+                self.paused = True
+            case "/continue_generation":
+                self.alive = self.alive and not self.gone
+                self.paused = False
+            case "/release_memory_occupation":
+                self.alive = self.alive and not running and self.paused and not tags & self.gone
+                self.gone |= tags
+            case "/resume_memory_occupation":
+                self.alive = self.alive and tags <= self.gone
+                self.gone -= tags
+
+
+bodies = st.one_of(
+    st.just({}),
+    st.just(ABORT),
+    st.sets(st.sampled_from([*sorted(TAGS), "else"])).map(lambda tags: {"tags": sorted(tags)}),
+)
+calls = st.tuples(st.sampled_from([PAUSE, RELEASE, RESUME, CONTINUE]), bodies, st.integers(0, 1))
+
+
+@given(st.lists(calls, max_size=40))
+def test_whatever_is_asked_the_engine_lives_and_the_door_knows_its_state(asked: list[tuple[str, Any, int]]) -> None:
+    engine, memory = MortalEngine(), SglangMemory()
+    for path, body, inside in asked:
+        try:
+            order = memory.judge(path, b"", json.dumps(body).encode(), inside)
+        except Refused:
+            continue
+        if order is not None:
+            engine.take(order.path, order.tags, inside)
+            memory.note(order, 200)
+        assert engine.alive
+        assert (memory.paused, memory.released) == (engine.paused, engine.gone)
