@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import kopf
 
+from genrm_operator import logs
 from genrm_operator.errors import ConfigurationError
 from genrm_operator.handlers import register
 from genrm_operator.settings import Settings
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    for noisy in ("aiohttp.access", "httpx", "kopf.objects", "kopf.activities"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = Settings.from_environment()
     except ConfigurationError as error:
         raise SystemExit(f"genrm-operator: {error}") from error
+    logs.configure(settings.log_format, settings.log_level)
     registry = kopf.OperatorRegistry()
     register(registry, settings)
     kopf.run(
@@ -27,7 +23,6 @@ def main() -> None:
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
-        liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
     )
 
 

@@ -39,6 +39,7 @@ class Announcer:
         await self._problem(rm, memory, problem)
         await self._expired_leases(rm, memory, wants)
         await self._restarts(rm, memory, pods)
+        await self._troubles(rm, memory, pods)
         if problem is not None:
             return
         there = self._are_there(rm, wants.desired, pods, has_door=has_door)
@@ -109,6 +110,14 @@ class Announcer:
                 note = f"the engine of pod {pod.name} restarted; it serves again once it is verified"
                 await self._say(rm, "EngineRestarted", note, warning=True)
             memory.restarts[pod.uid] = pod.restarts
+
+    async def _troubles(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+        """One Event for what ails several pods in the same way, until it is over."""
+        now = {pod.trouble: pod.name for pod in pods if pod.trouble is not None and not pod.deleting}
+        for trouble, name in now.items():
+            if trouble not in memory.announced_troubles:
+                await self._say(rm, trouble.reason, f"pod {name}: {trouble.message}", warning=True)
+        memory.announced_troubles = set(now)
 
     async def _say(self, rm: RewardModel, reason: str, note: str, *, warning: bool = False) -> None:
         regarding = {

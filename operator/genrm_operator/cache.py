@@ -8,15 +8,40 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 from genrm_api.leases import DemandLease
-from genrm_api.names import LABEL_REWARD_MODEL
+from genrm_api.names import COMPONENT_ROUTER, LABEL_COMPONENT, LABEL_REWARD_MODEL
 
-from genrm_operator.observed import Pod
+from genrm_operator.observed import Pod, RouterPod
+from genrm_operator.rollout import Kept
+from genrm_operator.trouble import Trouble, of_deployment
+
+V = TypeVar("V")
+P = TypeVar("P", Pod, RouterPod)
 
 Key = tuple[str, str]
 """(namespace, name) of a RewardModel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A child as the API server has it.
+
+    `fingerprint` changes when its desired state changes; a Deployment's status, for one, does not count. `owner` is the
+    uid of the object that controls it: what a user has only labelled like a child of ours is not ours.
+    """
+
+    uid: str
+    fingerprint: str
+    owner: str | None
+
+    @classmethod
+    def of(cls, obj: Mapping[str, Any]) -> Self:
+        meta = obj["metadata"]
+        owners = [o["uid"] for o in meta.get("ownerReferences") or [] if o.get("controller")]
+        version = meta.get("generation") or meta.get("resourceVersion")
+        return cls(meta["uid"], f"{meta['uid']}/{version}", owners[0] if owners else None)
 
 
 @dataclass(slots=True)
@@ -25,10 +50,16 @@ class Cache:
     """Whole objects: spec and status are both read."""
     pods: defaultdict[Key, dict[str, Pod]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then pod uid."""
+    routers: defaultdict[Key, dict[str, RouterPod]] = field(default_factory=lambda: defaultdict(dict))
+    """The same of the pods of its router."""
     leases: defaultdict[Key, dict[str, DemandLease]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Lease name."""
-    children: defaultdict[Key, dict[tuple[str, str], str]] = field(default_factory=lambda: defaultdict(dict))
-    """By RewardModel, then (kind, name): a fingerprint that changes when somebody changes the object."""
+    children: defaultdict[Key, dict[tuple[str, str], Existing]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then (kind, name)."""
+    kept: defaultdict[Key, dict[str, Kept]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then Deployment name: the template that runs, and what it was made from."""
+    refusals: defaultdict[Key, dict[str, Trouble]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then Deployment name: why the cluster makes no pods for it."""
     _versions: dict[str, int] = field(default_factory=dict)
     """uid → newest resourceVersion seen. We also store answers to our own writes, and the watch lags behind these."""
 
@@ -42,14 +73,19 @@ class Cache:
         return key
 
     def put_pod(self, obj: Mapping[str, Any], *, deleted: bool) -> Key:
+        if (obj["metadata"].get("labels") or {}).get(LABEL_COMPONENT) == COMPONENT_ROUTER:
+            router = RouterPod.from_object(obj)
+            return self._put_pod(self.routers[router.namespace, router.reward_model], router, obj, deleted)
         pod = Pod.from_object(obj)
-        key = (pod.namespace, pod.reward_model)
+        return self._put_pod(self.pods[pod.namespace, pod.reward_model], pod, obj, deleted)
+
+    def _put_pod(self, shelf: dict[str, P], pod: P, obj: Mapping[str, Any], deleted: bool) -> Key:
         if deleted:
-            self.pods[key].pop(pod.uid, None)
-            self._versions.pop(obj["metadata"]["uid"], None)
+            shelf.pop(pod.uid, None)
+            self._versions.pop(pod.uid, None)
         elif self._is_news(obj):
-            self.pods[key][pod.uid] = pod
-        return key
+            shelf[pod.uid] = pod
+        return (pod.namespace, pod.reward_model)
 
     def put_lease(self, obj: Mapping[str, Any], *, deleted: bool) -> Key:
         lease = DemandLease.from_object(obj)
@@ -70,7 +106,12 @@ class Cache:
             if deleted:
                 self.children[key].pop((kind, meta["name"]), None)
             else:
-                self.children[key][kind, meta["name"]] = fingerprint(obj)
+                self.children[key][kind, meta["name"]] = Existing.of(obj)
+            if kind == "Deployment":
+                found = None if deleted else Kept.of(obj)
+                refusal = None if deleted else of_deployment(obj)
+                _keep(self.kept[key], meta["name"], found)
+                _keep(self.refusals[key], meta["name"], refusal)
             return key
 
         return put
@@ -85,18 +126,19 @@ class Cache:
 
     def tidy(self, key: Key) -> None:
         """Drop the empty shelves of a RewardModel that is gone; what still exists leaves by its own deletion."""
-        for store in (self.pods, self.leases, self.children):
+        for store in (self.pods, self.routers, self.leases, self.children, self.kept, self.refusals):
             if not store[key]:
                 del store[key]
+
+
+def _keep(shelf: dict[str, V], name: str, found: V | None) -> None:
+    if found is None:
+        shelf.pop(name, None)
+    else:
+        shelf[name] = found
 
 
 class Putter(Protocol):
     """Stores an object as the watch shows it, and names the RewardModel that it belongs to."""
 
     def __call__(self, obj: Mapping[str, Any], *, deleted: bool) -> Key: ...
-
-
-def fingerprint(obj: Mapping[str, Any]) -> str:
-    """Changes when the object's desired state changes; a Deployment's status, for one, does not count."""
-    meta = obj["metadata"]
-    return f"{meta['uid']}/{meta.get('generation') or meta.get('resourceVersion')}"

@@ -6,7 +6,7 @@
 | Awake | any | awake |
 | Asleep | any (a person's word wins; the run waits, and status says so) | asleep |
 | Auto | yes | awake |
-| Auto | no | asleep |
+| Auto | no | asleep; awake where `sleep.mode` is None |
 
 A Lease expires when its renewal has not changed for its TTL since *we* last saw it change, on our own clock. A new
 operator process has seen nothing, so it counts a full TTL from its first sight.
@@ -40,7 +40,12 @@ class Demand:
 
 
 def demand(
-    state: LifecycleState, leases: Iterable[DemandLease], sightings: Mapping[str, Sighting], now: float
+    state: LifecycleState,
+    leases: Iterable[DemandLease],
+    sightings: Mapping[str, Sighting],
+    now: float,
+    *,
+    sleeps: bool = True,
 ) -> Demand:
     """Decide what is wanted; `sightings` is keyed by Lease name and has an entry for every Lease."""
     ordered = sorted(leases, key=lambda lease: lease.run)
@@ -60,6 +65,11 @@ def demand(
         case LifecycleState.AUTO if wanting:
             more = f" and {len(wanting) - 1} more" if len(wanting) > 1 else ""
             desired, because = Desired.AWAKE, f"run {wanting[0].run}{more} is in phase {wanting[0].phase}"
+        case LifecycleState.AUTO if not sleeps:
+            desired, because = (
+                Desired.AWAKE,
+                "its engines never sleep: spec.lifecycle.sleep.mode is, or defaults to, None",
+            )
         case LifecycleState.AUTO:
             desired, because = Desired.ASLEEP, "no run's Lease asks for it"
     expiries = [sightings[lease.name].expires_at(lease) for lease in held]

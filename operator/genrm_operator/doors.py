@@ -6,12 +6,12 @@ Wire format: `docs/reference/door.md`. httpx is right here: a handful of calls p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
-from genrm_api.names import DOOR_PATH, ENGINE_PORT
+from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_EPOCH
 
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
@@ -26,7 +26,9 @@ ADMIN_TIMEOUT: Final = 120.0
 class Doors:
     """A connection pool to all doors."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: Callable[[], int | None] = lambda: None) -> None:
+        """`epoch` says under which leadership orders are given, and raises if they may not be given any more."""
+        self._epoch = epoch
         # uvicorn closes a connection after 5 s of silence; one that we drop earlier never dies under a call
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=3.0)
         self._http = httpx.AsyncClient(limits=limits, trust_env=False)
@@ -46,19 +48,30 @@ class Doors:
         answer = await self._send(pod, token, "PUT", DOOR_PATH, LOOK_TIMEOUT * 5, {"state": str(state)})
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
-    async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = ADMIN_TIMEOUT) -> httpx.Response:
+    async def call_engine(
+        self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT
+    ) -> httpx.Response:
         path = str(httpx.URL(call.path, params=dict(call.query))) if call.query else call.path
-        return await self._send(pod, token, call.method, path, timeout)
+        return await self._send(pod, token, call.method, path, timeout, call.body)
 
-    async def is_asleep(self, pod: Pod, token: str, call: Call) -> bool:
+    async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
+        """Whether the engine sleeps, in its own word; in the door's where there is no call that asks the engine.
+
+        Raises:
+            EngineError: nobody knows.
+        """
+        if call is None:
+            if (word := (await self.look(pod, token)).engine_asleep) is None:
+                raise EngineError(pod.name, "a call to the engine failed, and nobody knows whether it sleeps")
+            return word
         answer = await self.call_engine(pod, token, call, LOOK_TIMEOUT * 5)
         return _read(pod, call.path, lambda: bool(answer.json()["is_sleeping"]))
 
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
-        """Check that an admin route is closed to whoever has no token.
+        """Check that what needs the operator's token is closed to whoever has none.
 
         Raises:
-            NotVerified: the engine answers admin calls from anyone, so something is wrong with its door.
+            NotVerified: the engine answers anyone, so something is wrong with its door.
         """
         answer = await self._request(pod, None, call.method, call.path, LOOK_TIMEOUT * 5)
         if answer.status_code != 404:
@@ -68,12 +81,16 @@ class Doors:
         answer = await self._send(pod, None, "GET", "/v1/models", LOOK_TIMEOUT * 5)
         return _read(pod, "/v1/models", lambda: tuple(str(model["id"]) for model in answer.json()["data"]))
 
-    async def version(self, pod: Pod) -> str:
-        answer = await self._send(pod, None, "GET", "/version", LOOK_TIMEOUT)
-        return _read(pod, "/version", lambda: str(answer.json()["version"]))
+    async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
+        """What the server says of itself, of all calls together."""
+        said: dict[str, Any] = {}
+        for call in calls:
+            answer = await self.call_engine(pod, None, call, LOOK_TIMEOUT * 5)
+            said |= _read(pod, call.path, lambda answer=answer: dict(answer.json()))  # type: ignore[misc]
+        return said
 
     async def _send(
-        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: dict[str, str] | None = None
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         answer = await self._request(pod, token, method, path, timeout, body)
         if answer.status_code >= 300:
@@ -81,10 +98,12 @@ class Doors:
         return answer
 
     async def _request(
-        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: dict[str, str] | None = None
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         """Send one request; `timeout` bounds the whole of it (httpx's own would bound each read)."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if token and method != "GET" and (epoch := self._epoch()) is not None:
+            headers[HEADER_EPOCH] = str(epoch)
         try:
             async with asyncio.timeout(timeout):
                 url = f"{_url(pod)}{path}"

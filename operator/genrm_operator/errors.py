@@ -2,6 +2,7 @@
 
 OperatorError
 ├── ConfigurationError      the operator itself was started wrongly: it exits
+├── Deposed                 this process does not lead (any more): it changes nothing, and exits
 ├── Impossible              a RewardModel that passes the schema but cannot work: Degraded, no retry until it changes
 ├── ApiError                the API server refused or did not answer
 │   ├── NotFound
@@ -23,6 +24,10 @@ class OperatorError(Exception):
 
 class ConfigurationError(OperatorError):
     """A setting of the operator is wrong."""
+
+
+class Deposed(OperatorError):
+    """Another operator leads, or may lead by now."""
 
 
 class Impossible(OperatorError):

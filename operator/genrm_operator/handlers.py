@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
@@ -16,11 +19,30 @@ from genrm_api.names import API_VERSION, LABEL_REWARD_MODEL, REWARD_MODELS
 
 from genrm_operator.cache import Cache, Putter
 from genrm_operator.doors import Doors
+from genrm_operator.errors import ConfigurationError, Deposed
+from genrm_operator.health import queue_moves, reconciler_lives, serve
 from genrm_operator.kube import Kube
+from genrm_operator.leadership import Leadership
+from genrm_operator.metrics import Metrics
 from genrm_operator.reconciler import Reconciler
+from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
+from genrm_operator.watches import SILENCE_SECONDS, Watches
+
+log = logging.getLogger(__name__)
 
 OURS = {LABEL_REWARD_MODEL: kopf.PRESENT}
+
+WATCHED: Sequence[tuple[str, str, dict[str, Any] | None, Callable[[Cache], Putter]]] = (
+    (API_VERSION, REWARD_MODELS, None, lambda cache: cache.put_reward_model),
+    ("v1", "pods", OURS, lambda cache: cache.put_pod),
+    ("coordination.k8s.io/v1", "leases", OURS, lambda cache: cache.put_lease),
+    ("apps/v1", "deployments", OURS, lambda cache: cache.child_putter("Deployment")),
+    ("v1", "services", OURS, lambda cache: cache.child_putter("Service")),
+    ("networking.k8s.io/v1", "networkpolicies", OURS, lambda cache: cache.child_putter("NetworkPolicy")),
+    ("policy/v1", "poddisruptionbudgets", OURS, lambda cache: cache.child_putter("PodDisruptionBudget")),
+    ("v1", "configmaps", OURS, lambda cache: cache.child_putter("ConfigMap")),
+)
 
 
 def configure(kopf_settings: kopf.OperatorSettings) -> None:
@@ -39,6 +61,7 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
     )  # default up to 21 s: deaf after an API server restart
     kopf_settings.watching.reconnect_backoff = 0.1
     kopf_settings.watching.server_timeout = 240  # a watch is renewed before proxies in between forget it
+    kopf_settings.watching.inactivity_timeout = SILENCE_SECONDS  # Kopf's own default; `watches` counts on it
     kopf_settings.watching.connect_timeout = 3.0
     kopf_settings.queueing.idle_timeout = 60.0  # one queue per object is kept a while instead of being made again
 
@@ -50,40 +73,68 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
-        kube, doors = await Kube.connect(), Doors()
-        reconciler = Reconciler(kube, doors, state["settings"])
-        state.update(kube=kube, doors=doors, reconciler=reconciler, task=asyncio.create_task(reconciler.run()))
+        own: Settings = state["settings"]
+        metrics, watches = Metrics(), state["watches"]
+        kube = await Kube.connect(metrics)
+        leadership = Leadership(kube, *own.leader_lease, own.identity) if own.leader_lease else None
+        order = leadership.order if leadership else lambda: None
+        doors, routers = Doors(order), Routers(order)
+        guarded = kube.guarded(leadership.check) if leadership else kube
+        reconciler = Reconciler(guarded, doors, routers, own, metrics)
+        state.update(kube=kube, doors=doors, routers=routers, reconciler=reconciler, leadership=leadership)
+        queue, leads = reconciler.queue, lambda: leadership is None or leadership.epoch is not None
+        metrics.observe(queue_depth=queue.__len__, watches=watches, leads=leads)
+        watches.expect((plural for _, plural, *_ in WATCHED), own.namespaces)
+        if own.metrics_port:  # before anything acts: who cannot listen ends at once
+            checks = (reconciler_lives(lambda: state.get("task")), queue_moves(queue), watches.problems)
+            try:
+                state["server"] = await serve(own.metrics_port, metrics, checks)
+            except ConfigurationError as error:
+                raise kopf.PermanentError(str(error)) from error
+        state["listening"] = asyncio.create_task(watches.run())
+        state["task"] = asyncio.create_task(_lead(leadership, reconciler))
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
         state["reconciler"].stop()
-        state["task"].cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await state["task"]
+        for task in (state["task"], state["listening"]):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if state["leadership"] is not None:
+            await state["leadership"].release()
         await state["doors"].__aexit__(None)
+        await state["routers"].__aexit__(None)
         await state["kube"].close()
+        if "server" in state:
+            await state["server"].cleanup()
 
     state["settings"] = settings
+    state["watches"] = Watches(time.monotonic)
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+        found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return state["watches"].session(found) if found is not None else None
 
-    @kopf.on.probe(registry=registry, id="reconciler")
-    def alive(**_: Any) -> str:
-        if state["task"].done():
-            raise RuntimeError("the reconciler has ended")
-        return "running"
-
-    for group, plural, selector, put in (
-        (API_VERSION, REWARD_MODELS, None, lambda cache: cache.put_reward_model),
-        ("v1", "pods", OURS, lambda cache: cache.put_pod),
-        ("coordination.k8s.io/v1", "leases", OURS, lambda cache: cache.put_lease),
-        ("apps/v1", "deployments", OURS, lambda cache: cache.child_putter("Deployment")),
-        ("v1", "services", OURS, lambda cache: cache.child_putter("Service")),
-        ("v1", "configmaps", OURS, lambda cache: cache.child_putter("ConfigMap")),
-    ):
+    for group, plural, selector, put in WATCHED:
         _watch(registry, state, group, plural, selector, put)
+
+
+async def _lead(leadership: Leadership | None, reconciler: Reconciler) -> None:
+    """Work while this process leads. Until then the caches fill and the queue remembers who wants a look."""
+    if leadership is None:
+        await reconciler.run()
+        return
+    await leadership.acquire()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reconciler.run())
+            group.create_task(leadership.keep())
+    except* Deposed as lost:
+        # As in client-go's users: whatever was half done is over, and a fresh process stands by.
+        log.error("leadership lost, the process ends: %s", lost.exceptions[0])
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _watch(
@@ -98,13 +149,15 @@ def _watch(
 
     The cache is filled by an *index* function, because Kopf calls no event handler of any kind before every index is
     complete: the first look must not happen while, say, the pods are known and the Leases that keep them awake are not.
+    Both are coroutines, although they wait for nothing: Kopf runs plain functions in threads, and cache and queue
+    belong to the event loop.
     """
 
     @kopf.index(group, plural, labels=selector, registry=registry, id=f"{plural}-cache")
-    def remember(body: kopf.Body, **_: Any) -> None:
+    async def remember(body: kopf.Body, **_: Any) -> None:
         put(state["reconciler"].cache)(dict(body), deleted=False)
 
     @kopf.on.event(group, plural, labels=selector, registry=registry, id=f"{plural}-event")
-    def look(event: kopf.RawEvent, **_: Any) -> None:
+    async def look(event: kopf.RawEvent, **_: Any) -> None:
         reconciler: Reconciler = state["reconciler"]
         reconciler.queue.add(put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED"))

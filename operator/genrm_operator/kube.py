@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
 from genrm_operator.errors import ApiError, Conflict, Forbidden, NotFound, Terminating
+from genrm_operator.metrics import Metrics
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -25,30 +26,51 @@ _PATHS: Final[Mapping[str, str]] = {
     "Deployment": "/apis/apps/v1/namespaces/{ns}/deployments",
     "Event": "/api/v1/namespaces/{ns}/events",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies",
     "Pod": "/api/v1/namespaces/{ns}/pods",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{ns}/poddisruptionbudgets",
     "RewardModel": f"/apis/{GROUP}/{VERSION}/namespaces/{{ns}}/{REWARD_MODELS}",
     "Service": "/api/v1/namespaces/{ns}/services",
 }
+_KINDS: Final = {path.rsplit("/", 1)[1]: kind for kind, path in _PATHS.items()}
 
 
 class Kube:
     """One connection pool to the API server."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        may_write: Callable[[], None] = lambda: None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._api = api
+        self._may_write = may_write
+        self._metrics = metrics or Metrics()
 
     @classmethod
-    async def connect(cls) -> Kube:
+    async def connect(cls, metrics: Metrics | None = None) -> Kube:
         """In-cluster credentials if there are any, else KUBECONFIG."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), metrics=metrics)
 
     async def close(self) -> None:
         await self._api.close()
+
+    def guarded(self, may_write: Callable[[], None]) -> Kube:
+        """The same connections, for somebody whose every write has to be allowed: `may_write` raises if it is not."""
+        return Kube(self._api, may_write, self._metrics)
+
+    async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        return await self._call("GET", _path(kind, namespace, name), {})
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        path = _PATHS[manifest["kind"]].format(ns=manifest["metadata"]["namespace"])
+        return await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
 
     async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Server-side apply under our field manager; conflicts are ours to win."""
@@ -65,6 +87,22 @@ class Kube:
     async def merge_patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         path = _path(kind, namespace, name)
         return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/merge-patch+json")
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete the object that has this uid, and what it owns after it; one that came after it under its name stays.
+
+        Raises:
+            NotFound: it is gone.
+            Conflict: another one has its name.
+        """
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        await self._call("DELETE", _path(kind, namespace, name), {}, body)
+
+    async def set_pod_condition(self, namespace: str, name: str, condition: Mapping[str, Any]) -> dict[str, Any]:
+        """Set one condition in a pod's status; those of others stay (a strategic merge goes by their type)."""
+        path, patch = f"{_path('Pod', namespace, name)}/status", {"status": {"conditions": [dict(condition)]}}
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("PATCH", path, query, patch, "application/strategic-merge-patch+json")
 
     async def create_event(
         self, regarding: Mapping[str, Any], reason: str, note: str, *, warning: bool = False
@@ -100,8 +138,11 @@ class Kube:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
+        if method != "GET":
+            self._may_write()
         headers = {"Accept": "application/json", "Content-Type": content_type}
         call = f"{method} {path}"
+        status, began = 0, time.monotonic()
         try:
             params = await self._api.param_serialize(
                 method,
@@ -112,9 +153,11 @@ class Kube:
                 auth_settings=["BearerToken"],
             )
             response = await self._api.call_api(*params, _request_timeout=TIMEOUT_SECONDS)
-            data = await response.read()
+            data, status = await response.read(), response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(call, 0, f"{type(error).__name__}: {error}") from error
+        finally:
+            self._metrics.called(*_verb_and_kind(method, path), status, time.monotonic() - began)
         if 200 <= response.status < 300:
             return dict(json.loads(data))
         raise _error(call, response.status, data)
@@ -122,6 +165,12 @@ class Kube:
 
 def _path(kind: str, namespace: str, name: str) -> str:
     return f"{_PATHS[kind].format(ns=namespace)}/{name}"
+
+
+def _verb_and_kind(method: str, path: str) -> tuple[str, str]:
+    """What a call is to RBAC, for the metrics: `("patch", "RewardModel/status")`."""
+    _namespace, plural, *name = path.partition("/namespaces/")[2].split("/")
+    return {"POST": "create"}.get(method, method.lower()), "/".join((_KINDS[plural], *name[1:]))
 
 
 def _error(call: str, status: int, data: bytes) -> ApiError:

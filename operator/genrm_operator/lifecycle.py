@@ -106,6 +106,11 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
+    if door.state is DoorState.GATED:
+        return [stop] if pod.serving else []
+    if pod.gated and pod.verified_boot_id != door.boot_id:
+        verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
+        return [stop, *verify] if pod.serving else [*verify]
     open_ = door.state is DoorState.SERVING
     verified = pod.serving and pod.labelled_boot_id == door.boot_id
     fit = open_ and door.engine_asleep is False
@@ -151,6 +156,10 @@ def pod_state(pod: Pod, *, has_door: bool) -> PodState:
         return PodState.SERVING if pod.serving else PodState.VERIFYING
     door = pod.door
     if door is None:
+        return PodState.VERIFYING
+    if door.state is DoorState.GATED:
+        return PodState.STARTING
+    if pod.busy is Transition.VERIFY or (pod.gated and pod.verified_boot_id != door.boot_id):
         return PodState.VERIFYING
     if pod.busy is Transition.WAKE:
         return PodState.WAKING

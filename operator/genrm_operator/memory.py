@@ -9,6 +9,7 @@ from genrm_api.leases import Sighting
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Transition
+from genrm_operator.trouble import Trouble
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Before a failed transition is tried again. Short: a wake that fails once is usually a pod that is just starting."""
@@ -40,6 +41,7 @@ class Memory:
     unreachable: set[str] = field(default_factory=set)
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
+    announced_troubles: set[Trouble] = field(default_factory=set)
     desired: Desired | None = None
     desired_since: float = 0.0
     settled: bool = False

@@ -8,12 +8,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from genrm_api.names import ANNOTATION_BOOT_ID, LABEL_REWARD_MODEL, LABEL_SERVING
+from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_REWARD_MODEL, LABEL_SERVING
+
+from genrm_operator import trouble
+from genrm_operator.trouble import Trouble
 
 
 class DoorState(enum.StrEnum):
+    GATED = "gated"
+    """The engine waits for its release (`CLOSED`) before it starts."""
     CLOSED = "closed"
     SERVING = "serving"
     DRAINING = "draining"
@@ -43,13 +48,17 @@ class Door:
 class Transition(enum.StrEnum):
     """What is being done to a pod right now."""
 
+    VERIFY = "verify"
     WAKE = "wake"
     SLEEP = "sleep"
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One engine pod. `ready` is the kubelet's word that the engine lives; `serving` is our label."""
+    """One engine pod. `ready` is the kubelet's word that the engine lives; `serving` is our label.
+
+    For Kubernetes a pod is Ready only when its readiness gate is true too. That is our word, and left out of `ready`.
+    """
 
     namespace: str
     name: str
@@ -60,9 +69,15 @@ class Pod:
     deleting: bool
     serving: bool
     labelled_boot_id: str | None
+    gated: bool
+    """Whether the pod has our readiness gate."""
+    verified_boot_id: str | None
+    """The boot id for which the gate was made true."""
+    door_map: str | None
+    """The ConfigMap from which its door comes."""
     restarts: int
-    trouble: str | None
-    """Why the container does not run, in the kubelet's and the engine's last words; `None` while all is well."""
+    trouble: Trouble | None
+    """Why the engine does not run; `None` while all is well."""
     door: Door | None = None
     busy: Transition | None = None
     retry_at: float = 0.0
@@ -70,37 +85,54 @@ class Pod:
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Pod:
-        meta, status = obj["metadata"], obj.get("status") or {}
+        meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         containers = status.get("containerStatuses") or []
         conditions = {c["type"]: c for c in status.get("conditions") or []}
+        verified = conditions.get(CONDITION_VERIFIED, {})
+        volumes = spec.get("volumes") or []
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
             uid=meta["uid"],
             reward_model=labels.get(LABEL_REWARD_MODEL, ""),
             ip=status.get("podIP"),
-            ready=conditions.get("Ready", {}).get("status") == "True",
+            ready=conditions.get("ContainersReady", {}).get("status") == "True",
             deleting=bool(meta.get("deletionTimestamp")),
             serving=labels.get(LABEL_SERVING) == "true",
             labelled_boot_id=annotations.get(ANNOTATION_BOOT_ID),
+            gated=any(gate["conditionType"] == CONDITION_VERIFIED for gate in spec.get("readinessGates") or []),
+            verified_boot_id=verified.get("message") if verified.get("status") == "True" else None,
+            door_map=next((v["configMap"]["name"] for v in volumes if v["name"] == "door" and "configMap" in v), None),
             restarts=sum(c.get("restartCount", 0) for c in containers),
-            trouble=_trouble(containers, conditions),
+            trouble=trouble.of_pod(obj),
         )
 
 
-_WAITING_IS_NORMAL = ("ContainerCreating", "PodInitializing")
+@dataclass(frozen=True, slots=True)
+class RouterPod:
+    """One pod of a router; `ready` is the kubelet's word."""
 
+    namespace: str
+    name: str
+    uid: str
+    reward_model: str
+    ip: str | None
+    ready: bool
+    deleting: bool
+    trouble: Trouble | None
 
-def _trouble(containers: list[Mapping[str, Any]], conditions: Mapping[str, Mapping[str, Any]]) -> str | None:
-    for container in containers:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") and waiting["reason"] not in _WAITING_IS_NORMAL:
-            ended = (container.get("lastState") or {}).get("terminated") or {}
-            last_words = (ended.get("message") or "").strip()[-800:]
-            words = [waiting["reason"], waiting.get("message") or "", last_words]
-            return ": ".join(word for word in words if word)
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason')}: {scheduled.get('message')}"
-    return None
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> Self:
+        meta, status = obj["metadata"], obj.get("status") or {}
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta["uid"],
+            reward_model=(meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""),
+            ip=status.get("podIP"),
+            ready=ready,
+            deleting=bool(meta.get("deletionTimestamp")),
+            trouble=trouble.of_pod(obj),
+        )

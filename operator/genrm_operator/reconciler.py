@@ -9,49 +9,56 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
-from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_GRANTED, API_VERSION, LABEL_SERVING
+from genrm_api.lifecycle import SleepMode
+from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_GRANTED, API_VERSION, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from genrm_operator import lifecycle, status, transitions
+from genrm_operator import apply, lifecycle, rollout, status, transitions
 from genrm_operator.announcements import Announcer
-from genrm_operator.cache import Cache, Key, fingerprint
+from genrm_operator.cache import Cache, Key
 from genrm_operator.children import children
 from genrm_operator.demand import Demand, demand
 from genrm_operator.door_source import door_source
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
-from genrm_operator.errors import ApiError, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
+from genrm_operator.errors import ApiError, Deposed, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
 from genrm_operator.memory import Memory, Running
+from genrm_operator.metrics import Metrics, ModelView, reason_of
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.routers import Routers, workers
 from genrm_operator.settings import Settings
-from genrm_operator.tokens import admin_token
+from genrm_operator.tokens import admin_token, router_token
 from genrm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
 API_RETRY_SECONDS: Final = 1.0
 APPLY_RETRY_SECONDS: Final = 5.0
+ROUTE_RETRY_SECONDS: Final = 1.0
 
 
 class Reconciler:
     """Owns the caches, the queue, and every task that works on them."""
 
-    def __init__(self, kube: Kube, doors: Doors, settings: Settings) -> None:
+    def __init__(
+        self, kube: Kube, doors: Doors, routers: Routers, settings: Settings, metrics: Metrics | None = None
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self.cache = Cache()
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[Key] = WorkQueue(self._metrics.waited)
         self._kube = kube
         self._doors = doors
+        self._routers = routers
         self._settings = settings
         self._memory: dict[Key, Memory] = {}
         self._announce = Announcer(kube)
@@ -67,18 +74,24 @@ class Reconciler:
     async def _work(self) -> None:
         while True:
             key = await self.queue.get()
+            began = self._now()
             try:
                 if (next_look := await self._reconcile(key)) is not None:
                     self.queue.add_at(key, next_look)
+            except Deposed as error:
+                log.info("look dropped reward_model=%s/%s %s", *key, error)
             except (NotFound, Terminating) as error:
                 log.info("gone while looked at reward_model=%s/%s %s", *key, error)
             except ApiError as error:
                 log.warning("look failed reward_model=%s/%s %s", *key, error)
+                self._metrics.look_failed(reason_of(error))
                 self.queue.add_at(key, self._now() + API_RETRY_SECONDS)
             except Exception:
                 log.exception("look failed by a bug of ours reward_model=%s/%s", *key)
+                self._metrics.look_failed("Bug")
                 self.queue.add_at(key, self._now() + self._settings.resync_seconds)
             finally:
+                self._metrics.looked(self._now() - began)
                 self.queue.done(key)
 
     async def _reconcile(self, key: Key) -> float | None:
@@ -101,7 +114,8 @@ class Reconciler:
         problem: tuple[str, str] | None = None
         apply_again = None
         try:
-            await self._apply(key, memory, children(rm, adapter, door_source(), self._settings))
+            wanted = self._children(key, rm, adapter)
+            await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, wanted)
         except Impossible as error:
             problem = (error.reason, str(error))
         except (NotFound, Terminating):
@@ -109,6 +123,12 @@ class Reconciler:
         except ApiError as error:
             # A child that cannot be made must not keep those that run from being slept and woken.
             problem, apply_again = ("ApplyFailed", str(error)), self._now() + APPLY_RETRY_SECONDS
+            self._metrics.look_failed("ApplyFailed")
+        if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
+            problem = (refusal.reason, refusal.message)
+        if rm.spec.is_external:
+            await self._report_external(rm, problem)
+            return self._now() + self._settings.resync_seconds
         wants = self._demand(key, rm, memory)
         if wants.desired is not memory.desired:
             memory.failures.clear()  # the other direction did not fail yet
@@ -120,8 +140,16 @@ class Reconciler:
                 by_pod.setdefault(action.pod.uid, []).append(action)
             await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
-        await self._report(rm, adapter, memory, pods, wants, problem)
-        due = [self._now() + self._settings.resync_seconds, plan.look_again_at, wants.next_expiry, apply_again]
+        astray = await self._follow_routers(key, rm)
+        await self._report(rm, adapter, memory, pods, wants, problem or astray)
+        route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
+        due = [
+            self._now() + self._settings.resync_seconds,
+            plan.look_again_at,
+            wants.next_expiry,
+            apply_again,
+            route_again,
+        ]
         return min(at for at in due if at is not None)
 
     # ------------------------------------------------------------------ observe
@@ -135,7 +163,9 @@ class Reconciler:
             else Sighting(lease.renewal, now)
             for name, lease in leases.items()
         }
-        return demand(rm.spec.lifecycle.state, leases.values(), memory.sightings, now)
+        lives = effective_spec(rm).lifecycle
+        sleeps = lives.sleep_mode is not SleepMode.NONE
+        return demand(lives.state, leases.values(), memory.sightings, now, sleeps=sleeps)
 
     async def _observe(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> list[Pod]:
         pods = list(self.cache.pods[key].values())
@@ -143,7 +173,7 @@ class Reconciler:
         if adapter.has_door:
             token, working = self._token(rm), set(memory.running)
             pods = list(await asyncio.gather(*(self._look(pod, token, memory) for pod in pods)))
-            await self._learn_engine(rm, memory, pods)
+            await self._learn_engine(rm, adapter, memory, pods)
             # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
             ended = working - set(memory.running)
             pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
@@ -164,12 +194,13 @@ class Reconciler:
         memory.unreachable.discard(pod.uid)
         return dataclasses.replace(pod, door=door)
 
-    async def _learn_engine(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+    async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
         """Ask one engine for its version, once per boot of it."""
         pod = next((pod for pod in pods if pod.door is not None), None)
         if pod is not None and pod.door is not None and pod.door.boot_id != memory.engine_boot_id:
             try:
-                memory.engine = f"{rm.spec.engine.name} {await self._doors.version(pod)}"
+                about = await self._doors.about(pod, adapter.about)
+                memory.engine = f"{rm.spec.engine.name} {about.get('version', '')}".rstrip()
                 memory.engine_boot_id = pod.door.boot_id
             except EngineError as error:
                 log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
@@ -190,20 +221,11 @@ class Reconciler:
 
     # ------------------------------------------------------------------ act
 
-    async def _apply(self, key: Key, memory: Memory, wanted: Sequence[Mapping[str, Any]]) -> None:
-        """Apply the children that differ from what we applied last, or that somebody else has touched since."""
-        for manifest in wanted:
-            child = (manifest["kind"], manifest["metadata"]["name"])
-            digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-            there = self.cache.children[key].get(child)
-            if memory.applied.get(child) == (digest, there):
-                continue
-            before, applied = there, await self._kube.apply(manifest)
-            now_there = fingerprint(applied)
-            self.cache.children[key][child] = now_there
-            memory.applied[child] = (digest, now_there)
-            if before != now_there:
-                log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
+    def _children(self, key: Key, rm: RewardModel, adapter: Adapter) -> list[dict[str, Any]]:
+        made = children(rm, adapter, door_source(), self._settings)
+        made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)
+        there = set(self.cache.children[key])
+        return rollout.settle(made, made_from, self.cache.kept[key], there, self._settings.master_key)
 
     async def _act_in_order(
         self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]
@@ -228,6 +250,24 @@ class Reconciler:
                 if (running := memory.running.get(pod.uid)) is not None:
                     running.task.cancel()
 
+    async def _follow_routers(self, key: Key, rm: RewardModel) -> tuple[str, str] | None:
+        """Tell every router who serves; return what is wrong with one of them, as (reason, sentence)."""
+        pods = [pod for pod in self.cache.routers[key].values() if not pod.deleting]
+        wanted = workers(self.cache.pods[key].values())
+        token = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
+        for pod in pods:
+            if pod.trouble is not None:
+                return pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}"
+            if not pod.ready or pod.ip is None:
+                continue
+            try:
+                if await self._routers.follow(pod, token, wanted):
+                    log.info("router follows namespace=%s pod=%s workers=%d", pod.namespace, pod.name, len(wanted))
+            except EngineError as error:
+                log.warning("router does not follow namespace=%s %s", pod.namespace, error)
+                return "RouterUnreachable", f"{error}; it is tried again"
+        return None
+
     async def _label(self, key: Key, pod: Pod, serving: str | None, boot_id: str | None) -> None:
         """Patch the pod, and believe the answer at once: the watch repeats it a moment later."""
         patch = {"metadata": {"labels": {LABEL_SERVING: serving}, "annotations": {ANNOTATION_BOOT_ID: boot_id}}}
@@ -239,17 +279,40 @@ class Reconciler:
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
 
+    async def _open_gate(self, pod: Pod) -> None:
+        """Tell Kubernetes that this pod, in this boot of its server, is as it should be: a rollout may go on."""
+        assert pod.door is not None, "only a pod whose door has answered is verified"
+        condition = {
+            "type": CONDITION_VERIFIED,
+            "status": "True",
+            "reason": "Verified",
+            "message": pod.door.boot_id,
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        answer = await self._kube.set_pod_condition(pod.namespace, pod.name, condition)
+        if pod.uid in self.cache.pods[pod.namespace, pod.reward_model]:
+            self.cache.put_pod(answer, deleted=False)
+
     async def _transition(self, key: Key, memory: Memory, transition: Transition, target: transitions.Target) -> None:
-        pod, began = target.pod, self._now()
+        pod, began, engine = target.pod, self._now(), str(target.rm.spec.engine.name)
         try:
             await transitions.run(transition, target, self._doors)
+            if transition is Transition.VERIFY:
+                await self._open_gate(pod)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.uncancel() > 0 or self._stopping:
                 raise
             log.info("%s given up namespace=%s pod=%s: wanted again", transition, pod.namespace, pod.name)
+            self._metrics.transition_ended(transition, engine, self._now() - began, "given_up")
+        except Deposed as error:
+            log.info("%s dropped namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
         except Exception as error:
             memory.fail(pod.uid, str(error), self._now())
+            self._metrics.transition_ended(transition, engine, self._now() - began, "failed", reason_of(error))
+            if isinstance(error, ApiError):
+                log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
+                return
             if not isinstance(error, EngineError):
                 log.exception("%s failed by a bug of ours namespace=%s pod=%s", transition, pod.namespace, pod.name)
                 return
@@ -260,6 +323,7 @@ class Reconciler:
         else:
             memory.failures.pop(pod.uid, None)
             seconds = self._now() - began
+            self._metrics.transition_ended(transition, engine, seconds, "done")
             log.info("%s done namespace=%s pod=%s seconds=%.3f", transition, pod.namespace, pod.name, seconds)
         finally:
             memory.running.pop(pod.uid, None)
@@ -294,13 +358,24 @@ class Reconciler:
         written = self.cache.reward_models.get(key)
         if written is None:
             return  # deleted while we looked
+        self._metrics.saw(key, ModelView.of(rm, str(new["phase"]), seen, len(memory.failures)))
+        await self._write_status(rm, new, written)
+        await self._grant(wants, granted=new["phase"] == "Serving")
+
+    async def _report_external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
+        new = status.external(rm, problem, datetime.now(UTC))
+        key = (rm.namespace, rm.name)
+        self._metrics.saw(key, ModelView(str(new["phase"])))
+        if (written := self.cache.reward_models.get(key)) is not None:
+            await self._write_status(rm, new, written)
+
+    async def _write_status(self, rm: RewardModel, new: Mapping[str, Any], written: Mapping[str, Any]) -> None:
         if status.differs(new, written.get("status")):
             metadata = {"name": rm.name, "namespace": rm.namespace}
             answer = await self._kube.apply_status(
                 {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
             )
             self.cache.put_reward_model(answer, deleted=False)
-        await self._grant(wants, granted=new["phase"] == "Serving")
 
     async def _grant(self, wants: Demand, *, granted: bool) -> None:
         """Tell each run, in its own Lease, since when every replica serves for it."""
@@ -317,28 +392,16 @@ class Reconciler:
             self.cache.put_lease(answer, deleted=False)
 
     async def _report_unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{where}: {first['msg']}; correct the field, this operator cannot read it"
         meta = obj["metadata"]
-        condition = {
-            "type": "Degraded",
-            "status": "True",
-            "observedGeneration": meta.get("generation"),
-            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "reason": "Unreadable",
-            "message": message,
-        }
+        self._metrics.saw((meta["namespace"], meta["name"]), ModelView("Degraded"))
+        new = status.unreadable(meta.get("generation"), error, datetime.now(UTC))
+        (condition,) = new["conditions"]
         old = (obj.get("status") or {}).get("conditions") or []
-        if any(c.get("message") == message for c in old):
+        if any(c.get("message") == condition["message"] for c in old):
             return
+        metadata = {"name": meta["name"], "namespace": meta["namespace"]}
         await self._kube.apply_status(
-            {
-                "apiVersion": API_VERSION,
-                "kind": "RewardModel",
-                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
-                "status": {"phase": "Degraded", "conditions": [condition]},
-            }
+            {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
         )
 
     # ------------------------------------------------------------------ helpers
@@ -356,6 +419,7 @@ class Reconciler:
         if (memory := self._memory.pop(key, None)) is not None:
             for running in memory.running.values():
                 running.task.cancel()
+        self._metrics.forget(key)
         self.cache.tidy(key)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from genrm_api.names import engine_selector
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
+from pydantic import ValidationError
 
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
@@ -55,6 +57,39 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
     conditions = _conditions(rm, seen, states, trouble, phase)
     status["conditions"] = [_dated(condition, rm, generation, now) for condition in conditions]
     return {key: value for key, value in status.items() if value is not None}
+
+
+def external(rm: RewardModel, problem: tuple[str, str] | None, now: datetime) -> dict[str, Any]:
+    """The status of an endpoint outside the cluster: what its spec says, because nobody here looks at it."""
+    assert rm.spec.external is not None, "the CRD's rules require it"
+    generation = rm.metadata.get("generation")
+    sentence = f"{rm.spec.external.url} is outside the cluster; runs ask it, the operator does not"
+    degraded = (True, *problem) if problem is not None else (False, Reason.AS_EXPECTED, "nothing is wrong")
+    ready = (False, *problem) if problem is not None else (True, Reason.EXTERNAL, sentence)
+    conditions = [("Ready", *ready), ("Degraded", *degraded)]
+    return {
+        "observedGeneration": generation,
+        "phase": str(Reason.DEGRADED if problem is not None else Reason.EXTERNAL),
+        "replicas": 0,
+        "ready": 0,
+        "awake": 0,
+        "conditions": [_dated(condition, rm, generation, now) for condition in conditions],
+    }
+
+
+def unreadable(generation: int | None, error: ValidationError, now: datetime) -> dict[str, Any]:
+    """The status of an object that this operator cannot read: written under an older schema, or past it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    condition = {
+        "type": "Degraded",
+        "status": "True",
+        "observedGeneration": generation,
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "reason": str(Reason.UNREADABLE),
+        "message": f"{where}: {first['msg']}; correct the field, this operator cannot read it",
+    }
+    return {"phase": "Degraded", "conditions": [condition]}
 
 
 def _by_name(item: tuple[Pod, PodState]) -> str:
@@ -101,12 +136,8 @@ def _conditions(
     summary = f"{awake} of {want} awake, {asleep} asleep; {because}"
     if seen.problem is not None:
         degraded = (True, *seen.problem)
-    elif trouble is not None:
-        degraded = (
-            True,
-            (trouble.trouble or "").split(":", 1)[0] or "PodFailed",
-            f"pod {trouble.name}: {trouble.trouble}",
-        )
+    elif trouble is not None and trouble.trouble is not None:
+        degraded = (True, trouble.trouble.reason, f"pod {trouble.name}: {trouble.trouble.message}")
     elif seen.last_error is not None:
         degraded = (True, "TransitionFailed", seen.last_error)
     else:

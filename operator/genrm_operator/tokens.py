@@ -15,6 +15,11 @@ def admin_token(master_key: bytes, namespace: str, name: str, uid: str) -> str:
     return hmac.new(master_key, f"genrm-door-v1\0{namespace}\0{name}\0{uid}".encode(), hashlib.sha256).hexdigest()
 
 
+def router_token(master_key: bytes, namespace: str, name: str, uid: str) -> str:
+    """The bearer token of one RewardModel's router: another one, so that a router cannot speak for the operator."""
+    return hmac.new(master_key, f"genrm-router-v1\0{namespace}\0{name}\0{uid}".encode(), hashlib.sha256).hexdigest()
+
+
 def token_digest(token: str) -> str:
     """What the door compares with: lower-case hex SHA-256."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Carrying a pod from awake to asleep and back. Each step looks first, so a transition can be repeated at any point.
 
+*Verify*: once for each boot of a pod's server, before anything else is done to it; the readiness gate says so.
 *Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → door `asleep`. The serving label is
 already off when this begins. If requests stay inside past the drain deadline the pod goes back into service.
 *Wake*: engine wake if it sleeps → the engine confirms → verified → door `serving`. The label follows in the next look.
@@ -39,16 +40,21 @@ async def run(transition: Transition, target: Target, doors: Doors) -> None:
     Raises:
         EngineError: it could not be completed; the pod is in a state that the next look will tell.
     """
-    if transition is Transition.WAKE:
-        await wake(target, doors)
-    else:
-        await sleep(target, doors)
+    match transition:
+        case Transition.VERIFY:
+            await verify(target, doors)
+        case Transition.WAKE:
+            await wake(target, doors)
+        case Transition.SLEEP:
+            await sleep(target, doors)
 
 
 async def wake(target: Target, doors: Doors) -> None:
-    pod, token, asleep = target.pod, target.token, target.adapter.is_asleep()
+    pod, token, asleep = target.pod, target.token, target.adapter.asleep
     if await doors.is_asleep(pod, token, asleep):
-        await doors.call_engine(pod, token, target.adapter.wake(target.rm))
+        limit = durations.seconds(target.rm.spec.lifecycle.wake.timeout)
+        for call in target.adapter.wake(target.rm):
+            await doors.call_engine(pod, token, call, limit)
         if await doors.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the wake call, and says that it still sleeps")
     await verify(target, doors)
@@ -57,14 +63,28 @@ async def wake(target: Target, doors: Doors) -> None:
 
 async def verify(target: Target, doors: Doors) -> None:
     """Whether this engine may serve: the door guards it, and it serves the model under the name that runs will use."""
-    await doors.verify_guarded(target.pod, target.adapter.is_asleep())
-    served = await doors.served_models(target.pod)
+    pod, adapter = target.pod, target.adapter
+    await doors.verify_guarded(pod, adapter.guarded)
+    served = await doors.served_models(pod)
     if target.rm.served_name not in served:
-        raise NotVerified(target.pod.name, f"serves {', '.join(served)}, not {target.rm.served_name}")
+        raise NotVerified(pod.name, f"serves {', '.join(served)}, not {target.rm.served_name}")
+    if (why := adapter.unfit(target.rm, await doors.about(pod, adapter.about))) is not None:
+        raise NotVerified(pod.name, why)
+    await _ask_first(target, doors)
+
+
+async def _ask_first(target: Target, doors: Doors) -> None:
+    """Have an engine compute before its clients do, where its start did not. A closed door lets the operator in."""
+    question = target.adapter.first_question(target.rm)
+    if question is None:
+        return
+    door = await doors.look(target.pod, target.token)
+    if door.state is DoorState.CLOSED and door.engine_asleep is False:
+        await doors.call_engine(target.pod, target.token, question)
 
 
 async def sleep(target: Target, doors: Doors) -> None:
-    pod, token, asleep = target.pod, target.token, target.adapter.is_asleep()
+    pod, token, asleep = target.pod, target.token, target.adapter.asleep
     door = await doors.look(pod, token)
     if door.state is DoorState.SERVING:
         door = await doors.set_state(pod, token, DoorState.DRAINING)
@@ -81,7 +101,9 @@ async def sleep(target: Target, doors: Doors) -> None:
             pod.name, f"{door.inside} requests were still inside after {drain:g} s; the pod serves on"
         ) from error
     if not await doors.is_asleep(pod, token, asleep):
-        await doors.call_engine(pod, token, target.adapter.sleep(target.rm))
+        limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
+        for call in target.adapter.sleep(target.rm):
+            await doors.call_engine(pod, token, call, limit)
         if not await doors.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
     await doors.set_state(pod, token, DoorState.ASLEEP)

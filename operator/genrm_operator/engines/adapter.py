@@ -1,14 +1,24 @@
-"""What the operator needs to know of an engine."""
+"""What the operator needs to know of an engine.
+
+An adapter is data wherever it can be: what its container looks like, which calls in which order put it to sleep and
+wake it, what it can do at all. Carrying the calls out is `transitions`' business, so an adapter does no I/O.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from genrm_api.rewardmodel import RewardModel
+from genrm_api.rewardmodel import LifecycleState, RewardModel
 
+from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
+
+ENGINE_CONTAINER: Final = "engine"
+DOOR_MOUNT: Final = "/genrm"
+CACHE_MOUNT: Final = "/cache"
+MODEL_MOUNT: Final = "/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +36,39 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP call to an engine's admin route."""
+    """One HTTP call to an engine."""
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, behind our door."""
+
+    sleep_levels: frozenset[int] = frozenset()
+    """Empty: it cannot sleep."""
+    tags: tuple[str, ...] = ()
+    """The parts of its memory that are released and resumed by name; empty: sleep takes all there is."""
+    aborts: bool = False
+    """Whether putting it to sleep ends requests that are still inside, so that a sleep need not wait for them."""
+    bad_versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions, as the engine spells them, that must not serve a model that is to sleep, and why."""
 
 
 class Adapter(Protocol):
     """`has_door`: the launcher puts our door in front, so the engine can be slept, woken and verified."""
 
     has_door: bool
+    capabilities: Capabilities
+    asleep: Call | None
+    """An admin call that answers `{"is_sleeping": bool}`; `None`: the engine cannot say, and the door's record does."""
+    guarded: Call
+    """Reads what nobody may read without the operator's token: whoever is let in there has met no door."""
+    about: Sequence[Call]
+    """Open calls whose answers, maps all of them, say what this server is. One of them holds `version`."""
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         """Describe the engine's container.
@@ -45,9 +77,39 @@ class Adapter(Protocol):
             Impossible: the spec passes the schema but this engine cannot do it.
         """
 
-    def sleep(self, rm: RewardModel) -> Call: ...
+    def sleep(self, rm: RewardModel) -> Sequence[Call]:
+        """The calls that put the drained engine to sleep, in order. The sequence may be begun again at any point."""
 
-    def wake(self, rm: RewardModel) -> Call: ...
+    def wake(self, rm: RewardModel) -> Sequence[Call]:
+        """The calls that wake it, whatever part of a sleep was carried out."""
 
-    def is_asleep(self) -> Call:
-        """A call that answers `{"is_sleeping": bool}`."""
+    def first_question(self, rm: RewardModel) -> Call | None:
+        """A small request that makes the engine compute, asked before it serves; `None`: its start does that."""
+
+    def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
+        """Why the server that says this of itself must not serve the model; `None` if it may."""
+
+
+def refuse_what_it_cannot(rm: RewardModel, able: Capabilities) -> None:
+    """Raise `Impossible` for a spec that asks for more than the engine can."""
+    engine, level = rm.spec.engine, rm.spec.lifecycle.sleep.level
+    if able.sleep_levels and level not in able.sleep_levels:
+        can = " or ".join(map(str, sorted(able.sleep_levels)))
+        raise Impossible(
+            "SleepLevelNotSupported",
+            f"spec.lifecycle.sleep.level: {level} is not supported with engine {engine.name} yet; write {can}",
+        )
+    if engine.data_parallel > 1:
+        raise Impossible(
+            "DataParallelNotSupported",
+            f"spec.engine.dataParallel: {engine.data_parallel} ranks sleep and count one by one, which is not proved "
+            f"with engine {engine.name} yet; write 1 and more spec.replicas",
+        )
+
+
+def known_bad(able: Capabilities, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
+    """Why this version must not serve."""
+    if rm.spec.lifecycle.state is LifecycleState.AWAKE:
+        return None
+    why = able.bad_versions.get(version := str(about.get("version", "")))
+    return None if why is None else f"is version {version}, which {why}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from genrm_api.rewardmodel import RewardModel
 
-from genrm_operator.engines.adapter import Call, Container
+from genrm_operator.engines.adapter import Call, Capabilities, Container
 from genrm_operator.engines.weights import locate
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
@@ -12,6 +15,10 @@ from genrm_operator.settings import Settings
 
 class Custom:
     has_door = False
+    capabilities = Capabilities()
+    asleep: Call | None = None
+    guarded = Call("GET", "/")
+    about: Sequence[Call] = ()
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         engine = rm.spec.engine
@@ -27,11 +34,14 @@ class Custom:
             mounts=weights.mounts,
         )
 
-    def sleep(self, rm: RewardModel) -> Call:
-        raise Impossible("CannotSleep", "spec.engine.name: custom has no sleep; use vllm to give memory back")
+    def sleep(self, rm: RewardModel) -> Sequence[Call]:
+        raise Impossible("CannotSleep", "spec.engine.name: custom has no sleep; use vllm or sglang to give memory back")
 
-    def wake(self, rm: RewardModel) -> Call:
-        raise Impossible("CannotSleep", "spec.engine.name: custom has no wake; use vllm to give memory back")
+    def wake(self, rm: RewardModel) -> Sequence[Call]:
+        raise Impossible("CannotSleep", "spec.engine.name: custom never sleeps, so it has no wake")
 
-    def is_asleep(self) -> Call:
-        raise Impossible("CannotSleep", "spec.engine.name: custom never sleeps")
+    def first_question(self, rm: RewardModel) -> Call | None:
+        return None
+
+    def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
+        return None

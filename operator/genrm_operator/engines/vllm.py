@@ -6,51 +6,87 @@ and then becomes it. Sleep and wake routes: vLLM `vllm/entrypoints/serve/sleep/a
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from genrm_api.engine import Engine
 from genrm_api.names import ENGINE_PORT
-from genrm_api.rewardmodel import RewardModel
+from genrm_api.rewardmodel import RewardModel, RewardModelType
 
-from genrm_operator.engines.adapter import Call, Container
+from genrm_operator.engines.adapter import (
+    CACHE_MOUNT,
+    DOOR_MOUNT,
+    Call,
+    Capabilities,
+    Container,
+    known_bad,
+    refuse_what_it_cannot,
+)
 from genrm_operator.engines.weights import locate
 from genrm_operator.settings import Settings
-
-DOOR_MOUNT: Final = "/genrm"
-CACHE_MOUNT: Final = "/cache"
 
 
 class Vllm:
     has_door = True
+    capabilities = Capabilities(
+        sleep_levels=frozenset({1}),
+        aborts=True,
+        bad_versions=dict.fromkeys(
+            ("0.14.0", "0.15.0"), "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32"
+        ),
+    )
+    asleep: Call | None = Call("GET", "/is_sleeping")
+    guarded = Call("GET", "/is_sleeping")
+    about: Sequence[Call] = (Call("GET", "/version"),)
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
+        refuse_what_it_cannot(rm, self.capabilities)
         engine = rm.spec.engine
         weights = locate(rm, settings)
         args = ["--model", weights.path, "--served-model-name", rm.served_name, "--port", str(ENGINE_PORT)]
-        if engine.tensor_parallel > 1:
-            args += ["--tensor-parallel-size", str(engine.tensor_parallel)]
+        if rm.spec.type is RewardModelType.CLASSIFIER:
+            # A model that has a head of its own keeps it: vLLM converts only what could not classify otherwise.
+            args += ["--runner", "pooling", "--convert", "classify"]
+        if rm.spec.model.revision is not None:
+            args += ["--revision", rm.spec.model.revision]
+        args += _options(engine)
         if rm.spec.gpu is not None:
             args.append("--enable-sleep-mode")  # vLLM refuses the flag on CPU, where sleep works as a state without it
         return Container(
             image=engine.image or settings.engine_images["vllm"],
             command=("python3", f"{DOOR_MOUNT}/genrm_door/launcher.py", "--engine", "vllm", "--"),
             args=(*args, *(engine.args or ())),
-            env={
-                "HOME": f"{CACHE_MOUNT}/home",
-                "HF_HOME": f"{CACHE_MOUNT}/huggingface",
-                "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
-                "VLLM_NO_USAGE_STATS": "1",
-            },
+            env={"VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm", "VLLM_NO_USAGE_STATS": "1"},
             health_path="/health",
             volumes=weights.volumes,
             mounts=weights.mounts,
         )
 
-    def sleep(self, rm: RewardModel) -> Call:
+    def sleep(self, rm: RewardModel) -> Sequence[Call]:
         # The door has drained the pod, so nothing is left that mode=abort could hurt.
-        return Call("POST", "/sleep", {"level": str(rm.spec.lifecycle.sleep.level)})
+        return (Call("POST", "/sleep", {"level": str(rm.spec.lifecycle.sleep.level)}),)
 
-    def wake(self, rm: RewardModel) -> Call:
-        return Call("POST", "/wake_up")
+    def wake(self, rm: RewardModel) -> Sequence[Call]:
+        return (Call("POST", "/wake_up"),)
 
-    def is_asleep(self) -> Call:
-        return Call("GET", "/is_sleeping")
+    def first_question(self, rm: RewardModel) -> Call | None:
+        return None
+
+    def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
+        return known_bad(self.capabilities, rm, about)
+
+
+def _options(engine: Engine) -> list[str]:
+    """The flags of the typed fields; a field that says nothing leaves vLLM its own default."""
+    template = engine.chat_template
+    given = {
+        "--tensor-parallel-size": engine.tensor_parallel if engine.tensor_parallel > 1 else None,
+        "--pipeline-parallel-size": engine.pipeline_parallel if engine.pipeline_parallel > 1 else None,
+        "--dtype": engine.dtype,
+        "--quantization": engine.quantization,
+        "--max-model-len": engine.max_model_len,
+        "--gpu-memory-utilization": engine.gpu_memory_utilization,
+        # The kubelet reads $(NAME) in arguments; $$ is how it is told that a template's dollar is one.
+        "--chat-template": None if template is None else template.replace("$(", "$$("),
+    }
+    return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]

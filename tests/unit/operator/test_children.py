@@ -32,10 +32,11 @@ def container(made: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_a_vllm_model_becomes_four_objects_owned_by_it() -> None:
+def test_a_vllm_model_becomes_six_objects_owned_by_it_and_the_guards_come_before_the_pods() -> None:
     made = make({"model": {"uri": "hf://Qwen/Qwen3-32B"}})
     assert list(made) == [
-        "ConfigMap/judge-door-dddddddddd", "Deployment/judge", "Service/judge", "Service/judge-pods",
+        "ConfigMap/judge-door-dddddddddd", "NetworkPolicy/judge", "PodDisruptionBudget/judge", "Deployment/judge",
+        "Service/judge", "Service/judge-pods",
     ]  # fmt: skip
     for manifest in made.values():
         (owner,) = manifest["metadata"]["ownerReferences"]
@@ -98,10 +99,16 @@ def test_a_node_folder_outside_the_allowed_prefixes_is_refused_with_advice(uri: 
         make({"model": {"uri": uri}})
 
 
+def test_a_pod_is_ready_only_when_the_operator_has_verified_it() -> None:
+    template = make({"model": {"uri": "hf://a/b"}})["Deployment/judge"]["spec"]["template"]
+    assert template["spec"]["readinessGates"] == [{"conditionType": "genrm.dev/verified"}]
+
+
 def test_a_custom_engine_has_no_door() -> None:
     engine = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["python3", "judge.py"]}}
     made = make({"model": {"uri": "hf://a/b"}, "engine": engine})
     assert not any(name.startswith("ConfigMap") for name in made)
+    assert "readinessGates" not in made["Deployment/judge"]["spec"]["template"]["spec"], "nobody could open it"
     assert container(made)["command"] == ["python3", "judge.py"]
 
 
@@ -111,7 +118,7 @@ def test_the_revision_changes_with_the_pod_and_only_with_it() -> None:
         return str(template["metadata"]["annotations"]["genrm.dev/revision"])
 
     assert stamp({}) == stamp({"replicas": 3}) == stamp({"lifecycle": {"state": "Awake"}})
-    assert stamp({}) != stamp({"engine": {"args": ["--dtype=float32"]}})
+    assert stamp({}) != stamp({"engine": {"dtype": "float32"}})
 
 
 def test_off_keeps_the_deployment_and_asks_for_no_pods() -> None:

@@ -17,6 +17,19 @@ def decide(state: LifecycleState, *leases: DemandLease, seen: float = 0.0, now: 
 
 
 @pytest.mark.parametrize(
+    ("state", "desired"),
+    [
+        (LifecycleState.OFF, Desired.OFF),
+        (LifecycleState.AWAKE, Desired.AWAKE),
+        (LifecycleState.ASLEEP, Desired.ASLEEP),
+        (LifecycleState.AUTO, Desired.AWAKE),
+    ],
+)
+def test_engines_that_never_sleep_are_awake_without_a_run(state: LifecycleState, desired: Desired) -> None:
+    assert demand(state, (), {}, 0.0, sleeps=False).desired is desired
+
+
+@pytest.mark.parametrize(
     ("state", "phases", "desired"),
     [
         (LifecycleState.OFF, [Phase.SCORING], Desired.OFF),

@@ -17,7 +17,8 @@ NOW = 100.0
 def make_pod(**changes: object) -> Pod:
     pod = Pod(
         namespace="rl", name="judge-0", uid="u0", reward_model="judge", ip="10.0.0.1", ready=True, deleting=False,
-        serving=False, labelled_boot_id=None, restarts=0, trouble=None,
+        serving=False, labelled_boot_id=None, gated=True, verified_boot_id="b1", door_map=None, restarts=0,
+        trouble=None,
     )  # fmt: skip
     return dataclasses.replace(pod, **changes)  # type: ignore[arg-type]
 
@@ -60,6 +61,13 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
         (make_pod(door=make_door(DoorState.ASLEEP, asleep=None)), Desired.ASLEEP, []),
         (make_pod(door=ASLEEP, retry_at=NOW + 1), Desired.AWAKE, []),
         (make_pod(door=SERVING, retry_at=NOW + 1), Desired.ASLEEP, [Serve]),
+        (make_pod(door=CLOSED, verified_boot_id=None), Desired.AWAKE, [(Begin, Transition.VERIFY)]),
+        (make_pod(door=CLOSED, verified_boot_id=None), Desired.ASLEEP, [(Begin, Transition.VERIFY)]),
+        (make_pod(door=CLOSED, verified_boot_id="b0", **LABELLED), Desired.AWAKE,
+         [StopServing, (Begin, Transition.VERIFY)]),
+        (make_pod(door=CLOSED, verified_boot_id=None, retry_at=NOW + 1), Desired.AWAKE, []),
+        (make_pod(door=CLOSED, verified_boot_id=None, busy=Transition.VERIFY), Desired.AWAKE, []),
+        (make_pod(door=CLOSED, verified_boot_id=None, gated=False), Desired.AWAKE, [(Begin, Transition.WAKE)]),
     ],
 )  # fmt: skip
 def test_each_pod_gets_its_next_action(pod: Pod, desired: Desired, expected: list[object]) -> None:
@@ -106,6 +114,8 @@ pods = st.builds(
     deleting=st.booleans(),
     serving=st.booleans(),
     labelled_boot_id=st.sampled_from([None, "b1", "b2"]),
+    gated=st.booleans(),
+    verified_boot_id=st.sampled_from([None, "b1", "b2"]),
     busy=st.none() | st.sampled_from(Transition),
     retry_at=st.sampled_from([0.0, NOW + 1]),
 )
@@ -120,6 +130,15 @@ def test_a_pod_is_put_into_service_only_behind_an_open_door_and_an_engine_that_s
             assert pod.ready and not pod.deleting and pod.door is not None
             assert pod.door.state is DoorState.SERVING and pod.door.engine_asleep is False
             assert action.boot_id == pod.door.boot_id
+
+
+@given(pods, st.sampled_from(Desired))
+def test_an_engine_whose_gate_is_shut_is_verified_before_anything_else(pod: Pod, desired: Desired) -> None:
+    for action in decide([pod], desired, NOW, has_door=True).actions:
+        unverified = pod.gated and pod.door is not None and pod.verified_boot_id != pod.door.boot_id
+        assert not isinstance(action, Serve) or not unverified
+        if isinstance(action, Begin):
+            assert (action.transition is Transition.VERIFY) == unverified
 
 
 @given(pods, st.sampled_from(Desired))

@@ -42,3 +42,33 @@ async def test_an_event_replaces_a_later_look() -> None:
     assert await queue.get() == "a"
     queue.done("a")
     assert len(queue) == 0
+
+
+async def test_it_knows_how_long_a_key_waited_and_how_long_a_look_takes() -> None:
+    waits: list[float] = []
+    queue: WorkQueue[str] = WorkQueue(waits.append)
+    queue.add("a")
+    queue.add("b")
+    await asyncio.sleep(0.05)
+    assert queue.longest_look() is None and not waits
+    assert await queue.get() == "a"
+    await asyncio.sleep(0.05)
+    assert await queue.get() == "b"
+    assert 0.05 <= waits[0] < waits[1]
+    looked_at = queue.longest_look()
+    assert looked_at is not None and looked_at[0] == "a" and looked_at[1] >= 0.05
+    queue.done("a")
+    assert queue.longest_look() != looked_at
+    queue.done("b")
+    assert queue.longest_look() is None
+
+
+async def test_waiting_counts_as_stuck_only_while_a_worker_is_idle() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue._ready_since["lost"] = asyncio.get_running_loop().time() - 60  # what a bug would look like
+    assert queue.longest_wait_while_idle() is None, "all workers are busy: it has to wait"
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    waits = queue.longest_wait_while_idle()
+    assert waits is not None and waits[0] == "lost" and waits[1] >= 60
+    worker.cancel()

@@ -1,0 +1,64 @@
+"""Make a RewardModel's children equal to what is wanted: applied where they differ, removed where nobody wants them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from genrm_operator.cache import Cache, Existing, Key
+from genrm_operator.errors import NotFound
+from genrm_operator.kube import Kube
+from genrm_operator.memory import Memory
+
+log = logging.getLogger(__name__)
+
+Child = tuple[str, str]
+"""(kind, name)."""
+
+
+async def settle(
+    kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory, wanted: Sequence[Mapping[str, Any]]
+) -> None:
+    """Apply the children that differ from what we applied last, or that somebody else has touched since.
+
+    Args:
+        owner: uid of the RewardModel. Only what it owns is ever removed.
+
+    Raises:
+        ApiError: the API server refused a child.
+    """
+    for manifest in wanted:
+        child = (manifest["kind"], manifest["metadata"]["name"])
+        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        before = cache.children[key].get(child)
+        if before is not None and memory.applied.get(child) == (digest, before.fingerprint):
+            continue
+        applied = await kube.apply(manifest)
+        cache.child_putter(child[0])(applied, deleted=False)
+        now = Existing.of(applied)
+        memory.applied[child] = (digest, now.fingerprint)
+        if before != now:
+            log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
+    in_use = {pod.door_map for pod in cache.pods[key].values() if pod.door_map is not None}
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]
+    for kind, name in unwanted(cache.children[key], names, owner, in_use):
+        with contextlib.suppress(NotFound):
+            await kube.delete(kind, key[0], name, cache.children[key][kind, name].uid)
+        cache.children[key].pop((kind, name), None)
+        memory.applied.pop((kind, name), None)
+        log.info("removed %s namespace=%s name=%s: no longer wanted", kind, key[0], name)
+
+
+def unwanted(
+    there: Mapping[Child, Existing], wanted: Iterable[Child], owner: str, in_use: Collection[str]
+) -> list[Child]:
+    """What exists, belongs to the RewardModel `owner`, and has no place in it any more.
+
+    A ConfigMap that a pod mounts stays for as long as there is the pod: its container may start again.
+    """
+    keep = set(wanted) | {("ConfigMap", name) for name in in_use}
+    return sorted(child for child, existing in there.items() if existing.owner == owner and child not in keep)

@@ -1,0 +1,191 @@
+"""The engine pod: what all engines share around the container that an adapter describes.
+
+It fits the Pod Security profile "restricted", with an image that knows nothing of it: the user is a number without a
+name, so HOME and every cache are on the cache volume, and USER answers those who ask for a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from genrm_api import durations
+from genrm_api.effective import EffectiveSpec
+from genrm_api.names import (
+    CONDITION_VERIFIED,
+    ENGINE_PORT,
+    ENGINE_PORT_NAME,
+    GROUP,
+    door_configmap_name,
+    engine_selector,
+)
+from genrm_api.rewardmodel import TOKEN_ENV, RewardModel
+
+from genrm_operator.children.overlay import lay_over
+from genrm_operator.children.security import container_security, pod_security
+from genrm_operator.door_source import DoorSource
+from genrm_operator.engines import Adapter, Container
+from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR_MOUNT, ENGINE_CONTAINER
+from genrm_operator.settings import Settings
+from genrm_operator.tokens import admin_token, token_digest
+
+STARTUP_DEADLINE_SECONDS: Final = 1800
+"""Weights of a large model take many minutes to load; a dead engine is noticed by its exit, not by this."""
+
+RUN_MOUNT: Final = f"{DOOR_MOUNT}/run"
+"""Where the launcher leaves the secret of this start of the container for the preStop hook, and for nobody else."""
+
+LINGER_SECONDS: Final = 2
+"""For how long a pod that is being deleted still lets clients in: until kube-proxy has heard that it is going."""
+
+SHUTDOWN_SECONDS: Final = 30
+"""What the engine itself may take once nobody is inside; Kubernetes' own default."""
+
+_HOME_ENV: Final[Mapping[str, str]] = {
+    "HOME": f"{CACHE_MOUNT}/home",
+    "USER": "genrm",  # getpass.getuser() has no other way to find a name for a number that /etc/passwd does not know
+    "LOGNAME": "genrm",
+    "XDG_CACHE_HOME": f"{CACHE_MOUNT}/xdg",
+    "HF_HOME": f"{CACHE_MOUNT}/huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_MOUNT}/torchinductor",
+    "TRITON_CACHE_DIR": f"{CACHE_MOUNT}/triton",
+}
+
+
+def revision(template: Mapping[str, Any]) -> str:
+    """Name of what a pod template runs, stamped on every answer: equal templates, equal revision."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def pod_template(
+    rm: RewardModel, effective: EffectiveSpec, adapter: Adapter, door: DoorSource, settings: Settings
+) -> dict[str, Any]:
+    """The pod template of the engine's Deployment.
+
+    Raises:
+        Impossible: the engine cannot do what the spec asks for, or the overlay takes what is not its own.
+    """
+    container = adapter.container(rm, settings)
+    claim = effective.cache_claim
+    volumes: list[Mapping[str, Any]] = [
+        {"name": "cache", "persistentVolumeClaim": {"claimName": claim}}
+        if claim
+        else {"name": "cache", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        *container.volumes,
+    ]
+    mounts: list[Mapping[str, Any]] = [
+        {"name": "cache", "mountPath": CACHE_MOUNT},
+        {"name": "shm", "mountPath": "/dev/shm"},
+        *container.mounts,
+    ]
+    door_env: dict[str, str] = {}
+    drain: dict[str, Any] = {}
+    if adapter.has_door:
+        token = admin_token(settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
+        door_env = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
+        door_env["GENRM_RUN_DIR"] = RUN_MOUNT
+        volumes.append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
+        mounts.append({"name": "door", "mountPath": f"{DOOR_MOUNT}/genrm_door", "readOnly": True})
+        volumes.append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+        mounts.append({"name": "door-run", "mountPath": RUN_MOUNT})
+        drain = {"lifecycle": {"preStop": {"exec": {"command": _drain_command(rm)}}}}
+    template: dict[str, Any] = {
+        "metadata": {"labels": engine_selector(rm.name)},
+        "spec": {
+            "enableServiceLinks": False,  # a Service called "vllm" would set VLLM_PORT=tcp://… and vLLM dies of it
+            "automountServiceAccountToken": False,
+            "securityContext": pod_security(),
+            **_placement(rm),
+            "containers": [
+                {
+                    "name": ENGINE_CONTAINER,
+                    "image": container.image,
+                    "command": list(container.command),
+                    "args": list(container.args),
+                    "env": _environment(rm, container, door_env),
+                    "ports": [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}],
+                    "resources": _resources(rm, effective),
+                    **_probes(container.health_path),
+                    **drain,
+                    "volumeMounts": mounts,
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "securityContext": container_security(),
+                }
+            ],
+            "volumes": volumes,
+        },
+    }
+    if adapter.has_door:
+        # Not Ready, and no reason for a rollout to go on, before the operator has seen that its admin routes are shut.
+        template["spec"]["readinessGates"] = [{"conditionType": CONDITION_VERIFIED}]
+        grace = LINGER_SECONDS + _drain_seconds(rm) + SHUTDOWN_SECONDS
+        template["spec"]["terminationGracePeriodSeconds"] = grace
+    if rm.spec.pod_template is not None:
+        template = lay_over(
+            template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
+        )
+    stamp = revision(template)
+    template["metadata"].setdefault("annotations", {})[f"{GROUP}/revision"] = stamp
+    if adapter.has_door:
+        engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
+        engine["env"].append({"name": "GENRM_REVISION", "value": stamp})
+    return template
+
+
+def _placement(rm: RewardModel) -> dict[str, Any]:
+    spec = rm.spec
+    secrets = [{"name": secret.name} for secret in spec.image_pull_secrets or ()]
+    given = {
+        "serviceAccountName": spec.service_account_name,
+        "imagePullSecrets": secrets or None,
+        "schedulerName": spec.scheduler_name,
+        "priorityClassName": spec.priority_class_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _environment(rm: RewardModel, container: Container, door_env: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Ours, then the user's over it, then the door's over both. Secrets are named, never read."""
+    env: dict[str, dict[str, Any]] = {name: {"value": v} for name, v in {**_HOME_ENV, **container.env}.items()}
+    if (credentials := rm.spec.model.credentials_secret_ref) is not None:
+        reference = {"name": credentials.name, "key": credentials.key}
+        env[TOKEN_ENV] = {"valueFrom": {"secretKeyRef": reference}}
+    for variable in rm.spec.env or ():
+        env[variable.name] = variable.model_dump(by_alias=True, exclude_none=True, exclude={"name"})
+    env |= {name: {"value": value} for name, value in door_env.items()}
+    return [{"name": name, **source} for name, source in env.items()]
+
+
+def _probes(health_path: str) -> dict[str, Any]:
+    """Probes ask whether the engine lives; a sleeping engine lives."""
+    health = {"httpGet": {"path": health_path, "port": ENGINE_PORT_NAME}}
+    return {
+        "startupProbe": health
+        | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": STARTUP_DEADLINE_SECONDS},
+        "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3},
+        "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
+    }
+
+
+def _drain_seconds(rm: RewardModel) -> int:
+    return math.ceil(durations.seconds(rm.spec.lifecycle.sleep.drain_timeout))
+
+
+def _drain_command(rm: RewardModel) -> list[str]:
+    """What the kubelet runs in the engine's container before it stops it."""
+    script = f"{DOOR_MOUNT}/genrm_door/terminate.py"
+    given = {"--port": ENGINE_PORT, "--linger": LINGER_SECONDS, "--seconds": _drain_seconds(rm)}
+    return ["python3", script, *(str(word) for pair in given.items() for word in pair)]
+
+
+def _resources(rm: RewardModel, effective: EffectiveSpec) -> dict[str, Any]:
+    asked = rm.spec.resources
+    requests = asked.requests.amounts() if asked and asked.requests else {}
+    limits = asked.limits.amounts() if asked and asked.limits else {}
+    if effective.gpu_resource is not None:
+        limits[effective.gpu_resource] = str(effective.gpus)
+    return {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}

@@ -1,0 +1,86 @@
+"""What the API can say and this version of the operator cannot carry out: refused, never silently left out.
+
+A field is in the schema from the day its meaning is fixed, so that manifests need not change when its code comes.
+Until then a RewardModel that asks for it is `Degraded` with the reason NotSupportedYet, its children stay as they are,
+and the reference page lists it. What an engine lacks its adapter says; this is what the operator lacks with any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from genrm_api.lifecycle import OnDrainTimeout, SleepMode
+from genrm_api.rewardmodel import RewardModel, RewardModelSpec, Sharing
+from genrm_api.status import Reason
+
+from genrm_operator.errors import Impossible
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One thing that is missing. `asked_for` tells what the spec says of it, `None` if nothing."""
+
+    field: str
+    what: str
+    instead: str
+    asked_for: Callable[[RewardModelSpec], object | None]
+
+
+def _uri(spec: RewardModelSpec) -> str | None:
+    return spec.weights.uri if spec.weights is not None and spec.weights.uri.startswith("oci://") else None
+
+
+def _sharing(spec: RewardModelSpec) -> str | None:
+    return None if spec.gpu is None or spec.gpu.sharing is Sharing.EXCLUSIVE else spec.gpu.sharing
+
+
+def _sleep_mode(spec: RewardModelSpec) -> str | None:
+    mode = spec.lifecycle.sleep.mode
+    return mode if mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO) else None
+
+
+def _abort(spec: RewardModelSpec) -> str | None:
+    found = spec.lifecycle.sleep.on_drain_timeout
+    return found if found is OnDrainTimeout.ABORT else None
+
+
+GAPS: Final[Sequence[Gap]] = (
+    Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
+    Gap("spec.gpu.sharing", "SharedClaim and Colocated", "write Exclusive", _sharing),
+    Gap("spec.lifecycle.sleep.mode", "Restart and ScaleToZero", "write Engine or None", _sleep_mode),
+    Gap("spec.lifecycle.sleep.onDrainTimeout", "Abort", "write Serve", _abort),
+    Gap(
+        "spec.lifecycle.idle.sleepAfter",
+        "any time: a model that no run asks for sleeps at once",
+        "remove it",
+        lambda spec: spec.lifecycle.idle.sleep_after,
+    ),
+    Gap("spec.lifecycle.idle.offAfter", "any time", "write state: Off by hand", lambda s: s.lifecycle.idle.off_after),
+    Gap(
+        "spec.rollout.pinDuringLease",
+        "true, which will be the default: a change of the spec is rolled out at once",
+        "write false, or remove it, and change the spec between runs",
+        lambda spec: "true" if spec.rollout.pin_during_lease else None,
+    ),
+    Gap(
+        "spec.scoring.canary",
+        "pairs: after a wake an engine is verified by what it says of itself",
+        "remove it",
+        lambda spec: None if spec.scoring.canary is None else f"{len(spec.scoring.canary.pairs)} pairs",
+    ),
+)
+
+
+def refuse_gaps(rm: RewardModel) -> None:
+    """
+    Raises:
+        Impossible: the spec asks for something that is not there yet.
+    """
+    for gap in GAPS:
+        if (asked := gap.asked_for(rm.spec)) is not None:
+            raise Impossible(
+                Reason.NOT_SUPPORTED_YET,
+                f"{gap.field}: {asked} is not carried out by this version of the operator; {gap.instead}",
+            )

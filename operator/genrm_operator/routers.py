@@ -1,0 +1,71 @@
+"""sglang-router in front of the engines: its workers are the pods that serve, no more and no fewer.
+
+The router pod's warden (`genrm_door.router`) takes the whole list at once. What should be there is decided here from
+the cache, and told whenever the warden's own answer differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+from genrm_api.names import ENGINE_PORT, HEADER_EPOCH, ROUTER_PATH, WARDEN_PORT
+
+from genrm_operator.errors import EngineError
+from genrm_operator.observed import Pod, RouterPod
+
+TIMEOUT: Final = 6.0
+"""Seconds for a change: the warden itself waits 4 s for its router."""
+
+
+def url(ip: str, port: int) -> str:
+    return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
+
+
+def workers(pods: Iterable[Pod]) -> list[str]:
+    """Where a router should send: the pods that carry our label, sorted."""
+    return sorted(url(pod.ip, ENGINE_PORT) for pod in pods if pod.serving and not pod.deleting and pod.ip is not None)
+
+
+class Routers:
+    """A connection pool to all wardens. `epoch` says under which leadership orders are given."""
+
+    def __init__(self, epoch: Callable[[], int | None] = lambda: None) -> None:
+        self._epoch = epoch
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=3.0)
+        self._http = httpx.AsyncClient(limits=limits, trust_env=False, timeout=TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def follow(self, pod: RouterPod, token: str, wanted: list[str]) -> bool:
+        """Make the router's workers equal to `wanted`; return whether anything had to be changed.
+
+        Raises:
+            EngineError: the warden does not answer, or its router did not follow in time.
+        """
+        if await self._ask(pod, token, "GET") == wanted:
+            return False
+        if (there := await self._ask(pod, token, "PUT", {"workers": wanted})) != wanted:
+            raise EngineError(pod.name, f"the router has the workers {there}, and should have {wanted}")
+        return True
+
+    async def _ask(self, pod: RouterPod, token: str, method: str, body: Mapping[str, Any] | None = None) -> list[str]:
+        assert pod.ip is not None, "only pods with an address are called"
+        headers = {"Authorization": f"Bearer {token}"}
+        if method != "GET" and (epoch := self._epoch()) is not None:
+            headers[HEADER_EPOCH] = str(epoch)
+        try:
+            answer = await self._http.request(
+                method, url(pod.ip, WARDEN_PORT) + ROUTER_PATH, json=body, headers=headers
+            )
+            if answer.status_code == 200:
+                return [str(worker) for worker in answer.json()["workers"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(pod.name, f"{method} {ROUTER_PATH}: {error!r}") from error
+        raise EngineError(pod.name, f"{method} {ROUTER_PATH} answered {answer.status_code}: {answer.text[:300]}")

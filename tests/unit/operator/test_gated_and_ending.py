@@ -1,0 +1,95 @@
+"""Pods at the two ends of their life: before the engine is started, and while it is being stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genrm_operator.demand import Desired
+from genrm_operator.doors import Doors
+from genrm_operator.errors import EngineError, Impossible
+from genrm_operator.lifecycle import PodState, StopServing, decide, pod_state
+from genrm_operator.observed import DoorState
+
+from tests.unit.door.stock import TOKEN, launched
+from tests.unit.operator.test_children import container, make
+from tests.unit.operator.test_lifecycle import make_door, make_pod
+
+ADDRESS = "127.9.8.5"  # a loopback address of this test's own, because doors listen on a fixed port
+GATED = make_door(DoorState.GATED, asleep=None)
+
+
+async def test_the_operator_reads_the_gate_as_a_state_and_releases_the_engine(tmp_path: Path) -> None:
+    pod = make_pod(ip=ADDRESS)
+    with launched(tmp_path, gated=True, host=ADDRESS, port=8000) as gated:
+        async with Doors(epoch=lambda: 7) as doors, Doors(epoch=lambda: 6) as deposed:
+            door = await doors.look(pod, TOKEN)
+            assert (door.state, door.inside, door.engine_asleep) == (DoorState.GATED, 0, None)
+            with pytest.raises(EngineError, match="gated and cannot become serving: from here it can be closed"):
+                await doors.set_state(pod, TOKEN, DoorState.SERVING)
+            with pytest.raises(EngineError, match="deposed"):
+                await deposed.set_state(pod, TOKEN, DoorState.CLOSED)
+            assert (await doors.set_state(pod, TOKEN, DoorState.CLOSED)).state is DoorState.CLOSED
+            gated.until("ready")
+            behind = await doors.look(pod, TOKEN)
+            assert (behind.state, behind.boot_id) == (DoorState.CLOSED, door.boot_id)
+
+
+@pytest.mark.parametrize("desired", Desired)
+@pytest.mark.parametrize("verified", [None, "b1"])
+def test_a_gated_pod_is_left_alone_and_serves_nobody(desired: Desired, verified: str | None) -> None:
+    pod = make_pod(door=GATED, verified_boot_id=verified)
+    assert decide([pod], desired, 0.0, has_door=True).actions == ()
+    assert pod_state(pod, has_door=True) is PodState.STARTING
+    labelled = make_pod(door=GATED, verified_boot_id=verified, serving=True, labelled_boot_id="b1")
+    (action,) = decide([labelled], desired, 0.0, has_door=True).actions
+    assert isinstance(action, StopServing)
+
+
+@pytest.mark.parametrize(("drain", "seconds"), [("60s", 60), ("250ms", 1), ("90s", 90), ("10m", 600)])
+def test_a_pod_has_the_time_to_drain_before_it_is_stopped(drain: str, seconds: int) -> None:
+    made = make({"model": {"uri": "hf://a/b"}, "lifecycle": {"sleep": {"drainTimeout": drain}}})
+    hook = container(made)["lifecycle"]["preStop"]["exec"]["command"]
+    assert hook == [
+        "python3", "/genrm/genrm_door/terminate.py", "--port", "8000", "--linger", "2", "--seconds", str(seconds)
+    ]  # fmt: skip
+    pod = made["Deployment/judge"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 2 + seconds + 30
+
+
+def test_the_secret_of_the_hook_lies_in_memory_that_only_the_engines_container_sees() -> None:
+    made = make({"model": {"uri": "hf://a/b"}})
+    template = made["Deployment/judge"]["spec"]["template"]["spec"]
+    volume = next(volume for volume in template["volumes"] if volume["name"] == "door-run")
+    assert volume["emptyDir"]["medium"] == "Memory"
+    assert {"name": "door-run", "mountPath": "/genrm/run"} in container(made)["volumeMounts"]
+    assert {"name": "GENRM_RUN_DIR", "value": "/genrm/run"} in container(made)["env"]
+
+
+def test_an_engine_without_a_door_ends_as_it_likes() -> None:
+    engine = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["python3", "judge.py"]}}
+    theirs = {"containers": [{"name": "engine", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}
+    made = make(
+        {
+            "model": {"uri": "hf://a/b"},
+            "engine": engine,
+            "podTemplate": {"spec": {**theirs, "terminationGracePeriodSeconds": 7}},
+        }
+    )
+    assert container(made)["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert made["Deployment/judge"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 7
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"terminationGracePeriodSeconds": 5},
+        {"containers": [{"name": "engine", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]},
+        {"containers": [{"name": "engine", "volumeMounts": [{"name": "x", "mountPath": "/genrm/run"}]}]},
+        {"volumes": [{"name": "door-run", "hostPath": {"path": "/tmp"}}]},
+    ],
+)
+def test_an_overlay_that_would_cut_the_drain_short_is_refused_with_advice(overlay: dict[str, Any]) -> None:
+    with pytest.raises(Impossible, match=r"spec\.podTemplate\.spec"):
+        make({"model": {"uri": "hf://a/b"}, "podTemplate": {"spec": overlay}})

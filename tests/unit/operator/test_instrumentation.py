@@ -1,0 +1,209 @@
+"""The numbers come from the places that act: a reconciler over a fake API and fake engines, calls over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from genrm_api.rewardmodel import RewardModel
+from genrm_operator import transitions
+from genrm_operator.doors import Doors
+from genrm_operator.errors import ApiError, DrainTimeout, Forbidden, NotVerified
+from genrm_operator.kube import Kube
+from genrm_operator.memory import Memory
+from genrm_operator.metrics import Metrics
+from genrm_operator.observed import Pod, Transition
+from genrm_operator.reconciler import Reconciler
+from genrm_operator.routers import Routers
+from genrm_operator.settings import Settings
+from kubernetes.aio import client
+
+KEY = ("rl", "judge")
+MODEL = {"namespace": "rl", "reward_model": "judge"}
+
+
+def reward_model(**metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "genrm.dev/v1alpha1",
+        "kind": "RewardModel",
+        "metadata": {
+            "name": "judge", "namespace": "rl", "uid": "u1", "resourceVersion": "1", "generation": 1, **metadata
+        },
+        "spec": {
+            "type": "Generative",
+            "model": {"uri": "hf://org/model"},
+            "engine": {"name": "vllm"},
+            "replicas": 1,
+        },
+    }  # fmt: skip
+
+
+class FakeKube:
+    """Takes every write; answers it as the API server would, or with `refuse`."""
+
+    def __init__(self) -> None:
+        self.refuse: Exception | None = None
+        self.refuse_status: Exception | None = None
+
+    async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        if self.refuse is not None:
+            raise self.refuse
+        return {**manifest, "metadata": {**manifest["metadata"], "uid": "c", "generation": 1, "resourceVersion": "2"}}
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        if self.refuse_status is not None:
+            raise self.refuse_status
+        return {**reward_model(resourceVersion="3"), "status": manifest["status"]}
+
+    async def create_event(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class World:
+    def __init__(self) -> None:
+        self.metrics, self.kube = Metrics(), FakeKube()
+        settings = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:test"})
+        self.reconciler = Reconciler(cast(Kube, self.kube), Doors(lambda: None), Routers(), settings, self.metrics)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        found = self.metrics.registry.get_sample_value(name, labels)
+        return None if found is None else float(found)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not true():  # noqa: ASYNC110 (numbers notify nobody)
+                await asyncio.sleep(0.005)
+
+    def see(self, obj: dict[str, Any], *, deleted: bool = False) -> None:
+        self.reconciler.queue.add(self.reconciler.cache.put_reward_model(obj, deleted=deleted))
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    task = asyncio.create_task(made.reconciler.run())
+    yield made
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_model_is_counted_while_it_is_there(world: World) -> None:
+    world.see(reward_model())
+    await world.until(lambda: world.value("genrm_reward_models", **MODEL, phase="Pending") == 1)
+    assert world.value("genrm_reward_model_replicas", **MODEL) == 1
+    assert (world.value("genrm_reconcile_seconds_count") or 0) >= 1
+    assert (world.value("genrm_queue_wait_seconds_count") or 0) >= 1
+    world.see(reward_model(), deleted=True)
+    await world.until(lambda: world.value("genrm_reward_models", **MODEL, phase="Pending") is None)
+    assert b'reward_model="judge"' not in world.metrics.text()
+
+
+async def test_a_model_that_is_being_deleted_is_gone_already(world: World) -> None:
+    world.see(reward_model())
+    await world.until(lambda: b'reward_model="judge"' in world.metrics.text())
+    world.see(reward_model(resourceVersion="9", deletionTimestamp="2026-01-01T00:00:00Z"))
+    await world.until(lambda: b'reward_model="judge"' not in world.metrics.text())
+
+
+@pytest.mark.parametrize(
+    ("refuse", "refuse_status", "reason"),
+    [
+        (Forbidden("PATCH x", 403, "no"), None, "ApplyFailed"),
+        (None, Forbidden("PATCH x", 403, "no"), "Forbidden"),
+        (None, ApiError("PATCH x", 500, "no"), "ApiError"),
+        (None, KeyError("x"), "Bug"),
+    ],
+)
+async def test_a_look_that_fails_is_counted_by_its_reason(
+    world: World, refuse: Exception | None, refuse_status: Exception | None, reason: str
+) -> None:
+    world.kube.refuse, world.kube.refuse_status = refuse, refuse_status
+    world.see(reward_model())
+    await world.until(lambda: world.value("genrm_reconcile_errors_total", reason=reason) == 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "reason"),
+    [
+        (None, "done", None),
+        (DrainTimeout("judge-0", "2 inside"), "failed", "DrainTimeout"),
+        (NotVerified("judge-0", "another model"), "failed", "NotVerified"),
+        (ZeroDivisionError(), "failed", "Bug"),
+    ],
+)
+async def test_a_transition_is_counted_by_how_it_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception | None, result: str, reason: str | None
+) -> None:
+    async def carry_out(*_: Any) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(transitions, "run", carry_out)
+    rm = RewardModel.model_validate(reward_model())
+    pod = Pod.from_object({"metadata": {"namespace": "rl", "name": "judge-0", "uid": "p1"}})
+    target = transitions.Target(rm, pod, cast(Any, None), "token")
+    await world.reconciler._transition(KEY, Memory(), Transition.WAKE, target)
+    ended = world.value("genrm_transition_seconds_count", transition="wake", engine="vllm", result=result)
+    assert ended == 1
+    if reason is not None:
+        labels = {"transition": "wake", "engine": "vllm", "reason": reason}
+        assert world.value("genrm_transition_failures_total", **labels) == 1
+
+
+# ---------------------------------------------------------------------- calls to the API server
+
+
+@pytest.fixture
+async def answering() -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """An API server's address, and the status that it answers with."""
+    answer = {"status": 200}
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response({"message": "said so"}, status=answer["status"])
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", answer
+    await runner.cleanup()
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"namespace": "rl", "name": "judge"}}
+
+
+@pytest.mark.parametrize(
+    ("call", "verb", "kind"),
+    [
+        (lambda kube: kube.apply(manifest("Deployment")), "patch", "Deployment"),
+        (lambda kube: kube.apply_status(manifest("RewardModel")), "patch", "RewardModel/status"),
+        (lambda kube: kube.merge_patch("Pod", "rl", "pods", {}), "patch", "Pod"),
+        (lambda kube: kube.create_event({"namespace": "rl", "name": "judge"}, "Why", "note"), "create", "Event"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 409, 503, 0])
+async def test_calls_are_counted_by_verb_kind_and_code(
+    answering: tuple[str, dict[str, int]], call: Callable[[Kube], Any], verb: str, kind: str, status: int
+) -> None:
+    url, answer = answering
+    answer["status"] = status
+    metrics = Metrics()
+    kube = Kube(client.ApiClient(client.Configuration(host=url if status else "http://127.0.0.1:9")), metrics=metrics)
+    try:
+        if status == 200:
+            await call(kube)
+        else:
+            with pytest.raises(ApiError):
+                await call(kube)
+    finally:
+        await kube.close()
+    labels = {"verb": verb, "kind": kind, "code": str(status) if status else "none"}
+    assert metrics.registry.get_sample_value("genrm_api_request_seconds_count", labels) == 1

@@ -1,0 +1,71 @@
+"""What the schema takes and the operator cannot do is refused with a sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from genrm_api.effective import effective_spec
+from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
+from genrm_operator.children import children
+from genrm_operator.door_source import door_source
+from genrm_operator.engines import adapter_for
+from genrm_operator.errors import Impossible
+from genrm_operator.not_yet import GAPS
+from genrm_operator.settings import Settings
+
+
+def made(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    meta = {"name": "judge", "namespace": "rl", "uid": "u-1"}
+    whole = {"model": {"uri": "hf://org/judge"}, **spec}
+    rm = RewardModel.model_validate({"metadata": meta, "spec": {k: v for k, v in whole.items() if v is not None}})
+    return children(rm, adapter_for(rm.spec.engine.name), door_source(), SETTINGS)
+
+
+SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1", "sglang": "sglang:1"})
+
+ASKED: dict[str, dict[str, Any]] = {
+    "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
+    "spec.gpu.sharing": {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
+    "spec.lifecycle.sleep.mode": {"lifecycle": {"sleep": {"mode": "Restart"}}},
+    "spec.lifecycle.sleep.onDrainTimeout": {"lifecycle": {"sleep": {"onDrainTimeout": "Abort"}}},
+    "spec.lifecycle.idle.sleepAfter": {"lifecycle": {"idle": {"sleepAfter": "2m"}}},
+    "spec.lifecycle.idle.offAfter": {"lifecycle": {"idle": {"offAfter": "1h"}}},
+    "spec.rollout.pinDuringLease": {"rollout": {"pinDuringLease": True}},
+    "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},
+}
+
+
+def test_every_gap_is_asked_for_below() -> None:
+    assert set(ASKED) == {gap.field for gap in GAPS}
+
+
+@pytest.mark.parametrize("field", ASKED)
+def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> None:
+    with pytest.raises(Impossible, match=rf"^{re.escape(field)}: .* is not carried out .*; (write|remove) ") as refused:
+        made(ASKED[field])
+    assert refused.value.reason == Reason.NOT_SUPPORTED_YET
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"rollout": {"pinDuringLease": False}, "lifecycle": {"sleep": {"mode": "None", "level": 1}}},
+        {"gpu": {}, "engine": {"name": "sglang"}},
+        {"type": "Classifier", "scoring": {"mode": "classify"}},
+    ],
+)
+def test_what_is_there_is_made(spec: dict[str, Any]) -> None:
+    assert "Deployment" in {child["kind"] for child in made(spec)}
+
+
+def test_an_endpoint_outside_the_cluster_has_no_children() -> None:
+    external = {"type": "External", "model": None, "external": {"url": "https://api.example.com/v1"}}
+    assert made(external) == []
+    rm = RewardModel.model_validate(
+        {"metadata": {"name": "gpt"}, "spec": {k: v for k, v in external.items() if v is not None}}
+    )
+    assert effective_spec(rm).replicas == 0 and not effective_spec(rm).has_pods

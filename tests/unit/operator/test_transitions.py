@@ -1,0 +1,160 @@
+"""Verify, sleep and wake, carried out on every simulated engine behind the real door."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from genrm_api.rewardmodel import Lifecycle, RewardModel
+from genrm_operator.doors import Doors
+from genrm_operator.engines import adapter_for
+from genrm_operator.engines.adapter import Call
+from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
+from genrm_operator.observed import DoorState, Transition
+from genrm_operator.transitions import Target, run
+
+from tests.simulator import client
+from tests.simulator.client import Simulator
+from tests.unit.operator.test_lifecycle import make_pod
+
+TOKEN = "operator"
+ADDRESS = "127.77.3.1"  # of this test alone, because doors listen on a fixed port
+KINDS = {
+    "vllm": ("vllm", "Generative"),
+    "vllm-pooling": ("vllm", "Classifier"),
+    "sglang": ("sglang", "Generative"),
+    "sglang-embedding": ("sglang", "Classifier"),
+}
+SGLANG = [kind for kind, (engine, _) in KINDS.items() if engine == "sglang"]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with client.running("--host", ADDRESS, port=8000) as simulator:
+        yield simulator
+
+
+def target(simulator: Simulator, kind: str, spec_type: str | None = None) -> Target:
+    """A pod that has just started."""
+    settings = {
+        "tokenSha256": hashlib.sha256(TOKEN.encode()).hexdigest(),
+        "engine": kind,
+        "revision": uuid.uuid4().hex,
+    }
+    simulator.put(ADDRESS, settings=settings, faults={})
+    engine, fits = KINDS[kind]
+    spec = {"type": spec_type or fits, "model": {"uri": "hf://a/b"}, "engine": {"name": engine}}
+    rm = RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": spec})
+    return Target(rm, make_pod(ip=ADDRESS), adapter_for(rm.spec.engine.name), TOKEN)
+
+
+def truth(simulator: Simulator) -> dict[str, Any]:
+    pod = simulator.pod(ADDRESS)
+    assert pod["diedOf"] is None
+    assert pod["violations"] == []
+    return pod
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_three_nights(simulator: Simulator, kind: str) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.VERIFY, pod, doors)
+        assert truth(simulator)["state"] == "closed"
+        for _ in range(3):
+            await run(Transition.WAKE, pod, doors)
+            assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("serving", False)
+            await run(Transition.SLEEP, pod, doors)
+            assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("asleep", True)
+        await run(Transition.SLEEP, pod, doors)
+        assert truth(simulator)["asleep"]
+
+
+@pytest.mark.parametrize("kind", SGLANG)
+async def test_an_engine_that_does_not_warm_up_by_itself_is_asked_before_it_serves(
+    simulator: Simulator, kind: str
+) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.VERIFY, pod, doors)
+    asked = [call["path"] for call in truth(simulator)["calls"] if call["scoring"]]
+    assert asked == ["/generate" if kind == "sglang" else "/classify"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("done", [0, 1, 2])
+async def test_a_sleep_or_a_wake_that_was_cut_off_is_begun_again_at_any_point(
+    simulator: Simulator, kind: str, done: int
+) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        await doors.set_state(pod.pod, TOKEN, DoorState.DRAINING)
+        for call in list(pod.adapter.sleep(pod.rm))[:done]:
+            await doors.call_engine(pod.pod, TOKEN, call)
+        await run(Transition.SLEEP, pod, doors)
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("asleep", True)
+        for call in list(pod.adapter.wake(pod.rm))[:done]:
+            await doors.call_engine(pod.pod, TOKEN, call)
+        await run(Transition.WAKE, pod, doors)
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("serving", False)
+
+
+async def test_an_engine_has_as_long_as_the_spec_says(simulator: Simulator) -> None:
+    pod = target(simulator, "vllm")
+    lives = {"sleep": {"timeout": "100ms"}, "wake": {"timeout": "100ms"}}
+    spec = pod.rm.spec.model_copy(update={"lifecycle": Lifecycle.model_validate(lives)})
+    hurried = dataclasses.replace(pod, rm=pod.rm.model_copy(update={"spec": spec}))
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"hang": ["/sleep"]})
+        with pytest.raises(DoorUnreachable, match=r"/sleep\S*: .*within 0\.1 s"):
+            await run(Transition.SLEEP, hurried, doors)
+        simulator.put(ADDRESS, faults={})
+        await run(Transition.SLEEP, pod, doors)
+        simulator.put(ADDRESS, faults={"hang": ["/wake_up"]})
+        with pytest.raises(DoorUnreachable, match=r"/wake_up: .*within 0\.1 s"):
+            await run(Transition.WAKE, hurried, doors)
+        simulator.put(ADDRESS, faults={})
+        await run(Transition.WAKE, pod, doors)
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("serving", False)
+
+
+@pytest.mark.parametrize("kind", SGLANG)
+async def test_a_sleep_that_ended_after_the_pause_is_woken(simulator: Simulator, kind: str) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        await doors.set_state(pod.pod, TOKEN, DoorState.DRAINING)
+        await doors.call_engine(pod.pod, TOKEN, Call("POST", "/pause_generation", body={"mode": "abort"}))
+        await run(Transition.WAKE, pod, doors)
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("serving", False)
+
+
+@pytest.mark.parametrize("kind", SGLANG)
+async def test_after_a_release_that_failed_nobody_serves_and_nobody_guesses(simulator: Simulator, kind: str) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"status": {"/release_memory_occupation": 400}})
+        for transition in (Transition.SLEEP, Transition.SLEEP, Transition.WAKE):
+            with pytest.raises(EngineError):
+                await run(transition, pod, doors)
+        assert truth(simulator)["state"] == "draining"
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("sglang", "Classifier"), ("sglang-embedding", "Generative")])
+async def test_a_model_of_the_wrong_kind_is_asked_nothing_and_never_serves(
+    simulator: Simulator, kind: str, wrong: str
+) -> None:
+    """An embedding server would die of the first question that a generative one gets."""
+    pod = target(simulator, kind, wrong)
+    async with Doors() as doors:
+        with pytest.raises(NotVerified, match=f"spec.type {wrong}"):
+            await run(Transition.WAKE, pod, doors)
+    assert truth(simulator)["state"] == "closed"
+    assert not [call for call in truth(simulator)["calls"] if call["scoring"]]
