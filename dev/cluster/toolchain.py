@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,33 +91,42 @@ BINARIES = (
     Binary("helm", "helm.sh/helm/v4/cmd/helm", version=HELM),
 )
 
+CHART_TOOLS = (
+    Binary("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", module="tools/helm-unittest"),
+)
+"""What only tests of the chart need, in a folder of its own: a new version of it must not rebuild the cluster."""
 
-def bin_dir() -> Path:
-    """Return the folder that holds, or will hold, every program at the versions pinned now."""
-    digest = hashlib.sha256(repr(BINARIES).encode())
-    for module in sorted({binary.module for binary in BINARIES if binary.module}):
+
+def bin_dir(binaries: Sequence[Binary] | None = None) -> Path:
+    """Return the folder that holds, or will hold, these programs (`BINARIES`) at the versions pinned now."""
+    binaries = BINARIES if binaries is None else binaries
+    digest = hashlib.sha256(repr(binaries).encode())
+    for module in sorted({binary.module for binary in binaries if binary.module}):
         for source in sorted((HERE / module).iterdir()):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return cache_root() / "bin" / digest.hexdigest()[:16]
 
 
-def missing_binaries() -> list[str]:
+def missing_binaries(binaries: Sequence[Binary] | None = None) -> list[str]:
     """Return the names of the programs that `build` would have to make."""
-    return [binary.name for binary in BINARIES if not (bin_dir() / binary.name).exists()]
+    binaries = BINARIES if binaries is None else binaries
+    target = bin_dir(binaries)
+    return [binary.name for binary in binaries if not (target / binary.name).exists()]
 
 
-def build(on_step: OnStep | None = None) -> Path:
-    """Build what is missing and return the folder with every program.
+def build(on_step: OnStep | None = None, binaries: Sequence[Binary] | None = None) -> Path:
+    """Build what is missing of these programs (`BINARIES`) and return the folder that has them all.
 
     Raises:
         ToolchainError: no usable Go, or a program does not build.
     """
-    target = bin_dir()
-    if missing_binaries():
+    binaries = BINARIES if binaries is None else binaries
+    target = bin_dir(binaries)
+    if missing_binaries(binaries):
         with locked("toolchain", timeout=3600):
             target.mkdir(parents=True, exist_ok=True)
             go: Path | None = None
-            for binary in BINARIES:
+            for binary in binaries:
                 started, cached = time.monotonic(), (target / binary.name).exists()
                 if not cached:
                     go = go or _go()
@@ -125,7 +134,7 @@ def build(on_step: OnStep | None = None) -> Path:
                 if on_step:
                     on_step(binary.name, time.monotonic() - started, cached)
     elif on_step:
-        on_step(f"{len(BINARIES)} programs", 0.0, True)
+        on_step(f"{len(binaries)} programs" if len(binaries) > 1 else binaries[0].name, 0.0, True)
     return target
 
 
