@@ -30,6 +30,7 @@ def request_body(model: str, messages: list[dict[str, str]], sampling: Sampling)
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "seed": judgement_seed(sampling.seed, messages),
+        "chat_template_kwargs": sampling.chat_template_kwargs,
         "structured_outputs": {"choice": sampling.structured.choice} if sampling.structured else None,
     }
     return body | {key: value for key, value in settings.items() if value is not None}

@@ -28,6 +28,7 @@ class Resource:
 REWARD_MODELS: Final = Resource(names.GROUP, names.VERSION, names.REWARD_MODELS)
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
+SELF_SUBJECT_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Cluster(Protocol):
     @property
     def namespace(self) -> str:
         """The namespace that these credentials point to when nobody names one."""
+        ...
+
+    async def username(self) -> str:
+        """Who these credentials are to the API server; empty if it does not say."""
         ...
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object: ...

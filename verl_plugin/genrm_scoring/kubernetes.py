@@ -18,7 +18,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from yaml import YAMLError
 
-from genrm_scoring.cluster import Listing, Object, Resource, WatchEvent
+from genrm_scoring.cluster import SELF_SUBJECT_REVIEWS, Listing, Object, Resource, WatchEvent
 from genrm_scoring.errors import (
     AccessDenied,
     AlreadyExists,
@@ -51,6 +51,7 @@ class KubernetesCluster:
         self._api: Any = None
         self._source = ""
         self._namespace = "default"
+        self._username = ""
 
     @property
     def where(self) -> str:
@@ -94,10 +95,21 @@ class KubernetesCluster:
             raise ConfigurationError("KUBECONFIG", sentence) from e
         await self.close()
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        self._username = ""
 
     async def close(self) -> None:
         if self._api is not None:
             await self._api.api_client.close()
+
+    async def username(self) -> str:
+        if not self._username:
+            review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+            try:
+                answer = await self._call("create", SELF_SUBJECT_REVIEWS, "", "", review)
+            except (AccessDenied, NotFound):
+                return ""  # an API server that is told to keep it to itself
+            self._username = str(answer["status"]["userInfo"]["username"])
+        return self._username
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         found: Object = await self._call("get", resource, namespace, name, name)
@@ -154,8 +166,8 @@ class KubernetesCluster:
             return await self._once(verb, resource, namespace, name, *args, **more)
 
     async def _once(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
-        method = getattr(self._api, f"{verb}_namespaced_custom_object")
-        place = (resource.group, resource.version, namespace, resource.plural)
+        method = getattr(self._api, f"{verb}_{'namespaced' if namespace else 'cluster'}_custom_object")
+        place = tuple(part for part in (resource.group, resource.version, namespace, resource.plural) if part)
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 return await method(*place, *args, _request_timeout=CALL_SECONDS, **more)

@@ -221,9 +221,10 @@ class RunLease:
         await self._cluster.patch(LEASES, self._namespace, self.name, patch)
 
     async def _create(self, phase: Phase) -> None:
+        created_by = await self._cluster.username()
         now = datetime.now(UTC)
         manifest = lease_manifest(
-            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid
+            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by
         )
         try:
             await self._cluster.create(LEASES, self._namespace, manifest)

@@ -16,6 +16,7 @@ from typing import Final
 
 from genrm_api import durations
 from genrm_api.rewardmodel import FailurePolicy, OnFailure, Scoring
+from genrm_api.scoring import DEFAULT_JUDGE
 
 from genrm_scoring import chat
 from genrm_scoring.balancing import Balancer, LeastInFlight
@@ -71,7 +72,7 @@ class Scorer:
     ) -> None:
         self._scoring = scoring
         self._model = model
-        self._judge = BY_NAME[scoring.judge]
+        self._judge = BY_NAME[scoring.judge or DEFAULT_JUDGE]
         self._timeout = durations.seconds(scoring.timeout)
         self._endpoints = endpoints
         self._transport = transport

@@ -18,6 +18,7 @@ from genrm_scoring.discovery import serving_endpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve
+from genrm_scoring.support import unsupported, unsupported_scoring
 from pydantic import ValidationError
 
 from genrm_verl.translate import RewardRequest, RunSection
@@ -42,7 +43,7 @@ def announce(request: RewardRequest) -> str:
 def static_section(request: RewardRequest, run: str) -> RunSection:
     """
     Raises:
-        ConfigurationError: `reward_model.scoring` is not what `spec.scoring` may be.
+        ConfigurationError: `reward_model.scoring` is not what `spec.scoring` may be, or is not carried out yet.
     """
     try:
         scoring = Scoring.model_validate(request.scoring)
@@ -50,6 +51,8 @@ def static_section(request: RewardRequest, run: str) -> RunSection:
         first = e.errors()[0]
         field = ".".join(["reward_model.scoring", *map(str, first["loc"])])
         raise ConfigurationError(field, first["msg"]) from None
+    if (refused := unsupported_scoring(scoring)) is not None:
+        raise ConfigurationError(f"reward_model.{refused[0]}", refused[1])
     assert request.served_name is not None
     return RunSection(
         run=run,
@@ -85,6 +88,8 @@ async def _ask(connect: Connect, request: RewardRequest, run: str) -> tuple[RunS
             f"RewardModel {model.namespace}/{model.name} spec.lifecycle.state",
             f"is {model.spec.lifecycle.state}, so no judgement would ever be answered; set it to Auto",
         )
+    if (refused := unsupported(model)) is not None:
+        raise ConfigurationError(f"RewardModel {model.namespace}/{model.name} spec.{refused[0]}", refused[1])
     section = RunSection(
         run=run,
         discovery="k8s",

@@ -50,6 +50,9 @@ class FakeCluster:
         for watch in self._watches:
             watch.put_nowait(None)
 
+    async def username(self) -> str:
+        return "system:serviceaccount:rl:trainer"
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         await self._called("get", name)
         return copy.deepcopy(self._found(resource, namespace, name))

@@ -20,7 +20,7 @@ class StubApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.denied: dict[str, int] = {}
-        self.served = {"genrm.dev", "discovery.k8s.io", "coordination.k8s.io"}
+        self.served = {"genrm.dev", "discovery.k8s.io", "coordination.k8s.io", "authentication.k8s.io"}
         self.requests: list[tuple[str, str]] = []
         self.patch_types: set[str] = set()
         self.watched = asyncio.Event()
@@ -33,6 +33,7 @@ class StubApi:
         app = web.Application()
         app.router.add_route("*", "/apis/{group}/{version}/namespaces/{namespace}/{plural}", self._collection)
         app.router.add_route("*", "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", self._object)
+        app.router.add_post("/apis/{group}/v1/selfsubjectreviews", self._who_am_i)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -58,6 +59,11 @@ class StubApi:
 
     def kubeconfig(self, path: Path, namespace: str = "rl") -> Path:
         return write_kubeconfig(path, self.url, namespace)
+
+    async def _who_am_i(self, http: web.Request) -> web.StreamResponse:
+        if (refused := self._refused(http, "review")) is not None:
+            return refused
+        return web.json_response({**await http.json(), "status": {"userInfo": {"username": "ada"}}}, status=201)
 
     async def _collection(self, http: web.Request) -> web.StreamResponse:
         plural, namespace = http.match_info["plural"], http.match_info["namespace"]

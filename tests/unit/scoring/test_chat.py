@@ -24,11 +24,17 @@ def test_only_what_the_spec_says_is_in_the_request() -> None:
 
 def test_sampling_reaches_the_engine_under_its_own_names() -> None:
     sampling = Sampling(
-        temperature=0.0, top_p=0.9, max_tokens=32, seed=1, structured=Structured(choice=[r"\boxed{True}", "b"])
+        temperature=0.0,
+        top_p=0.9,
+        max_tokens=32,
+        seed=1,
+        structured=Structured(choice=[r"\boxed{True}", "b"]),
+        chat_template_kwargs={"enable_thinking": False},
     )
     body = chat.request_body("judge", MESSAGES, sampling)
     assert body["temperature"] == 0.0
     assert (body["top_p"], body["max_tokens"]) == (0.9, 32)
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert body["structured_outputs"] == {"choice": [r"\boxed{True}", "b"]}
     assert 0 <= body["seed"] < 2**31
 

@@ -106,6 +106,16 @@ async def test_credentials_are_read_again_before_giving_up(api: StubApi, cluster
     assert [verb for verb, _ in api.requests] == ["get", "get"]
 
 
+async def test_the_user_is_asked_for_once(api: StubApi, cluster: Cluster) -> None:
+    assert [await cluster.username() for _ in range(2)] == ["ada", "ada"]
+    assert [verb for verb, _ in api.requests] == ["review"]
+
+
+async def test_an_api_server_that_does_not_say_who_one_is_stops_nobody(api: StubApi, cluster: Cluster) -> None:
+    api.denied["review"] = 403
+    assert await cluster.username() == ""
+
+
 async def test_a_name_resolves_in_the_credentials_own_namespace(api: StubApi, cluster: Cluster) -> None:
     api.put("rewardmodels", "rl", "judge", **reward_model(replicas=2))
     model = await resolve(cluster, "judge")

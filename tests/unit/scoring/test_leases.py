@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
-from genrm_api.names import ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_PHASE
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken
 from genrm_scoring.lease_thread import LeaseThread
@@ -124,6 +124,13 @@ async def test_a_run_holds_renews_and_releases_its_lease() -> None:
         await cluster.until(lambda: len(cluster.patches) >= 2)
         assert stored(cluster).renewal != lease.renewal
     assert not cluster.objects
+
+
+async def test_a_lease_says_who_created_it_for_the_api_server_to_hold_them_to_it() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl"):
+        (lease,) = cluster.objects.values()
+        assert lease["metadata"]["annotations"][ANNOTATION_CREATED_BY] == await cluster.username()
 
 
 async def test_the_phase_is_scoring_while_any_scoring_block_is_open() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _MAIN = """
-import json, os, signal, sys
+import json, os, sys, time
 import hydra
 from omegaconf import OmegaConf
 import verl
@@ -29,7 +29,8 @@ def main(config):
         case "raise":
             raise RuntimeError("the trainer failed")
         case "wait":
-            signal.pause()
+            while True:  # not pause(): a signal that comes just before it would be waited for for ever
+                time.sleep(0.05)
 
 main()
 """

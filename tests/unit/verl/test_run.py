@@ -198,6 +198,18 @@ async def test_what_cannot_be_honoured_ends_the_run_with_one_sentence(
     assert "Traceback" not in errors
 
 
+async def test_a_judge_that_would_be_asked_otherwise_than_its_spec_says_ends_the_run(
+    tmp_path: Path, api: StubApi
+) -> None:
+    api.put("rewardmodels", "rl", "judge", **reward_model(scoring={"mode": "pairwise"}))
+    sentence = await one_sentence(tmp_path, *K8S)
+    assert sentence == (
+        "genrm: RewardModel rl/judge spec.scoring.mode: pairwise is not carried out by this version of the plugin; "
+        "write pointwise"
+    )
+    assert leases(api) == []
+
+
 async def test_multirun_is_refused(tmp_path: Path) -> None:
     async with started(tmp_path, "--multirun", *STATIC) as program:
         code, _, errors = await program.end()

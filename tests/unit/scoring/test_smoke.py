@@ -1,0 +1,78 @@
+"""What `helm test` runs: one sample, the whole way of a training run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from genrm_api.leases import DemandLease, Phase
+from genrm_scoring.cluster import ENDPOINT_SLICES, REWARD_MODELS
+from genrm_scoring.errors import NoSuchRewardModel
+from genrm_scoring.smoke import SAMPLE, main, outcome, smoke
+from genrm_scoring.types import Outcome
+
+from tests.unit.scoring.fake_cluster import FakeCluster
+from tests.unit.scoring.scripted_judge import ScriptedJudge, says
+from tests.unit.scoring.stub_api import endpoint_slice, reward_model
+
+
+async def fleet() -> FakeCluster:
+    cluster = FakeCluster()
+    meta = {"name": "judge", "namespace": "rl", "uid": "u1"}
+    await cluster.put(REWARD_MODELS, {"metadata": meta, **reward_model()})
+    return cluster
+
+
+def held(cluster: FakeCluster) -> list[DemandLease]:
+    return [DemandLease.from_object(o) for (kind, _, _), o in cluster.objects.items() if kind.startswith("leases.")]
+
+
+async def test_a_model_that_sleeps_is_woken_by_a_lease_and_scores_one_sample() -> None:
+    said: list[str] = []
+    cluster = await fleet()
+    async with ScriptedJudge(says(r"\boxed{True}")) as judge, asyncio.timeout(10):
+        asked = asyncio.create_task(smoke(cluster, "judge", "rl", 10, said.append))
+        await cluster.until(lambda: [lease.phase for lease in held(cluster)] == [Phase.SCORING])
+        await cluster.until(lambda: ("watch", "1") in cluster.calls)
+        port = int(judge.url.rpartition(":")[2])
+        slice_ = {"metadata": {"name": "a", "namespace": "rl"}}
+        slice_ |= endpoint_slice("judge-1", port=port, address="127.0.0.{}")
+        await cluster.put(ENDPOINT_SLICES, slice_)
+        judgement = await asked
+    assert judgement is not None and judgement.outcome is Outcome.OK
+    assert "ok by http://127.0.0.1:" in outcome(judgement) and outcome(judgement).endswith("True is worth 1")
+    assert SAMPLE.response in str(judge.requests[0])
+    assert not held(cluster), "the Lease is given back"
+
+
+async def test_a_model_that_never_serves_is_a_failure_with_the_next_command() -> None:
+    said: list[str] = []
+    cluster = await fleet()
+    assert await smoke(cluster, "judge", "rl", 0.05, said.append) is None
+    assert said[-1] == "nothing serves; kubectl -n rl describe rm judge says why"
+    assert not held(cluster)
+
+
+async def test_a_model_that_is_not_there_is_named_before_any_lease_is_made() -> None:
+    cluster = await fleet()
+    with pytest.raises(NoSuchRewardModel):
+        await smoke(cluster, "jugde", "rl", 1, lambda _: None)
+    assert not held(cluster)
+
+
+async def test_an_answer_that_is_no_verdict_is_told_in_the_engines_words() -> None:
+    cluster = await fleet()
+    async with ScriptedJudge(says("I cannot say.")) as judge:
+        port = int(judge.url.rpartition(":")[2])
+        slice_ = {"metadata": {"name": "a", "namespace": "rl"}}
+        await cluster.put(ENDPOINT_SLICES, slice_ | endpoint_slice("judge-1", port=port, address="127.0.0.{}"))
+        judgement = await smoke(cluster, "judge", "rl", 10, lambda _: None)
+    assert judgement is not None and judgement.outcome is Outcome.PARSE_FAILED
+    assert "I cannot say." in outcome(judgement)
+
+
+@pytest.mark.parametrize("target", ["judge", "rl/", "/judge"])
+def test_a_target_without_a_namespace_is_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([target])
+    assert "is no NAMESPACE/NAME" in capsys.readouterr().err

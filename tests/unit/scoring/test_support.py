@@ -1,0 +1,67 @@
+"""A run whose spec asks for more than this library does is stopped with a sentence; none is scored otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from genrm_api.rewardmodel import RewardModel
+from genrm_api.scoring import Scoring
+from genrm_scoring.support import unsupported, unsupported_scoring
+
+PARSE = {"kind": "number"}
+
+
+def model(spec: dict[str, Any]) -> RewardModel:
+    whole = {"model": {"uri": "hf://org/judge"}, **spec}
+    spec = {key: value for key, value in whole.items() if value is not None}
+    return RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl"}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("scoring", "field", "says"),
+    [
+        ({"mode": "pairwise"}, "scoring.mode", "pairwise is not carried out"),
+        ({"mode": "listwise"}, "scoring.mode", "write pointwise"),
+        ({"template": "{{ response }}", "parse": PARSE}, "scoring.template", "write a built-in judge"),
+        ({"votes": {"count": 3}}, "scoring.votes.count", "3 is not carried out"),
+        ({"normalise": "zscore"}, "scoring.normalise", "write none"),
+        ({"calibrate": {"kind": "affine"}}, "scoring.calibrate", "remove it"),
+        ({"onFailure": {"policy": "group_mean"}}, "scoring.onFailure.policy", "group_mean is not carried out"),
+        ({"onFailure": {"policy": "raise"}}, "scoring.onFailure.policy", "write drop or value"),
+    ],
+)
+def test_what_is_not_done_yet_is_refused(scoring: dict[str, Any], field: str, says: str) -> None:
+    found = unsupported_scoring(Scoring.model_validate(scoring))
+    assert found is not None and found[0] == field and says in found[1]
+    assert unsupported(model({"scoring": scoring})) == found
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"type": "Classifier"}, "type"),
+        ({"type": "External", "model": None, "external": {"url": "https://api.example.com/v1"}}, "type"),
+        (
+            {"engine": {"name": "sglang"}, "scoring": {"sampling": {"structured": {"choice": ["a", "b"]}}}},
+            "scoring.sampling.structured",
+        ),
+    ],
+)
+def test_so_is_a_model_that_is_asked_in_another_way(spec: dict[str, Any], field: str) -> None:
+    found = unsupported(model(spec))
+    assert found is not None and found[0] == field and "not carried out" in found[1]
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {},
+        {"mode": "pointwise", "judge": "boxed-true-false", "votes": {"count": 1}, "normalise": "none"},
+        {"sampling": {"temperature": 0, "chatTemplateKwargs": {"enable_thinking": False}}, "timeout": "60s"},
+        {"onFailure": {"policy": "value", "value": 0}},
+    ],
+)
+def test_what_is_done_passes(scoring: dict[str, Any]) -> None:
+    assert unsupported(model({"scoring": scoring})) is None
+    assert unsupported(model({"scoring": scoring, "engine": {"name": "sglang"}})) is None
