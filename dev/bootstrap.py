@@ -6,7 +6,7 @@ file. On top lies a *layer* in the clone (`.venv/<name>`): a thin virtual enviro
 adds this clone's own code, so that two clones share gigabytes without sharing code. For a developer the layer points
 at the sources; for verl it holds the wheel built from them, as a user would install it.
 
-    python3 dev/bootstrap.py dev [verl-cpu] [engine-cpu]
+    python3 dev/bootstrap.py dev [verl-cpu] [engine-cpu] [sglang-cpu]
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from dev.cache import atomic_dir, cache_root, locked  # noqa: E402  (the path ab
 
 UV_VERSION = "0.13.8"
 SOURCE_ROOTS = ("crds", "operator", "verl_plugin", ".")
+ENGINES = ("engine-cpu", "sglang-cpu", "router")
+"""Environments that images are made of: they hold none of our code, so they have no layer in the clone."""
 APT_PYTHON = ("python3-venv",)
 
 
@@ -166,7 +168,7 @@ def main(names: list[str]) -> None:
             f"bootstrap: Python 3.11 is needed, this is {sys.version.split()[0]}; run make with PYTHON=python3.11"
         )
     for name in names or ["dev"]:
-        if name == "engine-cpu":
+        if name in ENGINES:
             ensure_env(name)
         else:
             ensure_layer(name)

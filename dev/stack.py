@@ -74,7 +74,8 @@ class Stack:
         assert repository == REPOSITORY
         values = {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-            "engineImages": {"vllm": images.VLLM},
+            "engineImages": {"vllm": images.VLLM, "sglang": images.SGLANG},
+            "routerImage": images.ROUTER,
             "hostModelPrefixes": [str(self.prepared.models.root)],
         }
         self.helm(
@@ -182,7 +183,7 @@ def judge(models_judge: Path, *, name: str = "judge", replicas: int = 2, **spec:
         "spec": {
             "type": "Generative",
             "model": {"uri": f"file://{models_judge}"},
-            "engine": {"name": "vllm", "args": [*SMALL, "--max-model-len", "2048"]},
+            "engine": {"name": "vllm", "args": list(SMALL), "maxModelLen": 2048},
             "replicas": replicas,
             "env": [
                 {"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"},

@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from dev import images
 from dev.apt import CLUSTER_PACKAGES, ensure_apt
+from dev.cache import cache_root
 from dev.cluster import box, cgroups, components, keeper, network, pki, processes, registry, store, toolchain
 from dev.cluster.commands import run, wait_for
 from dev.cluster.containerd import Containerd
@@ -108,7 +109,7 @@ class Cluster:
                 node=node,
                 kwok_nodes=kwok_nodes,
                 store=kept.root if kept else None,
-                environments=store.environments_to_mount(kept, images.VLLM) if kept else None,
+                environments=cache_root() / "venvs" if kept else None,
                 die_with_parent=die_with_parent,
             )
             _prepare(settings)
@@ -264,9 +265,20 @@ class Cluster:
 
     def ensure_vllm(self, environment: Path) -> bool:
         """Have the image `images.VLLM` made from a virtual environment; return whether it was imported."""
-        folder = self.settings.environments
-        mounted = (folder, ENVIRONMENTS_MOUNT) if folder else None
-        return self.ensure_image(images.engine(images.VLLM, environment, mounted))
+        linked = store.is_linked(store.Store(self._store_root().parent), images.VLLM)
+        return self.ensure_image(images.vllm(environment, self._mounted() if linked else None))
+
+    def ensure_sglang(self, environment: Path) -> bool:
+        """The same for `images.SGLANG`, which tests alone use and which is therefore never worth a copy of 6 GB."""
+        return self.ensure_image(images.sglang(environment, self._mounted()))
+
+    def ensure_router(self, environment: Path) -> bool:
+        """The same for `images.ROUTER`."""
+        return self.ensure_image(images.router(environment, self._mounted()))
+
+    def _mounted(self) -> tuple[Path, str]:
+        assert self.settings.environments is not None, "a node mounts them"
+        return self.settings.environments, ENVIRONMENTS_MOUNT
 
     def load_image(self, archive: Path | IO[bytes]) -> None:
         """Import every image of a docker or OCI archive (an uncompressed or gzipped tar, not seekable is fine)."""

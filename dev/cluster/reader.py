@@ -16,7 +16,10 @@ _RESOURCES: Final = {
     "endpointslices": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
     "events": "/api/v1/namespaces/{}/events",
     "leases": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "poddisruptionbudgets": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "pods": "/api/v1/namespaces/{}/pods",
+    "replicasets": "/apis/apps/v1/namespaces/{}/replicasets",
     "rewardmodels": "/apis/genrm.dev/v1alpha1/namespaces/{}/rewardmodels",
     "services": "/api/v1/namespaces/{}/services",
 }

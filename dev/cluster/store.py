@@ -87,10 +87,8 @@ def mounts_environments(forced: str | None, free_bytes: int, imported: bool, spa
     return not imported and (spare or free_bytes < FULL_IMAGE_NEEDS)
 
 
-def environments_to_mount(store: Store, ref: str) -> Path | None:
-    """Return the folder of Python environments that containers of this store's cluster should see, if any."""
+def is_linked(store: Store, ref: str) -> bool:
+    """Whether the image `ref` of this store points to the mounted environments instead of holding a copy."""
     imported = (store.key_of(ref) or "").startswith("full-")
     free = shutil.disk_usage(store.folder).free
-    if mounts_environments(os.environ.get("GENRM_VLLM_IMAGE"), free, imported, store.spare):
-        return cache_root() / "venvs"
-    return None
+    return mounts_environments(os.environ.get("GENRM_VLLM_IMAGE"), free, imported, store.spare)

@@ -5,6 +5,36 @@ Debian file system that they stand on.
 """
 
 from dev.images.archive import Image, Layer
-from dev.images.recipes import BASE, COREDNS, PAUSE, VLLM, base, coredns, engine, pause
+from dev.images.recipes import (
+    BASE,
+    COREDNS,
+    PAUSE,
+    ROUTER,
+    SGLANG,
+    VLLM,
+    base,
+    coredns,
+    engine,
+    pause,
+    router,
+    sglang,
+    vllm,
+)
 
-__all__ = ["BASE", "COREDNS", "PAUSE", "VLLM", "Image", "Layer", "base", "coredns", "engine", "pause"]
+__all__ = [
+    "BASE",
+    "COREDNS",
+    "PAUSE",
+    "ROUTER",
+    "SGLANG",
+    "VLLM",
+    "Image",
+    "Layer",
+    "base",
+    "coredns",
+    "engine",
+    "pause",
+    "router",
+    "sglang",
+    "vllm",
+]

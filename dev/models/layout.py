@@ -21,6 +21,11 @@ class Layout:
         return self.root / "judge"
 
     @property
+    def classifier(self) -> Path:
+        """A reward model: the judge's body with a head of one label in bfloat16; vLLM and SGLang serve it."""
+        return self.root / "classifier"
+
+    @property
     def prompts(self) -> Path:
         """Toy prompts as verl reads them."""
         return self.root / "prompts.parquet"

@@ -1,6 +1,6 @@
 """Makes the tiny models and the toy data.
 
-Two Qwen2 models of two layers with seeded random weights, so that every machine gets the same ones, and a byte-level
+Qwen2 models of two layers with seeded random weights, so that every machine gets the same ones, and a byte-level
 BPE tokenizer with a ChatML template, trained on the judge's own words: a guided choice of `\\boxed{True}` must take a
 few steps, not twelve. A model like this says nothing sensible; it makes every file, route and shape real.
 """
@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
 from dev.models.layout import Layout
 
@@ -35,8 +35,9 @@ def write(root: Path) -> Layout:
     """Fill the empty folder `root`."""
     layout = Layout(root)
     tokenizer = _tokenizer()
-    _model(tokenizer, seed=0, dtype=torch.float32, path=layout.policy)
-    _model(tokenizer, seed=1, dtype=torch.bfloat16, path=layout.judge)
+    _model(Qwen2ForCausalLM, tokenizer, seed=0, dtype=torch.float32, path=layout.policy)
+    _model(Qwen2ForCausalLM, tokenizer, seed=1, dtype=torch.bfloat16, path=layout.judge)
+    _model(Qwen2ForSequenceClassification, tokenizer, seed=2, dtype=torch.bfloat16, path=layout.classifier)
     _prompts(layout.prompts)
     return layout
 
@@ -56,7 +57,7 @@ def _tokenizer() -> Any:
     )
 
 
-def _model(tokenizer: Any, seed: int, dtype: Any, path: Path) -> None:
+def _model(kind: Any, tokenizer: Any, seed: int, dtype: Any, path: Path) -> None:
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -67,10 +68,11 @@ def _model(tokenizer: Any, seed: int, dtype: Any, path: Path) -> None:
         num_key_value_heads=2,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
+        num_labels=1,  # of a classifier; a causal model does not look at it
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    Qwen2ForCausalLM(config).to(dtype).save_pretrained(path)
+    kind(config).to(dtype).save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 

@@ -6,6 +6,7 @@ every fake pod's address is its own.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,17 +16,19 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
 
 from dev.bootstrap import ROOT
 from dev.cluster import Cluster
+from tests.cluster.api import Api
 from tests.simulator.client import Simulator, free_port
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ SYSTEM = "genrm-system"
 RELEASE = "genrm-operator"
 
 
-def wait_for(what: str, look: Callable[[], T], timeout: float = 30.0) -> T:
+def wait_for(what: str, look: Callable[[], T | Literal[False] | None], timeout: float = 30.0) -> T:
     """Wait until `look` returns something true, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
@@ -50,14 +53,22 @@ class Operator:
     kubeconfig: Path
     key: Path
     log: Path
+    name: str = "operator-0"
+    metrics_port: int = 0
+    """Where this process shows its metrics; another one after each start."""
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, **more: str) -> None:
+        """Start it; `more` is added to its environment."""
+        self.metrics_port = free_port()
         environment = {
             **os.environ,
+            **more,
             "KUBECONFIG": str(self.kubeconfig),
             "GENRM_MASTER_KEY_FILE": str(self.key),
-            "GENRM_HEALTH_PORT": str(free_port()),
+            "GENRM_METRICS_PORT": str(self.metrics_port),
+            "GENRM_LEADER_LEASE": f"{SYSTEM}/{RELEASE}",
+            "GENRM_POD_NAME": self.name,
             "GENRM_HOST_MODEL_PREFIXES": "/models",
             "PYTHONUNBUFFERED": "1",
         }
@@ -66,9 +77,16 @@ class Operator:
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        self.signal(number)
+        assert self.process is not None
+        self.process.wait(timeout=30)
+
+    def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(timeout=30)
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
 
 @dataclass
@@ -159,9 +177,9 @@ class World:
     def release(self, run: str, name: str = "judge") -> None:
         self.kubectl("delete", "lease", lease_name(run, name))
 
-    def calls(self, route: str) -> dict[str, int]:
-        """How often each of this namespace's engines was called on a route."""
-        return {ip: sum(c["path"] == route for c in self.simulator.pod(ip)["calls"]) for ip in self.addresses()}
+    def calls(self, route: str, name: str = "judge") -> dict[str, int]:
+        """How often each of a model's engines was called on a route."""
+        return {ip: sum(c["path"] == route for c in self.simulator.pod(ip)["calls"]) for ip in self.addresses(name)}
 
 
 class SimulatedKubelet:
@@ -170,7 +188,8 @@ class SimulatedKubelet:
     def __init__(self, cluster: Cluster, simulator: Simulator) -> None:
         self._cluster, self._simulator = cluster, simulator
         self._known: dict[str, str] = {}
-        self._end = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._follow())
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> SimulatedKubelet:
@@ -178,28 +197,43 @@ class SimulatedKubelet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end.set()
+        self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        while not self._end.wait(0.2):
-            for pod in self._cluster.reader.list("pods", selector="genrm.dev/component=engine"):
-                uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
-                if not address or self._known.get(address) == uid:
-                    continue
-                container = pod["spec"]["containers"][0]
-                env = {e["name"]: e.get("value", "") for e in container.get("env", [])}
-                args = container.get("args") or []
-                model = args[args.index("--served-model-name") + 1] if "--served-model-name" in args else "judge"
-                settings = {
-                    "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
-                    "revision": env.get("GENRM_REVISION", ""),
-                    "model": model,
-                }
-                if address in self._known:
-                    self._simulator.forget(address)
-                self._simulator.put(address, settings=settings)
-                self._known[address] = uid
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+
+    async def _follow(self) -> None:
+        async with Api.connect(self._cluster.settings.kubeconfig("admin")) as api:
+            async for kind, pod in api.follow("/api/v1/pods?labelSelector=genrm.dev%2Fcomponent%3Dengine"):
+                if kind != "DELETED":
+                    self._tell(pod)
+
+    def _tell(self, pod: Mapping[str, Any]) -> None:
+        uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
+        if not address or self._known.get(address) == uid:
+            return
+        container = pod["spec"]["containers"][0]
+        env = {e["name"]: e.get("value", "") for e in container.get("env", [])}
+        args = container.get("args") or []
+        model = args[args.index("--served-model-name") + 1] if "--served-model-name" in args else "judge"
+        settings = {
+            "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
+            "revision": env.get("GENRM_REVISION", ""),
+            "model": model,
+            "engine": _simulated(env.get("GENRM_ENGINE", "vllm"), args),
+        }
+        if address in self._known:
+            self._simulator.forget(address)
+        self._simulator.put(address, settings=settings)
+        self._known[address] = uid
+
+
+def _simulated(engine: str, args: list[str]) -> str:
+    """The simulator's name for what a container starts."""
+    kinds = {("vllm", True): "vllm-pooling", ("sglang", True): "sglang-embedding"}
+    return kinds.get((engine, bool({"pooling", "--is-embedding"} & set(args))), engine)
 
 
 @pytest.fixture(scope="session")
@@ -208,13 +242,15 @@ def cluster() -> Iterator[Cluster]:
         yield up
 
 
-@pytest.fixture(scope="session")
-def simulator(cluster: Cluster) -> Iterator[Simulator]:
+@contextmanager
+def simulated_engines(cluster: Cluster) -> Iterator[Simulator]:
+    """An engine behind a door at every address that a fake pod of this cluster has."""
     process = cluster.popen_in_box(
         [sys.executable, "-m", "tests.simulator", "--port", "8000", "--control", f"{cluster.settings.address}:9000"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
+        assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready "), f"the simulator did not start: {line!r}"
         simulator = Simulator(8000, f"{cluster.settings.address}:9000")
@@ -226,7 +262,12 @@ def simulator(cluster: Cluster) -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: Cluster) -> None:
+def simulator(cluster: Cluster) -> Iterator[Simulator]:
+    with simulated_engines(cluster) as simulator:
+        yield simulator
+
+
+def install_chart(cluster: Cluster) -> None:
     """Install the real chart. Its pod is a fake one here; what counts are the CRD and the permissions."""
     command = [
         "upgrade",
@@ -245,11 +286,20 @@ def chart(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="session")
-def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    folder = tmp_path_factory.mktemp("operator")
+def chart(cluster: Cluster) -> None:
+    install_chart(cluster)
+
+
+def prepare_operator(cluster: Cluster, folder: Path) -> Operator:
+    """An operator that is not started yet, with the chart's account."""
     key = folder / "key"
     key.write_text(uuid.uuid4().hex * 2)
-    operator = Operator(cluster.client_kubeconfig(SYSTEM, RELEASE, folder / "kubeconfig"), key, folder / "log")
+    return Operator(cluster.client_kubeconfig(SYSTEM, RELEASE, folder / "kubeconfig"), key, folder / "log")
+
+
+@pytest.fixture(scope="session")
+def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    operator = prepare_operator(cluster, tmp_path_factory.mktemp("operator"))
     operator.start()
     yield operator
     operator.kill(signal.SIGTERM)
@@ -263,7 +313,7 @@ def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def world(cluster: Cluster, simulator: Simulator, running_operator: Operator) -> Iterator[World]:
-    if running_operator.process is None or running_operator.process.poll() is not None:
+    if not running_operator.alive():
         running_operator.start()
     made = World(cluster, simulator, running_operator)
     cluster.kubectl("create", "namespace", made.namespace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -14,6 +15,10 @@ from tests.cluster.conftest import World, wait_for
 pytestmark = pytest.mark.cluster
 
 CHAT = "/v1/chat/completions"
+
+
+def awakes(world: World, replicas: int) -> bool:
+    return bool(world.status().get("awake") == replicas)
 
 
 def ask(address: str, timeout: float = 30.0) -> httpx.Response:
@@ -102,7 +107,7 @@ def test_a_new_operator_process_never_puts_a_model_in_use_to_sleep(world: World)
         world.operator.kill()
         world.operator.start()
         world.patch({"replicas": replicas})
-        wait_for("it has looked and acted", lambda n=replicas: world.status().get("awake") == n)
+        wait_for("it has looked and acted", partial(awakes, world, replicas))
     after = world.calls("/sleep")
     assert {ip: after[ip] for ip in before} == before
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
+from genrm_api.leases import Phase
 
+from dev.bootstrap import ROOT
 from tests.cluster.conftest import World, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -105,3 +110,29 @@ def test_children_are_owned_and_the_tokens_digest_is_all_the_pod_knows(world: Wo
     env = {e["name"] for e in world.pods()[0]["spec"]["containers"][0]["env"]}
     assert "GENRM_TOKEN_SHA256" in env and not any("TOKEN" in name and "SHA256" not in name for name in env)
     assert json.dumps(world.pods()).count("GENRM_TOKEN_SHA256") == 2
+
+
+def test_a_new_version_of_the_operator_replaces_no_engine(world: World, tmp_path: Path) -> None:
+    """The next version ships another door: pods keep theirs until somebody changes what they asked for."""
+    world.apply()
+    world.phase("Asleep")
+    before, maps = {p["metadata"]["uid"] for p in world.pods()}, _door_maps(world)
+    shutil.copytree(ROOT / "operator" / "genrm_door", tmp_path / "genrm_door")
+    (tmp_path / "genrm_door" / "later.py").write_text("# a module that the next version has\n")
+    world.operator.kill(signal.SIGTERM)
+    world.operator.start(PYTHONPATH=str(tmp_path))
+    try:
+        world.lease("run-1", Phase.SCORING)  # it takes over, and drives the doors that run
+        world.phase("Serving")
+        assert {p["metadata"]["uid"] for p in world.pods()} == before and _door_maps(world) == maps
+        world.patch({"env": [{"name": "A", "value": "1"}]})
+        wait_for("the change brings new pods", lambda: not before & {p["metadata"]["uid"] for p in world.pods()}, 60)
+        assert len(_door_maps(world) - maps) == 1, "and with them the new door"
+        world.phase("Serving")
+    finally:
+        world.operator.kill(signal.SIGTERM)
+        world.operator.start()
+
+
+def _door_maps(world: World) -> set[str]:
+    return {o["metadata"]["name"] for o in world.objects("configmaps", "genrm.dev/reward-model=judge")}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 from rich.console import Console
@@ -21,7 +21,7 @@ NAMESPACE = "rl"
 MODEL = "judge"
 
 
-def wait_for(what: str, look: Callable[[], T], timeout: float, every: float = 0.05) -> T:
+def wait_for(what: str, look: Callable[[], T | Literal[False] | None], timeout: float, every: float = 0.05) -> T:
     """Wait until `look` returns something true, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
@@ -37,12 +37,18 @@ def prepared() -> Prepared:
 
 
 @pytest.fixture(scope="session")
-def stack(prepared: Prepared) -> Iterator[Stack]:
-    """The operator on a node, and a judge of two vLLM pods that sleep."""
+def node(prepared: Prepared) -> Iterator[Stack]:
+    """The operator on a node, and no engine yet."""
     with Stack.up(f"e2e-{os.getpid()}", NAMESPACE, prepared, Steps(Console())) as up:
-        up.apply(judge(prepared.models.judge, name=MODEL))
-        up.wait_for_phase(MODEL, "Asleep", timeout=400)
         yield up
+
+
+@pytest.fixture(scope="session")
+def stack(node: Stack, prepared: Prepared) -> Stack:
+    """The operator on a node, and a judge of two vLLM pods that sleep."""
+    node.apply(judge(prepared.models.judge, name=MODEL))
+    node.wait_for_phase(MODEL, "Asleep", timeout=400)
+    return node
 
 
 @pytest.fixture

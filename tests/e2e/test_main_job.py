@@ -23,7 +23,7 @@ from dev import grpo
 from dev.demo import report
 from dev.demo.evidence import Evidence
 from dev.demo.watch import Watcher
-from dev.stack import SYSTEM_NAMESPACE, Stack
+from dev.stack import RELEASE, SYSTEM_NAMESPACE, Stack
 from tests.e2e.conftest import MODEL, NAMESPACE, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -215,10 +215,8 @@ def test_engines_sleep_soon_after_a_run_was_killed_while_it_scored(asleep: Stack
 def test_the_operator_killed_during_a_wake_converges_and_every_pod_serves_once(asleep: Stack) -> None:
     stack = asleep
     before = {pod: _wakes(address) for pod, address in addresses(stack).items()}
-    (operator,) = (
-        p["metadata"]["name"]
-        for p in json.loads(stack.kubectl("-n", SYSTEM_NAMESPACE, "get", "pods", "-o", "json"))["items"]
-    )
+    leader = json.loads(stack.kubectl("-n", SYSTEM_NAMESPACE, "get", "lease", RELEASE, "-o", "json"))
+    operator = leader["spec"]["holderIdentity"]
     lease = lease_manifest("e2e", MODEL, NAMESPACE, Phase.SCORING, datetime.now(UTC), ttl_seconds=120)
     stack.apply(lease)
     stack.cluster.kill_container(SYSTEM_NAMESPACE, operator, "operator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.simulator.fleet import Fleet, PodSettings
+from tests.simulator.fleet import ENGINES, Fleet, PodSettings
 from tests.simulator.server import listen, serve
 
 
@@ -21,9 +21,10 @@ def main() -> None:
     parser.add_argument("--token-sha256", default="", help="digest of the operator's token, for pods nobody configured")
     parser.add_argument("--revision", default="simulated", help="revision of pods nobody configured")
     parser.add_argument("--model", default="judge", help="served model name of pods nobody configured")
+    parser.add_argument("--engine", default="vllm", choices=ENGINES, help="engine of pods nobody configured")
     options = parser.parse_args()
     host, _, port = options.control.rpartition(":")
-    fleet = Fleet(PodSettings(options.token_sha256, options.revision, options.model))
+    fleet = Fleet(PodSettings(options.token_sha256, options.revision, options.model, options.engine))
     asyncio.run(serve(fleet, listen(options.host, options.port), listen(host, int(port))))
 
 

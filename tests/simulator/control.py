@@ -1,8 +1,8 @@
 """The control API: how a test tells the simulator what its pods are, and asks what they saw. Loopback only.
 
-GET    /pods           {address: {"state", "asleep", "bootId", "served", "violations": how many}}
+GET    /pods           {address: {"state", "asleep", "bootId", "served", "inside", "epoch", "violations": how many}}
 GET    /pods/<ip>      everything about one pod (`SimPod.to_json`); 404 if nobody ever spoke to it
-PUT    /pods/<ip>      {"settings": {"tokenSha256", "revision", "model"}, "faults": {...}}, each part optional
+PUT    /pods/<ip>      {"settings": {"tokenSha256", "revision", "model", "engine"}, "faults": {...}}, each part optional
 DELETE /pods/<ip>      forget it: the next contact is a new boot
 """
 
@@ -62,5 +62,5 @@ class Control:
 def _summary(document: dict[str, object]) -> dict[str, object]:
     violations = document["violations"]
     assert isinstance(violations, list)
-    short = {key: document[key] for key in ("state", "asleep", "bootId", "served", "inside")}
+    short = {key: document[key] for key in ("state", "asleep", "bootId", "served", "inside", "epoch")}
     return {**short, "violations": len(violations)}

@@ -15,6 +15,15 @@ from genrm_door import Door, Settings
 from tests.simulator.asgi import Receive, Scope, Send, lifespan
 from tests.simulator.engine import SimEngine, call_json
 from tests.simulator.faults import Faults
+from tests.simulator.sglang import SimSglang, SimSglangEmbedding
+from tests.simulator.vllm import SimVllm, SimVllmPooling
+
+ENGINES: Mapping[str, type[SimEngine]] = {
+    "vllm": SimVllm,
+    "vllm-pooling": SimVllmPooling,
+    "sglang": SimSglang,
+    "sglang-embedding": SimSglangEmbedding,
+}
 
 
 @dataclass(frozen=True)
@@ -24,24 +33,30 @@ class PodSettings:
     token_sha256: str = ""
     revision: str = "simulated"
     model: str = "judge"
+    engine: str = "vllm"
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], default: PodSettings) -> PodSettings:
         """Raises ValueError for a key that is none."""
-        names = {"tokenSha256": "token_sha256", "revision": "revision", "model": "model"}
+        names = {"tokenSha256": "token_sha256", "revision": "revision", "model": "model", "engine": "engine"}
         if unknown := sorted(set(document) - set(names)):
             raise ValueError(f"unknown setting {', '.join(unknown)}: there are {', '.join(names)}")
-        return cls(**{own: str(document.get(name, getattr(default, own))) for name, own in names.items()})
+        read = cls(**{own: str(document.get(name, getattr(default, own))) for name, own in names.items()})
+        if read.engine not in ENGINES:
+            raise ValueError(f"unknown engine {read.engine}: there are {', '.join(ENGINES)}")
+        return read
 
     def to_json(self) -> dict[str, str]:
-        return {"tokenSha256": self.token_sha256, "revision": self.revision, "model": self.model}
+        own = {"tokenSha256": self.token_sha256, "revision": self.revision}
+        return {**own, "model": self.model, "engine": self.engine}
 
 
 class SimPod:
     def __init__(self, settings: PodSettings, faults: Faults) -> None:
         self.settings = settings
-        self.engine = SimEngine(settings.model, faults)
-        self.door = Door(self.engine, Settings(token_sha256=settings.token_sha256, revision=settings.revision))
+        self.engine = ENGINES[settings.engine](settings.model, faults)
+        words = Settings(token_sha256=settings.token_sha256, revision=settings.revision, engine=type(self.engine).door)
+        self.door = Door(self.engine, words)
 
     def to_json(self) -> dict[str, Any]:
         """The truth about this pod, as nobody in a cluster could know it."""
@@ -51,8 +66,10 @@ class SimPod:
             "bootId": self.door.record.boot_id,
             "state": self.door.record.state.value,
             "inside": self.door.record.inside,
+            "epoch": self.door.record.epoch,
             "served": self.door.record.served,
             "asleep": self.engine.asleep,
+            "diedOf": self.engine.died_of,
             "calls": [call_json(call) for call in self.engine.calls],
             "violations": [call_json(call) for call in self.engine.violations],
         }
@@ -92,4 +109,4 @@ class Fleet:
 
     def refuses(self, address: str) -> bool:
         pod = self.pods.get(address)
-        return pod is not None and pod.engine.faults.refuse
+        return pod is not None and (pod.engine.faults.refuse or pod.engine.died_of is not None)

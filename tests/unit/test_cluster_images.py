@@ -114,7 +114,7 @@ def no_debootstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_an_engine_image_holds_the_packages_where_the_systems_python_looks(environment: Path) -> None:
-    _, packages = engine("local/engine:1", environment, None).layers
+    _, packages = engine("local/engine:1", environment, None, "server").layers
     assert [target for _, target in packages.sources] == [
         "/usr/local/lib/python3.11/dist-packages",
         "/usr/local/lib/libiomp5.so",
@@ -122,7 +122,7 @@ def test_an_engine_image_holds_the_packages_where_the_systems_python_looks(envir
 
 
 def test_where_environments_are_mounted_the_image_points_to_them(environment: Path) -> None:
-    _, links = engine("local/engine:1", environment, (environment.parent, "/seen")).layers
+    _, links = engine("local/engine:1", environment, (environment.parent, "/seen"), "server").layers
     assert not links.sources
     assert dict(links.links)["/usr/local/lib/python3.11/dist-packages"] == (
         "/seen/engine-1/lib/python3.11/site-packages"
@@ -130,11 +130,26 @@ def test_where_environments_are_mounted_the_image_points_to_them(environment: Pa
 
 
 def test_an_engine_images_key_changes_with_its_packages(environment: Path) -> None:
-    before = engine("local/engine:1", environment, None).key
+    before = engine("local/engine:1", environment, None, "server").key
     next(environment.glob("lib/*/site-packages")).joinpath("torch-2.13.0.dist-info").mkdir()
-    assert engine("local/engine:1", environment, None).key != before
+    assert engine("local/engine:1", environment, None, "server").key != before
 
 
 def test_a_folder_without_an_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no virtual environment"):
-        engine("local/engine:1", tmp_path, None)
+        engine("local/engine:1", tmp_path, None, "server")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_is_imported_first_is_in_the_image_and_in_its_key(
+    environment: Path, tmp_path: Path, mounted: bool
+) -> None:
+    shim = tmp_path / "shim"
+    shim.mkdir()
+    (shim / "kernel.py").write_text("x = 1")
+    at = (environment.parent, "/seen") if mounted else None
+    made = engine("local/engine:1", environment, at, "server", (shim, "/shim"))
+    assert (shim, "/shim") in made.layers[1].sources
+    assert made.environment == ("PYTHONPATH=/shim",)
+    (shim / "kernel.py").write_text("x = 2")
+    assert engine("local/engine:1", environment, at, "server", (shim, "/shim")).key != made.key

@@ -1,0 +1,351 @@
+"""What the operator bears: `make bench-operator`.
+
+Operator and control plane share this machine. RewardModels are created in parallel and asked for no pods; then each
+gets pods (kwok's, with one simulator process for all their engines), is woken, rests, and is changed. Aims: issue 4 §6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from genrm_api.names import API_VERSION
+
+from dev.cluster import Cluster
+from tests.cluster.api import MERGE, Api
+from tests.cluster.conftest import SYSTEM, Operator, install_chart, prepare_operator, simulated_engines
+
+NAMESPACE: Final = "bench"
+MODELS: Final = f"/apis/genrm.dev/v1alpha1/namespaces/{NAMESPACE}/rewardmodels"
+KINDS: Final = {
+    "ConfigMap": f"/api/v1/namespaces/{NAMESPACE}/configmaps",
+    "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+    "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
+    "PodDisruptionBudget": f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets",
+    "Service": f"/api/v1/namespaces/{NAMESPACE}/services",
+}
+OURS: Final = "?labelSelector=genrm.dev%2Freward-model"
+CHILDREN: Final = 6
+TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Figure:
+    name: str
+    value: float
+    unit: str
+    aim: str = ""
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        word = {True: "met", False: "MISSED", None: ""}[self.met]
+        return f"{self.name:<58} {self.value:>10.2f} {self.unit:<10} {self.aim:<14} {word}"
+
+
+@dataclass
+class Bench:
+    api: Api
+    operators: list[Operator]
+    models: int
+    figures: list[Figure] = field(default_factory=list)
+
+    def note(self, name: str, value: float, unit: str, most: float | None = None, least: float | None = None) -> None:
+        aim, met = "", None
+        if most is not None:
+            aim, met = f"<= {most:g}", value <= most
+        elif least is not None:
+            aim, met = f">= {least:g}", value >= least
+        figure = Figure(name, round(value, 3), unit, aim, met)
+        self.figures.append(figure)
+        print(figure, flush=True)
+
+    def cpu(self) -> float:
+        """CPU seconds of all operator processes that run."""
+        return sum(_cpu(o.process.pid) for o in self.operators if o.process is not None and o.alive())
+
+    def most_megabytes(self) -> float:
+        return max(_peak_megabytes(o.process.pid) for o in self.operators if o.process is not None and o.alive())
+
+    async def writes(self) -> float:
+        """Calls that change something, the leader's renewals left out."""
+        total = 0.0
+        for operator in self.operators:
+            address = f"http://127.0.0.1:{operator.metrics_port}/metrics"
+            async with aiohttp.ClientSession() as session, session.get(address) as answer:
+                text = await answer.text()
+            for labels, value in re.findall(r"^genrm_api_request_seconds_count\{(.*)\} (\S+)", text, re.MULTILINE):
+                if 'verb="get"' not in labels and 'kind="Lease"' not in labels:
+                    total += float(value)
+        return total
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def _peak_megabytes(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def model(number: int) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "RewardModel",
+        "metadata": {"name": f"judge-{number}", "namespace": NAMESPACE},
+        "spec": {"model": {"uri": "hf://a/b"}, "replicas": 0, "lifecycle": {"state": "Awake"}},
+    }
+
+
+async def in_parallel(todo: list[Callable[[], Awaitable[Any]]], workers: int = 32) -> None:
+    waiting = iter(todo)
+
+    async def work() -> None:
+        for one in waiting:
+            await one()
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+
+
+class Seen:
+    """What one watch shows, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self._changed = asyncio.Condition()
+
+    async def run(self, api: Api, path: str) -> None:
+        async for kind, found in api.follow(path):
+            async with self._changed:
+                if kind == "DELETED":
+                    self.objects.pop(found["metadata"]["name"], None)
+                else:
+                    self.objects[found["metadata"]["name"]] = found
+                self._changed.notify_all()
+
+    async def wait(self, good: Callable[[], bool], timeout: float) -> None:
+        async with asyncio.timeout(timeout), self._changed:
+            await self._changed.wait_for(good)
+
+
+@contextlib.asynccontextmanager
+async def watching(api: Api, path: str) -> AsyncIterator[Seen]:
+    seen = Seen()
+    task = asyncio.create_task(seen.run(api, path))
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def children(api: Api) -> dict[str, list[dict[str, Any]]]:
+    return {kind: await api.items(path + OURS) for kind, path in KINDS.items()}
+
+
+async def bench_children(bench: Bench) -> None:
+    """All RewardModels at once, no pods: how fast their children come, and what one costs."""
+    cpu, began = bench.cpu(), time.monotonic()
+    made = Tally()
+    async with contextlib.AsyncExitStack() as stack:
+        for path in KINDS.values():
+            await stack.enter_async_context(made.counting(bench.api, path + OURS))
+        await in_parallel(
+            [lambda n=n: bench.api.call("POST", MODELS, model(n)) for n in range(bench.models)]  # type: ignore[misc]
+        )
+        created = time.monotonic() - began
+        await made.reach(bench.models * CHILDREN, timeout=60 + bench.models)
+        seconds = time.monotonic() - began
+    bench.note("RewardModels created per second, by 32 clients", bench.models / created, "CR/s")
+    bench.note("RewardModels whose six children exist, per second", bench.models / seconds, "CR/s", least=40)
+    await quiet(bench)
+    bench.note("operator CPU per RewardModel, its status included", (bench.cpu() - cpu) / bench.models * 1e3, "ms", 12)
+
+
+class Tally:
+    """Counts objects of several watches by uid."""
+
+    def __init__(self) -> None:
+        self._uids: set[str] = set()
+        self._more = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def counting(self, api: Api, path: str) -> AsyncIterator[None]:
+        async def count() -> None:
+            async for _, found in api.follow(path):
+                async with self._more:
+                    self._uids.add(found["metadata"]["uid"])
+                    self._more.notify_all()
+
+        task = asyncio.create_task(count())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def reach(self, number: int, timeout: float) -> None:
+        async with asyncio.timeout(timeout), self._more:
+            await self._more.wait_for(lambda: len(self._uids) >= number)
+
+
+async def quiet(bench: Bench, seconds: float = 3.0, timeout: float = 120.0) -> None:
+    """Wait until the operator has written nothing for a while."""
+    deadline, since, before = time.monotonic() + timeout, time.monotonic(), await bench.writes()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < deadline, "the operator does not come to rest"
+        await asyncio.sleep(0.2)
+        if (now := await bench.writes()) != before:
+            before, since = now, time.monotonic()
+
+
+async def bench_rest(bench: Bench, resync: float) -> None:
+    """Two resyncs without a change, and then changes one by one."""
+    await quiet(bench)
+    before, cpu = await bench.writes(), bench.cpu()
+    await asyncio.sleep(2 * resync + 1)
+    bench.note("writes in two resyncs without a change", await bench.writes() - before, "calls", most=0)
+    bench.note("operator CPU at rest", (bench.cpu() - cpu) / (2 * resync + 1) * 100, "% of a core")
+    took = []
+    async with watching(bench.api, KINDS["Deployment"] + OURS) as deployments:
+        await deployments.wait(lambda: len(deployments.objects) >= bench.models, 60)
+        for number in random.Random(1).sample(range(bench.models), min(200, bench.models)):
+            name = f"judge-{number}"
+            before_change = deployments.objects[name]["metadata"]["generation"]
+            began = time.monotonic()
+            change = {"spec": {"engine": {"args": [f"--seed={number}"]}, "replicas": 0}}
+            await bench.api.call("PATCH", f"{MODELS}/{name}", change, MERGE)
+            await deployments.wait(
+                lambda n=name, g=before_change: deployments.objects[n]["metadata"]["generation"] > g,  # type: ignore[misc]
+                30,
+            )
+            took.append(time.monotonic() - began)
+    cuts = statistics.quantiles(took, n=100, method="inclusive")
+    bench.note("a changed spec is in the Deployment, median", cuts[49] * 1e3, "ms")
+    bench.note("a changed spec is in the Deployment, p99", cuts[98] * 1e3, "ms", most=500)
+
+
+async def bench_pods(bench: Bench, pods: int, kills: int) -> None:
+    """Pods for all: from the change of `replicas` to every pod labelled as serving."""
+    cpu, began = bench.cpu(), time.monotonic()
+    total = bench.models * pods
+    async with watching(bench.api, f"/api/v1/namespaces/{NAMESPACE}/pods{OURS}") as seen:
+        killing = asyncio.create_task(kill_leaders(bench, kills))
+        await in_parallel(
+            [
+                lambda n=n: bench.api.call("PATCH", f"{MODELS}/judge-{n}", {"spec": {"replicas": pods}}, MERGE)  # type: ignore[misc]
+                for n in range(bench.models)
+            ]
+        )
+
+        def all_serve() -> bool:
+            if len(seen.objects) != total:
+                return False
+            return all(p["metadata"]["labels"].get("genrm.dev/serving") == "true" for p in seen.objects.values())
+
+        await killing
+        await seen.wait(all_serve, 300 + total)
+        uids = {p["metadata"]["uid"] for p in seen.objects.values()}
+    seconds = time.monotonic() - began
+    bench.note(f"{total} pods verified, woken and labelled", seconds, "s")
+    if not kills:
+        await quiet(bench)
+        bench.note("operator CPU per pod", (bench.cpu() - cpu) / total * 1e3, "ms")
+    found = await children(bench.api)
+    counts = {kind: len(items) for kind, items in found.items()}
+    assert sum(counts.values()) == bench.models * CHILDREN, counts
+    assert len(uids) == total and all(d["status"].get("replicas") == pods for d in found["Deployment"])
+
+
+async def kill_leaders(bench: Bench, kills: int) -> None:
+    """Kill the leading operator again and again while the other one takes over."""
+    for number in range(kills):
+        await asyncio.sleep(1.0)
+        leader = await leading(bench)
+        leader.kill(signal.SIGKILL)
+        leader.start()
+        print(f"  leader {leader.name} killed ({number + 1} of {kills})", flush=True)
+
+
+async def leading(bench: Bench, timeout: float = 60.0) -> Operator:
+    deadline = time.monotonic() + timeout
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/genrm-operator"
+    while True:
+        with contextlib.suppress(AssertionError):
+            holder = (await bench.api.call("GET", path))["spec"].get("holderIdentity")
+            for operator in bench.operators:
+                if operator.name == holder and operator.alive():
+                    return operator
+        assert time.monotonic() < deadline, "nobody leads"
+        await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Operator]]:
+    with tempfile.TemporaryDirectory() as folder:
+        first = prepare_operator(cluster, Path(folder))
+        operators = [Operator(first.kubeconfig, first.key, first.log, f"operator-{n}") for n in range(number)]
+        for operator in operators:
+            operator.start(GENRM_RESYNC_SECONDS=str(resync), GENRM_LOG_LEVEL="WARNING")
+        try:
+            yield operators
+        except BaseException:
+            print("\n".join(first.log.read_text().splitlines()[-40:]), file=sys.stderr)
+            raise
+        finally:
+            for operator in operators:
+                if operator.alive():
+                    operator.kill(signal.SIGTERM)
+
+
+async def run(cluster: Cluster, operators: list[Operator], args: argparse.Namespace) -> list[Figure]:
+    async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
+        bench = Bench(api, operators, args.models)
+        await leading(bench)
+        await bench_children(bench)
+        await bench_rest(bench, args.resync)
+        if args.pods:
+            await bench_pods(bench, args.pods, args.kills)
+        bench.note("operator memory, peak", bench.most_megabytes(), "MB", most=200)
+        return bench.figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=1000)
+    parser.add_argument("--pods", type=int, default=4, help="of each model in the second half; 0 leaves it out")
+    parser.add_argument("--kills", type=int, default=0, help="how often the leader is killed while the pods come")
+    parser.add_argument("--resync", type=float, default=30.0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
+        install_chart(cluster)
+        cluster.kubectl("create", "namespace", NAMESPACE)
+        with simulated_engines(cluster), processes(cluster, 2 if args.kills else 1, args.resync) as operators:
+            figures = asyncio.run(run(cluster, operators, args))
+    if args.json:
+        args.json.write_text(json.dumps([vars(figure) for figure in figures], indent=1) + "\n")
+    return int(any(figure.met is False for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

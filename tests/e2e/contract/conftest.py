@@ -1,0 +1,54 @@
+"""Every test of the contract meets every engine twice: simulated, and real. One server is up at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.contract import servers
+from tests.e2e.contract.dialects import DIALECTS, MODEL
+from tests.e2e.contract.engines import ADMIN, REVISION, Engine, http_client
+from tests.simulator import client
+
+Background = Callable[..., Future[httpx.Response]]
+_ALL = [f"{kind}-{reality}" for kind in DIALECTS for reality in ("simulated", "real")]
+
+
+@contextmanager
+def simulated(kind: str) -> Iterator[Engine]:
+    dialect = DIALECTS[kind]
+    arguments = ("--token-sha256", servers.DIGEST, "--revision", REVISION, "--model", MODEL, "--engine", kind)
+    with client.running(*arguments) as running, http_client(f"http://127.0.0.1:{running.port}") as calls:
+
+        def faults(**words: object) -> None:
+            running.put("127.0.0.1", faults=words)
+
+        engine = Engine(
+            dialect,
+            calls,
+            routes=[],
+            born=calls.get("/genrm/door", headers=ADMIN).json(),
+            hold=lambda on: faults(hang=[dialect.scores_at] if on else []),
+            kill=lambda: faults(status={"/health": 503, "/ping": 503}),
+        )
+        engine.routes = list(engine.table)
+        yield engine
+
+
+@pytest.fixture(scope="session", params=_ALL)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    kind, _, reality = request.param.rpartition("-")
+    work: Path = tmp_path_factory.mktemp(request.param)
+    with simulated(kind) if reality == "simulated" else servers.running(kind, work) as up:
+        yield up
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool.submit

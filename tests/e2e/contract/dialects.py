@@ -1,0 +1,164 @@
+"""Where the engines differ: how each is asked, put to sleep and woken, and what it says. The contract is one for all.
+
+A dialect states what both must do: the simulator's class of that name and the real server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MODEL = "judge"
+CHAT = "/v1/chat/completions"
+ROWS = 64
+Order = tuple[str, Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    kind: str
+    """The simulator's name for this engine."""
+    door: str
+    """The door's name for its routes."""
+    scores_at: str
+    ask: Callable[[str], Mapping[str, Any]]
+    """A question that is answered at once."""
+    long: Callable[[str], Mapping[str, Any]]
+    """One that keeps a real engine busy for seconds."""
+    verdict: Callable[[Any], Any]
+    """What counts in the answer to `ask`. Raises for one that is not as it should be."""
+    ended: Callable[[Any], str]
+    """Why the answer to `long` ends."""
+    sleep: Sequence[Order]
+    wake: Sequence[Order]
+    memory: Mapping[str, Any]
+    """What the door's document says of the memory of the sleeper."""
+    reads: Sequence[str]
+    """Open routes that answer in every state."""
+    metrics: frozenset[tuple[str, tuple[str, ...]]]
+    """Sample names with their label names, as an engine publishes them that has slept, woken and scored."""
+    empty: Mapping[str, int]
+    """What it answers to an empty request, or to a task that its model cannot do; else 404. `ask` itself is proper."""
+    sleep_metric: bool = False
+    abort: str | None = None
+    """Why an answer ends that a sleep cut off; None: those inside are not cut off by an answer."""
+    bad: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def _one_of_two(answer: Any) -> str:
+    choice = answer["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"] in ("True", "False")
+    return str(choice["message"]["content"])
+
+
+def _finish_reason(answer: Any) -> str:
+    return str(answer["choices"][0]["finish_reason"])
+
+
+def _question(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0, **more}
+
+
+def _many(text: str) -> list[str]:
+    """A batch that a tiny model computes for seconds."""
+    return [f"{text} {i} " + "a long answer to judge, word by word, " * 100 for i in range(ROWS)]
+
+
+def _probability(answer: Any) -> float:
+    (row,) = answer["data"]
+    assert set(row) >= {"index", "label", "probs", "num_classes"}
+    return round(float(row["probs"][0]), 4)
+
+
+def _reward(answer: Any) -> float:
+    (value,) = answer["embedding"]
+    assert answer["meta_info"]["id"]
+    return round(float(value), 3)
+
+
+_VLLM: Mapping[str, Any] = {
+    "door": "vllm",
+    "sleep": (("/sleep?level=1", None),),
+    "wake": (("/wake_up", None),),
+    "memory": {"paused": True, "released": ["kv_cache", "weights"], "level": 1},
+    "reads": ("/metrics", "/v1/models", "/version"),
+    "sleep_metric": True,
+    "metrics": frozenset(
+        {
+            ("vllm:engine_sleep_state", ("engine", "model_name", "sleep_state")),
+            ("vllm:num_requests_running", ("engine", "model_name")),
+            ("vllm:num_requests_waiting", ("engine", "model_name")),
+            ("vllm:request_success_total", ("engine", "finished_reason", "model_name")),
+            ("vllm:sleep_mode_operation_duration_seconds_count", ("operation",)),
+            ("vllm:sleep_mode_operation_duration_seconds_sum", ("operation",)),
+        }
+    ),
+}
+_TAGS = {"tags": ["kv_cache", "weights"]}
+_RANKS = ("engine_type", "model_name", "moe_ep_rank", "pp_rank", "tp_rank")
+_SGLANG: Mapping[str, Any] = {
+    "sleep": (("/pause_generation", {"mode": "abort"}), ("/release_memory_occupation", _TAGS)),
+    "wake": (("/resume_memory_occupation", _TAGS), ("/continue_generation", {})),
+    "memory": {"paused": True, "released": ["kv_cache", "weights"], "level": None},
+    "reads": ("/metrics", "/v1/models", "/model_info", "/server_info", "/v1/loads"),
+    "metrics": frozenset({("sglang:num_running_reqs", _RANKS), ("sglang:num_queue_reqs", _RANKS)}),
+}
+
+DIALECTS: Mapping[str, Dialect] = {
+    "vllm": Dialect(
+        kind="vllm",
+        scores_at=CHAT,
+        ask=lambda text: _question(text, structured_outputs={"choice": ["True", "False"]}),
+        long=lambda text: _question(text, max_tokens=5000, ignore_eos=True),
+        verdict=_one_of_two,
+        ended=_finish_reason,
+        abort="abort",
+        empty={"/v1/completions": 400, "/tokenize": 400, "/detokenize": 400},
+        bad={404: _question("x") | {"model": "nobody"}, 400: {"model": MODEL}},
+        **_VLLM,
+    ),
+    "vllm-pooling": Dialect(
+        kind="vllm-pooling",
+        scores_at="/classify",
+        ask=lambda text: {"model": MODEL, "input": text},
+        long=lambda text: {"model": MODEL, "input": _many(text)},
+        verdict=_probability,
+        ended=lambda answer: f"{len(answer['data'])} rows",
+        empty=dict.fromkeys(
+            (
+                *("/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
+                *("/tokenize", "/detokenize"),
+            ),
+            400,
+        ),
+        bad={404: {"model": "nobody", "input": "x"}, 400: {"model": MODEL}},
+        **_VLLM,
+    ),
+    "sglang": Dialect(
+        kind="sglang",
+        door="sglang",
+        scores_at=CHAT,
+        ask=lambda text: _question(text, regex="(True|False)"),
+        long=lambda text: _question(text, max_tokens=1500, ignore_eos=True),
+        verdict=_one_of_two,
+        ended=_finish_reason,
+        abort="abort",
+        empty={},
+        bad={400: {"model": MODEL}},
+        **_SGLANG,
+    ),
+    "sglang-embedding": Dialect(
+        kind="sglang-embedding",
+        door="sglang-embedding",
+        scores_at="/classify",
+        ask=lambda text: {"text": text},
+        long=lambda text: {"text": _many(text)},
+        verdict=_reward,
+        ended=lambda answer: f"{len(answer)} rows",
+        empty={},
+        bad={400: {}},
+        **_SGLANG,
+    ),
+}

@@ -1,0 +1,122 @@
+"""One engine behind its door, simulated or real, and what a test needs to treat them alike."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from genrm_door import ROUTES
+
+from tests.e2e.contract.dialects import Dialect, Order
+
+TOKEN = "the operator's token"
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+REVISION = "contract-1"
+TEXT = "Is 2+2=4?"
+
+
+@dataclass
+class Engine:
+    dialect: Dialect
+    http: httpx.Client
+    routes: list[tuple[str, str]]
+    born: dict[str, Any]
+    hold: Callable[[bool], None]
+    """Keep requests inside until told otherwise; a real engine is kept busy by `long` instead."""
+    kill: Callable[[], None]
+
+    @property
+    def table(self) -> Mapping[tuple[str, str], Any]:
+        return ROUTES[self.dialect.door].table
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = self.http.get("/genrm/door", headers=ADMIN).json()
+        return document
+
+    def put(self, state: str) -> httpx.Response:
+        return self.http.put("/genrm/door", json={"state": state}, headers=ADMIN)
+
+    def order(self, order: Order) -> httpx.Response:
+        path, body = order
+        return self.http.post(path, json=body, headers=ADMIN)
+
+    def carry_out(self, *orders: Order) -> httpx.Response:
+        """Each order, and the answer to the last."""
+        for order in orders:
+            answer = self.order(order)
+            assert answer.status_code == 200, f"{order}: {answer.status_code} {answer.text}"
+        return answer
+
+    def serve(self) -> None:
+        """Awake and serving, whatever was before."""
+        document = self.document()
+        if (document["state"], document["asleep"]) == ("serving", False):
+            return
+        assert self.put("closed").status_code == 200
+        self.carry_out(*self.dialect.wake)
+        answer = self.put("serving")
+        assert answer.status_code == 200, answer.text
+
+    def sleep(self) -> None:
+        document = self.document()
+        if (document["state"], document["asleep"]) == ("asleep", True):
+            return
+        assert self.put("closed").status_code == 200
+        self.carry_out(*self.dialect.sleep)
+        answer = self.put("asleep")
+        assert answer.status_code == 200, answer.text
+
+    def ask(self, text: str = TEXT, headers: Mapping[str, str] | None = None, **more: Any) -> httpx.Response:
+        return self.http.post(self.dialect.scores_at, json=self.dialect.ask(text), headers=headers, **more)
+
+    def ask_long(self, text: str, **more: Any) -> httpx.Response:
+        return self.http.post(self.dialect.scores_at, json=self.dialect.long(text), **more)
+
+    def verdict(self, text: str = TEXT) -> Any:
+        answer = self.ask(text)
+        assert answer.status_code == 200, answer.text
+        return self.dialect.verdict(answer.json())
+
+    def metrics(self) -> list[tuple[str, dict[str, str], float]]:
+        samples = []
+        for line in self.http.get("/metrics").text.splitlines():
+            if not line.startswith("#"):
+                head, _, value = line.rpartition(" ")
+                name, _, labels = head.partition("{")
+                pairs = (pair.split("=", 1) for pair in labels.rstrip("}").split(",") if "=" in pair)
+                samples.append((name, {k: v.strip('"') for k, v in pairs}, float(value)))
+        return samples
+
+    def sleep_metric(self) -> str | None:
+        """The state that the engine's own metrics are in, where they tell one."""
+        on = [
+            labels["sleep_state"]
+            for name, labels, value in self.metrics()
+            if name == "vllm:engine_sleep_state" and value
+        ]
+        return ",".join(on) or None
+
+    def raw(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a request line as it is written here; httpx would tidy it up."""
+        url = self.http.base_url
+        connection = http.client.HTTPConnection(url.host, url.port or 80, timeout=20)
+        try:
+            connection.request(method, target, headers=dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not become true in time"
+
+
+def http_client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=180, trust_env=False, verify=False)

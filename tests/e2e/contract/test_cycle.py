@@ -1,0 +1,108 @@
+"""Nights and mornings: every status, every state, the engine's word, the answers before and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.e2e.contract.engines import ADMIN, REVISION, Engine
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+NIGHTS = 3
+
+
+def test_it_is_born_closed(engine: Engine) -> None:
+    born = dict(engine.born)
+    assert born["bootId"] and born["startedAt"]
+    seen = {name: born[name] for name in ("state", "inside", "engine", "revision", "asleep", "served", "ledger")}
+    assert seen == {
+        "state": "closed",
+        "inside": 0,
+        "engine": engine.dialect.door,
+        "revision": REVISION,
+        "asleep": False,
+        "served": 0,
+        "ledger": [],
+    }
+    assert (born["epoch"], born["lastRequestAt"]) == (None, None)
+
+
+def test_the_operator_asks_first_through_the_closed_door_and_nobody_else(engine: Engine) -> None:
+    assert engine.put("closed").status_code == 200
+    before = engine.document()
+    assert engine.ask().status_code == 503
+    assert engine.ask(headers={"Authorization": "Bearer x"}).status_code == 503
+    engine.dialect.verdict(engine.ask(headers=ADMIN).json())
+    after = engine.document()
+    assert (after["served"], after["lastRequestAt"]) == (before["served"], before["lastRequestAt"])
+
+
+def test_a_night_and_a_morning(engine: Engine) -> None:
+    """The whole cycle as the operator drives it."""
+    Act = Callable[[], httpx.Response]
+    dialect = engine.dialect
+    first, last = dialect.sleep[0], dialect.sleep[-1]
+    score: Act = engine.ask
+    put: Callable[[str], Act] = lambda state: lambda: engine.put(state)  # noqa: E731
+    night: Act = lambda: engine.carry_out(*dialect.sleep)  # noqa: E731
+    morning: Act = lambda: engine.carry_out(*dialect.wake)  # noqa: E731
+    engine.serve()
+    steps: list[tuple[str, Act, int, str, bool]] = [
+        ("score", score, 200, "serving", False),
+        ("sleep while serving", lambda: engine.order(first), 409, "serving", False),
+        ("release while serving", lambda: engine.order(last), 409, "serving", False),
+        ("asleep while serving", put("asleep"), 409, "serving", False),
+        ("drain", put("draining"), 200, "draining", False),
+        ("score while draining", score, 503, "draining", False),
+        ("sleep", night, 200, "draining", True),
+        ("asleep", put("asleep"), 200, "asleep", True),
+        ("score while asleep", score, 503, "asleep", True),
+        ("sleep again", night, 200, "asleep", True),
+        ("serve a sleeper", put("serving"), 409, "asleep", True),
+        ("health", lambda: engine.http.get("/health"), 200, "asleep", True),
+        *[(f"read {path}", lambda path=path: engine.http.get(path), 200, "asleep", True) for path in dialect.reads],
+        ("wake", morning, 200, "asleep", False),
+        ("score before the door opens", score, 503, "asleep", False),
+        ("wake again", morning, 200, "asleep", False),
+        ("serve", put("serving"), 200, "serving", False),
+        ("score again", score, 200, "serving", False),
+    ]
+    for name, act, status, state, asleep in steps:
+        began = time.monotonic()
+        answer = act()
+        seconds = time.monotonic() - began
+        document = engine.document()
+        seen = (answer.status_code, document["state"], document["asleep"])
+        assert seen == (status, state, asleep), f"{name}: {answer.text}"
+        assert engine.sleep_metric() == (
+            None if not dialect.sleep_metric else "weights_offloaded" if asleep else "awake"
+        )
+        if status == 503:
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["state"] == state
+            assert seconds < 1, "refused at once, not after the engine was asked"
+        if name.startswith("score") and status == 200:
+            assert answer.headers["genrm-revision"] == REVISION
+            assert answer.headers["genrm-boot-id"] == document["bootId"]
+            dialect.verdict(answer.json())
+
+
+def test_the_answers_and_the_metrics_are_the_same_after_every_night(engine: Engine) -> None:
+    questions = [f"Is {i} + 2 = {i + 2}?" for i in range(6)]
+    engine.serve()
+    before = [engine.verdict(question) for question in questions]
+    for night in range(NIGHTS):
+        began = time.monotonic()
+        engine.sleep()
+        slept = time.monotonic()
+        assert engine.document()["memory"] == engine.dialect.memory
+        engine.serve()
+        print(f"night {night}: asleep in {slept - began:.3f} s, serving in {time.monotonic() - slept:.3f} s")
+        assert [engine.verdict(question) for question in questions] == before
+        seen = {(name, tuple(sorted(labels))) for name, labels, _ in engine.metrics()}
+        assert seen >= engine.dialect.metrics
+    assert len(set(before)) > 1, "an engine that always says the same shows nothing"

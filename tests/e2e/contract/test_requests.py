@@ -1,0 +1,186 @@
+"""Requests: the shapes of answers, and what becomes of those inside when the engine is drained, cut off or asleep."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.e2e.contract.conftest import Background
+from tests.e2e.contract.dialects import CHAT, MODEL, ROWS
+from tests.e2e.contract.engines import ADMIN, Engine, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+def generative(engine: Engine) -> None:
+    if engine.dialect.scores_at != CHAT:
+        pytest.skip("it does not generate")
+
+
+def vllm(engine: Engine) -> None:
+    if engine.dialect.door != "vllm":
+        pytest.skip("vLLM's own")
+
+
+def sglang(engine: Engine) -> None:
+    if not engine.dialect.door.startswith("sglang"):
+        pytest.skip("SGLang's own")
+
+
+def test_the_model_goes_by_its_served_name(engine: Engine) -> None:
+    assert engine.http.get("/v1/models").json()["data"][0]["id"] == MODEL
+
+
+def test_the_shapes_of_answers_and_errors(engine: Engine) -> None:
+    engine.serve()
+    engine.verdict()
+    for status, body in engine.dialect.bad.items():
+        refused = engine.http.post(engine.dialect.scores_at, json=body)
+        assert refused.status_code == status, refused.text
+        document = refused.json()
+        assert document.get("error", document)["code"] == status
+    tokens = engine.http.post("/tokenize", json={"model": MODEL, "prompt": "judge"})
+    assert tokens.json()["count"] == len(tokens.json()["tokens"])
+
+
+def test_a_chat_answer_is_openais(engine: Engine) -> None:
+    generative(engine)
+    engine.serve()
+    answer = engine.ask().json()
+    assert answer["object"] == "chat.completion"
+    assert set(answer["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+def test_a_stream_comes_through(engine: Engine) -> None:
+    generative(engine)
+    engine.serve()
+    with engine.http.stream("POST", CHAT, json={**engine.dialect.ask("x"), "stream": True}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["genrm-boot-id"] == engine.document()["bootId"]
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert len(lines) >= 3
+
+
+def test_vllm_says_what_it_is_and_whether_it_sleeps(engine: Engine) -> None:
+    vllm(engine)
+    engine.serve()
+    assert set(engine.http.get("/version").json()) == {"version"}
+    assert engine.http.get("/is_sleeping", headers=ADMIN).json() == {"is_sleeping": False}
+    assert engine.order(("/wake_up", None)).json() == {"status": "awake", "tags": None}
+
+
+def test_sglang_says_what_it_is_and_keeps_its_arguments_to_itself(engine: Engine) -> None:
+    sglang(engine)
+    engine.serve()
+    info, server = engine.http.get("/model_info").json(), engine.http.get("/server_info").json()
+    assert info["is_generation"] is (engine.dialect.scores_at == CHAT)
+    assert (server["served_model_name"], server["enable_memory_saver"]) == (MODEL, True)
+    assert server["enable_weights_cpu_backup"] is True
+    assert {"model_path", "version", "tp_size", "dp_size", "disaggregation_mode"} <= set(server)
+    assert not {"api_key", "admin_api_key", "launch_command", "internal_states"} & set(server)
+    loads = engine.http.get("/v1/loads").json()["loads"]
+    assert [load["num_running_reqs"] for load in loads] == [0]
+
+
+def test_draining_lets_four_finish_and_turns_the_fifth_away(engine: Engine, background: Background) -> None:
+    engine.serve()
+    engine.hold(True)
+    four = [background(engine.ask_long, f"drain {i}") for i in range(4)]
+    until(lambda: engine.document()["inside"] == 4)
+    assert engine.put("draining").json()["inside"] == 4
+    assert engine.ask().status_code == 503
+    engine.hold(False)
+    ends = {engine.dialect.ended(f.result(180).json()) for f in four}
+    assert ends == {"length" if engine.dialect.scores_at == CHAT else f"{ROWS} rows"}
+    until(lambda: engine.document()["inside"] == 0)
+    engine.sleep()
+    assert engine.ask().status_code == 503
+    engine.serve()
+    engine.verdict()
+
+
+def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engine, background: Background) -> None:
+    """The trap for clients: status 200 with text cut off anywhere. Only the finish reason tells."""
+    generative(engine)
+    engine.serve()
+    engine.hold(True)
+    two = [background(engine.ask_long, f"abort {i}") for i in range(2)]
+    until(lambda: engine.document()["inside"] == 2)
+    engine.put("draining")
+    engine.carry_out(engine.dialect.sleep[0])
+    answers = [f.result(20) for f in two]
+    assert [(a.status_code, engine.dialect.ended(a.json())) for a in answers] == [(200, engine.dialect.abort)] * 2
+    until(lambda: engine.document()["inside"] == 0)
+    engine.hold(False)
+    engine.serve()
+
+
+def test_a_waiting_sleep_lets_those_inside_finish(engine: Engine, background: Background) -> None:
+    vllm(engine)
+    generative(engine)
+    engine.serve()
+    engine.hold(True)
+    two = [background(engine.ask_long, f"wait {i}") for i in range(2)]
+    until(lambda: engine.document()["inside"] == 2)
+    engine.put("draining")
+    sleeping = background(engine.order, ("/sleep?level=1&mode=wait", None))
+    until(lambda: "POST /sleep?level=1&mode=wait" in [e["call"] for e in engine.document()["ledger"]])
+    engine.hold(False)
+    assert [f.result(180).json()["choices"][0]["finish_reason"] for f in two] == ["length"] * 2
+    assert sleeping.result(20).json() == {"status": "sleeping", "level": 1}
+    engine.serve()
+
+
+def test_a_request_that_reaches_a_sleeping_vllm_hangs_until_it_wakes(engine: Engine, background: Background) -> None:
+    """Why the door exists. Only the operator can do this to himself, through the closed door."""
+    vllm(engine)
+    engine.serve()
+    engine.put("closed")
+    engine.carry_out(*engine.dialect.sleep)
+    assert engine.ask().status_code == 503
+    hanging = background(engine.ask, headers=ADMIN)
+    until(lambda: engine.document()["inside"] == 1)
+    with pytest.raises(httpx.ReadTimeout):
+        engine.ask(headers=ADMIN, timeout=2)
+    assert not hanging.done()
+    assert engine.http.get("/health").status_code == 200
+    engine.carry_out(*engine.dialect.wake)
+    engine.dialect.verdict(hanging.result(20).json())
+    until(lambda: engine.document()["inside"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "order", "status"),
+    [
+        pytest.param(0, ("/release_memory_occupation", {"tags": ["weights"]}), 409, id="release without a pause"),
+        pytest.param(0, ("/resume_memory_occupation", {"tags": ["weights"]}), 200, id="resume of nothing released"),
+        pytest.param(2, ("/release_memory_occupation", {"tags": ["weights"]}), 200, id="release of what is released"),
+        pytest.param(2, ("/resume_memory_occupation", {}), 409, id="resume of everything"),
+        pytest.param(2, ("/resume_memory_occupation", {"tags": ["cuda_graph", "weights"]}), 409, id="resume of more"),
+        pytest.param(2, ("/continue_generation", {}), 409, id="continue on released memory"),
+        pytest.param(1, ("/pause_generation", {"mode": "in_place"}), 409, id="pause with requests inside"),
+    ],
+)
+def test_sglang_survives_every_order_that_would_end_it(engine: Engine, before: int, order: object, status: int) -> None:
+    sglang(engine)
+    engine.serve()
+    engine.put("closed")
+    if before:
+        engine.carry_out(*engine.dialect.sleep[:before])
+    assert engine.order(order).status_code == status  # type: ignore[arg-type]
+    if before:
+        assert engine.ask(headers=ADMIN).status_code == 503, "a forward pass would be the end of it"
+    engine.serve()
+    engine.verdict()
+
+
+def test_a_client_that_hangs_up_is_counted_out(engine: Engine, background: Background) -> None:
+    engine.serve()
+    engine.hold(True)
+    served = engine.document()["served"]
+    with pytest.raises(httpx.ReadTimeout):
+        engine.ask_long("hang up", timeout=1)
+    until(lambda: engine.document()["inside"] == 0, 60)
+    engine.hold(False)
+    assert engine.document()["served"] == served + 1

@@ -1,0 +1,116 @@
+"""Four reward models on real engines, one after another: vLLM and SGLang, generative and classifier.
+
+Each is made by applying a RewardModel, and asked through its Service; each sleeps and wakes again and again, and says
+the same every time. No engine dies of it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from dev import sglang_cpu
+from dev.bootstrap import ensure_env
+from dev.stack import SMALL, Stack
+from tests.e2e.conftest import wait_for
+from tests.e2e.contract.dialects import DIALECTS, Dialect
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+QUESTIONS = [f"Is {i} + 2 = {i + 2}?" for i in range(4)]
+ENGINES: dict[str, dict[str, Any]] = {
+    "vllm": {"name": "vllm", "args": list(SMALL), "maxModelLen": 2048},
+    "sglang": {"name": "sglang", "args": list(sglang_cpu.ARGUMENTS), "maxModelLen": 2048},
+}
+VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+@pytest.fixture(scope="module")
+def engines(node: Stack) -> Stack:
+    node.cluster.ensure_sglang(ensure_env("sglang-cpu"))
+    return node
+
+
+def reward_model(stack: Stack, dialect: Dialect, name: str) -> dict[str, Any]:
+    engine, _, kind = dialect.kind.partition("-")
+    models = stack.prepared.models
+    env = {"HF_HUB_OFFLINE": "1", **(VLLM_ENV if engine == "vllm" else {})}
+    spec = {
+        "type": "Classifier" if kind else "Generative",
+        "model": {"uri": f"file://{models.classifier if kind else models.judge}", "servedName": "judge"},
+        "engine": ENGINES[engine],
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+        "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
+        "lifecycle": {"state": "Awake"},
+    }
+    return {"apiVersion": "genrm.dev/v1alpha1", "kind": "RewardModel", "metadata": {"name": name}, "spec": spec}
+
+
+def set_state(stack: Stack, name: str, state: str) -> None:
+    patch = f'{{"spec": {{"lifecycle": {{"state": "{state}"}}}}}}'
+    stack.kubectl("-n", stack.namespace, "patch", "rm", name, "--type=merge", "-p", patch)
+
+
+def verdicts(stack: Stack, dialect: Dialect, name: str) -> list[Any]:
+    """Asked through the Service, as by clients outside our plugins."""
+    url = f"http://{stack.get('services', name)['spec']['clusterIP']}{dialect.scores_at}"
+
+    def ask(question: str) -> httpx.Response | None:
+        try:
+            answer = httpx.post(url, json=dialect.ask(question), timeout=120, trust_env=False)
+        except httpx.TransportError:
+            return None  # kube-proxy has not heard of the pod yet
+        return answer if answer.status_code == 200 else None
+
+    return [dialect.verdict(wait_for(question, partial(ask, question), 30).json()) for question in QUESTIONS]
+
+
+def sleeps(stack: Stack, dialect: Dialect, name: str) -> dict[str, float]:
+    """What the pod's own metrics say: the sleep state where the engine has one, else what runs."""
+    (pod,) = stack.items("pods", f"genrm.dev/reward-model={name}")
+    text = httpx.get(f"http://{pod['status']['podIP']}:8000/metrics", timeout=30, trust_env=False).text
+    wanted = "vllm:engine_sleep_state" if dialect.sleep_metric else "sglang:num_running_reqs"
+    rows = [line.rpartition(" ") for line in text.splitlines() if line.startswith(wanted)]
+    assert rows, f"{name} shows no {wanted}"
+    return {head.partition('sleep_state="')[2].rstrip('"}') or "running": float(value) for head, _, value in rows}
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_it_serves_sleeps_and_wakes_and_says_the_same(engines: Stack, kind: str) -> None:
+    nights(engines, kind, 3)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_it_does_so_twenty_times(engines: Stack, kind: str) -> None:
+    nights(engines, kind, 20)
+
+
+def nights(stack: Stack, kind: str, many: int) -> None:
+    dialect, name = DIALECTS[kind], f"four-{kind}"
+    awake = {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
+    asleep = {"awake": 0.0, "weights_offloaded": 1.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
+    stack.apply(reward_model(stack, dialect, name))
+    try:
+        stack.wait_for_phase(name, "Serving", timeout=300)
+        before = verdicts(stack, dialect, name)
+        boots = {e["bootId"] for e in stack.status(name)["endpoints"]}
+        for _ in range(many):
+            set_state(stack, name, "Asleep")
+            slept = stack.wait_for_phase(name, "Asleep", timeout=60)
+            assert sleeps(stack, dialect, name) == asleep
+            set_state(stack, name, "Awake")
+            woken = stack.wait_for_phase(name, "Serving", timeout=60)
+            assert sleeps(stack, dialect, name) == awake
+            assert verdicts(stack, dialect, name) == before
+            print(f"{kind}: asleep in {slept['lastSleepSeconds']} s, awake in {woken['lastWakeSeconds']} s")
+        assert {e["bootId"] for e in stack.status(name)["endpoints"]} == boots, "no engine died"
+    except BaseException:
+        print(stack.story(name))
+        raise
+    finally:
+        stack.kubectl("-n", stack.namespace, "delete", "rm", name, "--wait")
+        stack.wait_for_no_children(name, timeout=120)
