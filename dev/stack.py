@@ -159,7 +159,8 @@ class Stack:
 
     def leftovers(self) -> list[str]:
         """Objects of ours that still exist after `uninstall`."""
-        kinds = "ns,crd,clusterrole,clusterrolebinding,deploy,svc,cm,secret,sa,lease"
+        kinds = "ns,crd,clusterrole,clusterrolebinding,deploy,svc,cm,secret,sa,lease,netpol,pdb"
+        kinds += ",validatingadmissionpolicies,validatingadmissionpolicybindings"
         names = self.kubectl("get", kinds, "-A", "-o", "name").split()
         return [name for name in names if "genrm" in name or name == f"namespace/{self.namespace}"]
 
@@ -169,6 +170,7 @@ class Stack:
             ("-n", self.namespace, "describe", "rm", name),
             ("-n", self.namespace, "get", "pods", "-o", "wide"),
             ("-n", self.namespace, "logs", "-l", f"genrm.dev/reward-model={name}", "--tail=15"),
+            ("-n", self.namespace, "logs", "-l", f"genrm.dev/reward-model={name}", "--tail=30", "--previous"),
             ("-n", SYSTEM_NAMESPACE, "logs", f"deploy/{RELEASE}", "--tail=40"),
         )
         return "\n".join(self.kubectl(*words, check=False) for words in asked)

@@ -74,6 +74,8 @@ def _model(kind: Any, tokenizer: Any, seed: int, dtype: Any, path: Path) -> None
     )
     kind(config).to(dtype).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    for file in path.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone, and engines run as nobody
 
 
 def _prompts(path: Path) -> None:

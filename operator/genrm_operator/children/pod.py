@@ -140,7 +140,9 @@ def _placement(rm: RewardModel) -> dict[str, Any]:
     spec = rm.spec
     secrets = [{"name": secret.name} for secret in spec.image_pull_secrets or ()]
     given = {
-        "serviceAccountName": spec.service_account_name,
+        # Always there: an apply that leaves it out takes back this field, and not the old name `serviceAccount` that the
+        # API server keeps beside it and then believes.
+        "serviceAccountName": spec.service_account_name or "default",
         "imagePullSecrets": secrets or None,
         "schedulerName": spec.scheduler_name,
         "priorityClassName": spec.priority_class_name,

@@ -104,6 +104,11 @@ def test_a_pod_is_ready_only_when_the_operator_has_verified_it() -> None:
     assert template["spec"]["readinessGates"] == [{"conditionType": "genrm.dev/verified"}]
 
 
+def test_the_service_account_is_named_also_when_it_is_the_default() -> None:
+    template = make({"model": {"uri": "hf://a/b"}})["Deployment/judge"]["spec"]["template"]
+    assert template["spec"]["serviceAccountName"] == "default"
+
+
 def test_a_custom_engine_has_no_door() -> None:
     engine = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["python3", "judge.py"]}}
     made = make({"model": {"uri": "hf://a/b"}, "engine": engine})
