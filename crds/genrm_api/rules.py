@@ -77,7 +77,7 @@ class ApiModel(BaseModel):
     def _null_is_absent(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = set(cls.model_fields) | {field.alias for field in cls.model_fields.values()}
+        known = {field.alias for field in cls.model_fields.values()}  # under another name even a null is refused
         return {k: v for k, v in data.items() if v is not None or k not in known}
 
     @model_validator(mode="after")

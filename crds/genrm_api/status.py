@@ -38,6 +38,7 @@ class Reason(enum.StrEnum):
     SLEEP_LEVEL_NOT_SUPPORTED = "SleepLevelNotSupported"
     DATA_PARALLEL_NOT_SUPPORTED = "DataParallelNotSupported"
     CHAT_TEMPLATE_NOT_SUPPORTED = "ChatTemplateNotSupported"
+    ENVIRONMENT_NOT_SUPPORTED = "EnvironmentNotSupported"
     CANNOT_SLEEP = "CannotSleep"
     HOST_PATH_REFUSED = "HostPathRefused"
     POD_TEMPLATE_REFUSED = "PodTemplateRefused"
@@ -70,6 +71,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.SLEEP_LEVEL_NOT_SUPPORTED: "The engine cannot sleep as deep as `lifecycle.sleep.level` says.",
     Reason.DATA_PARALLEL_NOT_SUPPORTED: "The engine's data parallel ranks cannot be put to sleep together.",
     Reason.CHAT_TEMPLATE_NOT_SUPPORTED: "The engine does not take a chat template in this form.",
+    Reason.ENVIRONMENT_NOT_SUPPORTED: "A variable of `env` keeps the engine from sleeping.",
     Reason.CANNOT_SLEEP: "The engine has no sleep at all.",
     Reason.HOST_PATH_REFUSED: "`model.uri` is a folder of the node outside of what the installation allows.",
     Reason.POD_TEMPLATE_REFUSED: "`podTemplate` touches a part of the pod that is not its own.",

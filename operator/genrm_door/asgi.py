@@ -34,7 +34,8 @@ from genrm_door.wire import (
     again,
     answer,
     answer_json,
-    holds,
+    digest_of,
+    is_one_of,
     leadership,
     read,
     wanted_state,
@@ -104,7 +105,7 @@ class Door:
             return await self._health(scope, send)
         if kind is Kind.SHOWN:
             return await self._show(scope, send)
-        if kind is Kind.TERMINATE and holds(tokens, (self.settings.local_sha256,)):
+        if kind is Kind.TERMINATE and is_one_of(digest_of(tokens), (self.settings.local_sha256,)):
             return await self._terminate(scope, send)
         if kind is Kind.TERMINATE or self._who(tokens) is not Who.OPERATOR:
             return await answer(send, 404, NOT_FOUND)
@@ -121,11 +122,12 @@ class Door:
             await answer_json(send, 409, {"error": str(refused), "state": self.record.state.value})
 
     def _who(self, tokens: list[bytes]) -> Who:
-        if tokens and holds(tokens, (self.settings.token_sha256,)):
+        if not tokens:
+            return Who.STRANGER
+        digest = digest_of(tokens)
+        if is_one_of(digest, (self.settings.token_sha256,)):
             return Who.OPERATOR
-        if tokens and self.settings.client_key_sha256 and holds(tokens, self.settings.client_key_sha256):
-            return Who.CLIENT
-        return Who.STRANGER
+        return Who.CLIENT if is_one_of(digest, self.settings.client_key_sha256) else Who.STRANGER
 
     def _for_engine(self, scope: Scope, who: Who) -> Scope:
         """What was meant for the door ends at the door; any other `Authorization` is the engine's affair."""
@@ -237,6 +239,10 @@ class Door:
             entry.status = 200
 
     async def _health(self, scope: Scope, send: Send) -> None:
+        if self.routes.asleep is None and self.memory.asleep is None:
+            # Nothing but a new start clears this up, and the kubelet gives one to who does not live.
+            lost = {"engine": "lost: a call failed, and nobody knows what memory it holds"}
+            return await answer_json(send, 503, {**lost, "state": self.record.state.value})
         got = await self._inner.ask(scope, self.routes.alive, self.settings.health_seconds)
         if got is not None and got[0] == 200:
             return await answer_json(send, 200, {"engine": "alive", "state": self.record.state.value})

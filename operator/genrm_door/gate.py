@@ -23,7 +23,7 @@ from typing import Any
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind
 from genrm_door.settings import Settings
-from genrm_door.wire import MAX_BODY_BYTES, NOT_FOUND, holds, leadership, wanted_state
+from genrm_door.wire import MAX_BODY_BYTES, NOT_FOUND, digest_of, is_one_of, leadership, wanted_state
 
 START_GATE_ENV = "GENRM_START_GATE"
 CLIENT_SECONDS = 5.0
@@ -57,11 +57,11 @@ class Gate:
             return 200, {"engine": "not started", "state": state}
         if kind in (Kind.SCORING, Kind.OPEN, Kind.SHOWN):
             return 503, {"error": f"the door is {state}: ask another replica, or again later", "state": state}
-        if kind is Kind.TERMINATE and holds(tokens, (self.settings.local_sha256,)):
+        if kind is Kind.TERMINATE and is_one_of(digest_of(tokens), (self.settings.local_sha256,)):
             with self._lock:
                 self.record.terminate(admit=query == "admit=1")
             return 200, {"state": state, "inside": 0}
-        if kind is Kind.TERMINATE or not holds(tokens, (self.settings.token_sha256,)):
+        if kind is Kind.TERMINATE or not is_one_of(digest_of(tokens), (self.settings.token_sha256,)):
             return UNKNOWN
         if kind is not Kind.DOOR:
             return 503, {"error": "the engine is not started: release it first", "state": state}
@@ -98,26 +98,31 @@ class _Handler(BaseHTTPRequestHandler):
             for name in ("authorization", "genrm-epoch")
         )
         said, document = self.gate.answer(words[0], words[1], tokens, epochs, self._body())
-        body = json.dumps(document, separators=(",", ":")).encode()
-        self.send_response_only(said)
+        try:
+            self._say(said, json.dumps(document, separators=(",", ":")).encode())
+        finally:  # also when the operator did not wait for its answer: it was a release
+            if self.gate.released:
+                self.server.shutdown()
+
+    def _say(self, status: int, body: bytes) -> None:
+        self.send_response_only(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.send_header("connection", "close")
-        if said == 503:
+        if status == 503:
             self.send_header("retry-after", "1")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
         self.wfile.flush()
-        if self.gate.released:
-            self.server.shutdown()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
 
     def _body(self) -> bytes:
         """What is read of a body; a judgement that is too long for that is refused without being read to its end."""
         length = self.headers.get("content-length", "0")
-        return self.rfile.read(min(int(length), MAX_BODY_BYTES + 1)) if length.isdigit() else b""
+        known = length.isascii() and length.isdigit() and len(length) < 10
+        return self.rfile.read(min(int(length), MAX_BODY_BYTES + 1)) if known else b""
 
     def version_string(self) -> str:
         """In the server's own error pages; the versions of Python and its server are nobody's affair."""

@@ -61,6 +61,9 @@ def main(argv: list[str]) -> None:
     put_door_around(http_server.app)
     try:
         http_server.launch_server(arguments)
+    except SystemExit as end:
+        # When a worker dies SGLang kills itself. The first process of a container cannot, and would leave with 0.
+        sys.exit(end.code or 1)
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
 

@@ -21,12 +21,16 @@ MAX_BODY_BYTES = 4096
 """Of what the door reads itself: a state, the tags of an admin call."""
 
 
-def holds(tokens: Sequence[bytes], digests: Iterable[str]) -> bool:
-    """Whether the `Authorization` headers are one bearer token whose SHA-256 is among `digests`."""
+def digest_of(tokens: Sequence[bytes]) -> str:
+    """The SHA-256 of the one bearer token in the `Authorization` headers; empty if they are anything else."""
     if len(tokens) != 1 or not tokens[0].startswith(b"Bearer "):
-        return False
-    digest = hashlib.sha256(tokens[0][len(b"Bearer ") :]).hexdigest()
-    return any(hmac.compare_digest(digest, known) for known in digests)
+        return ""
+    return hashlib.sha256(tokens[0][len(b"Bearer ") :]).hexdigest()
+
+
+def is_one_of(digest: str, known: Iterable[str]) -> bool:
+    """Whether it is one of those that we were told. We may have been told none, which is written as an empty one."""
+    return bool(digest) and any(hmac.compare_digest(digest, one) for one in known)
 
 
 def without_token(scope: Scope) -> Scope:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 from genrm_operator.cache import Cache, Existing, Key
 from genrm_operator.errors import NotFound
 from genrm_operator.kube import Kube
-from genrm_operator.memory import Memory
+from genrm_operator.memory import Made, Memory
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +17,7 @@ Child = tuple[str, str]
 """(kind, name)."""
 
 
-async def settle(
-    kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory, wanted: Sequence[Mapping[str, Any]]
-) -> None:
+async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory, wanted: Made) -> None:
     """Apply the children that differ from what we applied last, or that somebody else has touched since.
 
     Args:
@@ -31,9 +26,8 @@ async def settle(
     Raises:
         ApiError: the API server refused a child.
     """
-    for manifest in wanted:
+    for manifest, digest in zip(wanted.manifests, wanted.digests, strict=True):
         child = (manifest["kind"], manifest["metadata"]["name"])
-        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         before = cache.children[key].get(child)
         if before is not None and memory.applied.get(child) == (digest, before.fingerprint):
             continue
@@ -44,7 +38,7 @@ async def settle(
         if before != now:
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
     in_use = {pod.door_map for pod in cache.pods[key].values() if pod.door_map is not None}
-    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.manifests]
     for kind, name in unwanted(cache.children[key], names, owner, in_use):
         with contextlib.suppress(NotFound):
             await kube.delete(kind, key[0], name, cache.children[key][kind, name].uid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from genrm_api.leases import DemandLease
 from genrm_api.names import COMPONENT_ROUTER, LABEL_COMPONENT, LABEL_REWARD_MODEL
@@ -17,11 +17,22 @@ from genrm_operator.observed import Pod, RouterPod
 from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble, of_deployment
 
+K = TypeVar("K")
 V = TypeVar("V")
 P = TypeVar("P", Pod, RouterPod)
 
 Key = tuple[str, str]
 """(namespace, name) of a RewardModel."""
+
+
+class Put(NamedTuple):
+    """The RewardModel that the object belongs to, and whether a look would see anything that it did not see before.
+
+    Half of what watches bring is the echo of our own writes, whose answers are here already.
+    """
+
+    key: Key
+    news: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,60 +74,59 @@ class Cache:
     _versions: dict[str, int] = field(default_factory=dict)
     """uid → newest resourceVersion seen. We also store answers to our own writes, and the watch lags behind these."""
 
-    def put_reward_model(self, obj: Mapping[str, Any], *, deleted: bool) -> Key:
+    def put_reward_model(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        before = self.reward_models.get(key)
         if deleted:
             self.reward_models.pop(key, None)
             self._versions.pop(obj["metadata"]["uid"], None)
-        elif self._is_news(obj):
+        elif self._is_newer(obj):
             self.reward_models[key] = dict(obj)
-        return key
+        now = self.reward_models.get(key)
+        return Put(key, _what_counts(before) != _what_counts(now))
 
-    def put_pod(self, obj: Mapping[str, Any], *, deleted: bool) -> Key:
+    def put_pod(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         if (obj["metadata"].get("labels") or {}).get(LABEL_COMPONENT) == COMPONENT_ROUTER:
             router = RouterPod.from_object(obj)
             return self._put_pod(self.routers[router.namespace, router.reward_model], router, obj, deleted)
         pod = Pod.from_object(obj)
         return self._put_pod(self.pods[pod.namespace, pod.reward_model], pod, obj, deleted)
 
-    def _put_pod(self, shelf: dict[str, P], pod: P, obj: Mapping[str, Any], deleted: bool) -> Key:
+    def _put_pod(self, shelf: dict[str, P], pod: P, obj: Mapping[str, Any], deleted: bool) -> Put:
+        before = shelf.get(pod.uid)
         if deleted:
             shelf.pop(pod.uid, None)
             self._versions.pop(pod.uid, None)
-        elif self._is_news(obj):
+        elif self._is_newer(obj):
             shelf[pod.uid] = pod
-        return (pod.namespace, pod.reward_model)
+        return Put((pod.namespace, pod.reward_model), before != shelf.get(pod.uid))
 
-    def put_lease(self, obj: Mapping[str, Any], *, deleted: bool) -> Key:
+    def put_lease(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         lease = DemandLease.from_object(obj)
         key = (lease.namespace, lease.reward_model)
+        before = self.leases[key].get(lease.name)
         if deleted:
             self.leases[key].pop(lease.name, None)
             self._versions.pop(obj["metadata"]["uid"], None)
-        elif self._is_news(obj):
+        elif self._is_newer(obj):
             self.leases[key][lease.name] = lease
-        return key
+        return Put(key, before != self.leases[key].get(lease.name))
 
     def child_putter(self, kind: str) -> Putter:
         """How children of one kind are stored."""
 
-        def put(obj: Mapping[str, Any], *, deleted: bool) -> Key:
+        def put(obj: Mapping[str, Any], *, deleted: bool) -> Put:
             meta = obj["metadata"]
             key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
-            if deleted:
-                self.children[key].pop((kind, meta["name"]), None)
-            else:
-                self.children[key][kind, meta["name"]] = Existing.of(obj)
+            news = _keep(self.children[key], (kind, meta["name"]), None if deleted else Existing.of(obj))
             if kind == "Deployment":
-                found = None if deleted else Kept.of(obj)
-                refusal = None if deleted else of_deployment(obj)
-                _keep(self.kept[key], meta["name"], found)
-                _keep(self.refusals[key], meta["name"], refusal)
-            return key
+                news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
+                news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
+            return Put(key, news)
 
         return put
 
-    def _is_news(self, obj: Mapping[str, Any]) -> bool:
+    def _is_newer(self, obj: Mapping[str, Any]) -> bool:
         """False for an object older than what is known: resource versions of one kind are ordered (KEP-5504)."""
         uid, version = obj["metadata"]["uid"], int(obj["metadata"]["resourceVersion"])
         if version < self._versions.get(uid, 0):
@@ -131,14 +141,25 @@ class Cache:
                 del store[key]
 
 
-def _keep(shelf: dict[str, V], name: str, found: V | None) -> None:
+def _what_counts(reward_model: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """Of a RewardModel, what a look would see differently."""
+    if reward_model is None:
+        return None
+    meta = reward_model["metadata"]
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), reward_model.get("status")
+
+
+def _keep(shelf: dict[K, V], name: K, found: V | None) -> bool:
+    """Put `found` on the shelf; return whether it was not there like this."""
+    before = shelf.get(name)
     if found is None:
         shelf.pop(name, None)
     else:
         shelf[name] = found
+    return before != found
 
 
 class Putter(Protocol):
-    """Stores an object as the watch shows it, and names the RewardModel that it belongs to."""
+    """Stores an object as the watch shows it."""
 
-    def __call__(self, obj: Mapping[str, Any], *, deleted: bool) -> Key: ...
+    def __call__(self, obj: Mapping[str, Any], *, deleted: bool) -> Put: ...

@@ -17,7 +17,7 @@ from typing import Any
 import kopf
 from genrm_api.names import API_VERSION, LABEL_REWARD_MODEL, REWARD_MODELS
 
-from genrm_operator.cache import Cache, Putter
+from genrm_operator.cache import Cache, Key, Putter
 from genrm_operator.doors import Doors
 from genrm_operator.errors import ConfigurationError, Deposed
 from genrm_operator.health import queue_moves, reconciler_lives, serve
@@ -27,6 +27,7 @@ from genrm_operator.metrics import Metrics
 from genrm_operator.reconciler import Reconciler
 from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
+from genrm_operator.storages import NoDifferences, NoProgress
 from genrm_operator.watches import SILENCE_SECONDS, Watches
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
     kopf_settings.posting.enabled = False  # our Events are written on purpose, not mirrored from logs
     kopf_settings.peering.standalone = True  # no peering objects: equal priorities would freeze every replica
     kopf_settings.scanning.disabled = True  # our resources are known, so no list/watch of CRDs and namespaces is needed
+    kopf_settings.persistence.diffbase_storage = NoDifferences()  # the defaults copy every object, for nothing
+    kopf_settings.persistence.progress_storage = NoProgress()
     kopf_settings.networking.request_timeout = 10.0  # default 300 s: a lost connection would stall a watch's start
     kopf_settings.networking.connect_timeout = 3.0
     kopf_settings.networking.error_backoffs = (
@@ -150,14 +153,20 @@ def _watch(
     The cache is filled by an *index* function, because Kopf calls no event handler of any kind before every index is
     complete: the first look must not happen while, say, the pods are known and the Leases that keep them awake are not.
     Both are coroutines, although they wait for nothing: Kopf runs plain functions in threads, and cache and queue
-    belong to the event loop.
+    belong to the event loop. An event that tells nothing new, like the echo of our own write, asks for no look.
     """
+    unseen: set[Key] = set()
 
     @kopf.index(group, plural, labels=selector, registry=registry, id=f"{plural}-cache")
     async def remember(body: kopf.Body, **_: Any) -> None:
-        put(state["reconciler"].cache)(dict(body), deleted=False)
+        key, news = put(state["reconciler"].cache)(dict(body), deleted=False)
+        if news:
+            unseen.add(key)
 
     @kopf.on.event(group, plural, labels=selector, registry=registry, id=f"{plural}-event")
     async def look(event: kopf.RawEvent, **_: Any) -> None:
         reconciler: Reconciler = state["reconciler"]
-        reconciler.queue.add(put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED"))
+        key, news = put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED")
+        if news or key in unseen:
+            unseen.discard(key)
+            reconciler.queue.add(key)

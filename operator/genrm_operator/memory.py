@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from genrm_api.leases import Sighting
 
@@ -30,11 +34,27 @@ class Running:
     task: asyncio.Task[None]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Children, and what they were made from: as long as that is the same they are not made again."""
+
+    out_of: tuple[Any, ...]
+    manifests: Sequence[Mapping[str, Any]]
+    digests: Sequence[str]
+
+    @classmethod
+    def of(cls, out_of: tuple[Any, ...], manifests: Sequence[Mapping[str, Any]]) -> Self:
+        digests = [hashlib.sha256(json.dumps(m, sort_keys=True).encode()).hexdigest() for m in manifests]
+        return cls(out_of, manifests, digests)
+
+
 @dataclass(slots=True)
 class Memory:
     sightings: dict[str, Sighting] = field(default_factory=dict)
     applied: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """(kind, name) → digest of the manifest we applied and fingerprint of the object it became."""
+    made: Made | None = None
+    """The children as they were made last."""
     running: dict[str, Running] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)

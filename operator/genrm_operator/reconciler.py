@@ -32,7 +32,7 @@ from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.errors import ApiError, Deposed, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
-from genrm_operator.memory import Memory, Running
+from genrm_operator.memory import Made, Memory, Running
 from genrm_operator.metrics import Metrics, ModelView, reason_of
 from genrm_operator.observed import Pod, Transition
 from genrm_operator.routers import Routers, workers
@@ -114,8 +114,8 @@ class Reconciler:
         problem: tuple[str, str] | None = None
         apply_again = None
         try:
-            wanted = self._children(key, rm, adapter)
-            await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, wanted)
+            made = memory.made = self._children(key, rm, adapter, memory.made)
+            await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, made)
         except Impossible as error:
             problem = (error.reason, str(error))
         except (NotFound, Terminating):
@@ -221,11 +221,14 @@ class Reconciler:
 
     # ------------------------------------------------------------------ act
 
-    def _children(self, key: Key, rm: RewardModel, adapter: Adapter) -> list[dict[str, Any]]:
+    def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None) -> Made:
+        kept, maps = self.cache.kept[key], {c for c in self.cache.children[key] if c[0] == "ConfigMap"}
+        out_of = (rm.metadata["uid"], rm.metadata.get("generation"), frozenset(kept.items()), frozenset(maps))
+        if before is not None and before.out_of == out_of:
+            return before
         made = children(rm, adapter, door_source(), self._settings)
         made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)
-        there = set(self.cache.children[key])
-        return rollout.settle(made, made_from, self.cache.kept[key], there, self._settings.master_key)
+        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key))
 
     async def _act_in_order(
         self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]
@@ -278,6 +281,7 @@ class Reconciler:
             return
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
+            self.queue.add(key)  # it may tell more than what was written
 
     async def _open_gate(self, pod: Pod) -> None:
         """Tell Kubernetes that this pod, in this boot of its server, is as it should be: a rollout may go on."""
@@ -375,7 +379,9 @@ class Reconciler:
             answer = await self._kube.apply_status(
                 {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
             )
-            self.cache.put_reward_model(answer, deleted=False)
+            key, _ = self.cache.put_reward_model(answer, deleted=False)
+            if answer["metadata"].get("generation") != rm.metadata.get("generation"):
+                self.queue.add(key)
 
     async def _grant(self, wants: Demand, *, granted: bool) -> None:
         """Tell each run, in its own Lease, since when every replica serves for it."""
@@ -389,7 +395,8 @@ class Reconciler:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
             except NotFound:
                 continue
-            self.cache.put_lease(answer, deleted=False)
+            key, _ = self.cache.put_lease(answer, deleted=False)
+            self.queue.add(key)  # it may tell more than what was written
 
     async def _report_unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
         meta = obj["metadata"]

@@ -176,7 +176,7 @@ async def bench_children(bench: Bench) -> None:
         seconds = time.monotonic() - began
     bench.note("RewardModels created per second, by 32 clients", bench.models / created, "CR/s")
     bench.note("RewardModels whose six children exist, per second", bench.models / seconds, "CR/s", least=40)
-    await quiet(bench)
+    await quiet(bench, 0)
     bench.note("operator CPU per RewardModel, its status included", (bench.cpu() - cpu) / bench.models * 1e3, "ms", 12)
 
 
@@ -208,19 +208,25 @@ class Tally:
             await self._more.wait_for(lambda: len(self._uids) >= number)
 
 
-async def quiet(bench: Bench, seconds: float = 3.0, timeout: float = 120.0) -> None:
-    """Wait until the operator has written nothing for a while."""
-    deadline, since, before = time.monotonic() + timeout, time.monotonic(), await bench.writes()
-    while time.monotonic() - since < seconds:
-        assert time.monotonic() < deadline, "the operator does not come to rest"
-        await asyncio.sleep(0.2)
-        if (now := await bench.writes()) != before:
-            before, since = now, time.monotonic()
+async def quiet(bench: Bench, awake: int, timeout: float = 600.0) -> None:
+    """Wait until every RewardModel's status tells of its present generation and of so many pods that serve.
+
+    By a watch: asking the operator for its metrics again and again would be most of its work.
+    """
+
+    def told(found: dict[str, Any]) -> bool:
+        status, generation = found.get("status") or {}, found["metadata"]["generation"]
+        current = status.get("observedGeneration") == generation and status.get("awake", 0) == awake
+        return current and status.get("phase") in ("Off", "Serving")
+
+    async with watching(bench.api, MODELS) as models:
+        await models.wait(
+            lambda: len(models.objects) == bench.models and all(told(m) for m in models.objects.values()), timeout
+        )
 
 
 async def bench_rest(bench: Bench, resync: float) -> None:
     """Two resyncs without a change, and then changes one by one."""
-    await quiet(bench)
     before, cpu = await bench.writes(), bench.cpu()
     await asyncio.sleep(2 * resync + 1)
     bench.note("writes in two resyncs without a change", await bench.writes() - before, "calls", most=0)
@@ -268,7 +274,7 @@ async def bench_pods(bench: Bench, pods: int, kills: int) -> None:
     seconds = time.monotonic() - began
     bench.note(f"{total} pods verified, woken and labelled", seconds, "s")
     if not kills:
-        await quiet(bench)
+        await quiet(bench, pods)
         bench.note("operator CPU per pod", (bench.cpu() - cpu) / total * 1e3, "ms")
     found = await children(bench.api)
     counts = {kind: len(items) for kind, items in found.items()}

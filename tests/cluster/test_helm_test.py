@@ -51,5 +51,5 @@ def test_a_model_that_cannot_serve_fails_the_test_and_says_where_to_look(world: 
 def test_a_name_that_is_wrong_is_told_in_one_sentence(world: World) -> None:
     done = score(world, f"{world.namespace}/jugde")
     assert done.returncode == 1
-    assert done.stdout.startswith(f"failed: no RewardModel jugde in namespace {world.namespace}")
+    assert done.stdout.startswith(f"failed: there is no RewardModel jugde in namespace {world.namespace}")
     assert "Traceback" not in done.stderr

@@ -199,11 +199,13 @@ def test_a_websocket_is_closed_on_every_route_to_everybody(engine: Engine, state
     seen: Counter[int] = Counter()
     with nothing_changed(engine):
         for path in sorted({concrete(path) for _, path in found(engine)}):
-            for headers in WHO.values():
+            for who, headers in WHO.items():
                 status, _ = send(engine, "GET", path, {**upgrade, **headers})
                 seen[status] += 1
+                if status != 403:  # this server speaks no WebSockets: to it, the request is a GET like any other
+                    assert status == send(engine, "GET", path, headers)[0], f"{who} {path}"
     print(f"\n{state}: {dict(seen)}")
-    assert set(seen) == {403}
+    assert set(seen) in ({403}, {200, 404})
 
 
 @pytest.mark.parametrize("state", STATES)

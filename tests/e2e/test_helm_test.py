@@ -75,5 +75,5 @@ def test_a_failed_test_shows_what_the_pod_said_and_leaves_nothing_behind_either(
     done = helm_test(node, tested.replace("stand-in", "nobody"))
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert f"failed: no RewardModel nobody in namespace {node.namespace}" in said, said
+    assert f"failed: there is no RewardModel nobody in namespace {node.namespace}" in said, said
     assert not leftovers(node)

@@ -92,8 +92,8 @@ class SimEngine:
     def asleep(self) -> bool:
         raise NotImplementedError
 
-    def error(self, bad: Bad) -> Mapping[str, Any]:
-        """An error as this engine writes it."""
+    def error(self, bad: Bad, path: str) -> Mapping[str, Any]:
+        """An error as this engine writes it on this route."""
         raise NotImplementedError
 
     @property
@@ -139,7 +139,7 @@ class SimEngine:
             else:
                 await handler(scope, body, receive, send)
         except Bad as bad:
-            await answer_json(send, bad.status, self.error(bad))
+            await answer_json(send, bad.status, self.error(bad, path))
         except Dead as dead:
             self.died_of = str(dead)
             raise

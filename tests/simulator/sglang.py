@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Dead, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import answer_id, logprobs, reward, speak, tokens_of, usage, wanted_tokens
 
 VERSION = "0.5.23"
 TAGS = frozenset({"weights", "kv_cache", "cuda_graph"})
@@ -47,6 +47,9 @@ class SimSglang(SimEngine):
             ("POST", "/resume_memory_occupation"): self._resume,
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/v1/tokenize"): self._tokenize,
+            ("POST", "/detokenize"): self._detokenize,
+            ("POST", "/v1/detokenize"): self._detokenize,
+            ("POST", "/v1/score"): self._no_pairs,
             **self.tasks(),
         }
 
@@ -62,7 +65,9 @@ class SimSglang(SimEngine):
     def asleep(self) -> bool:
         return self.paused or bool(self.released)
 
-    def error(self, bad: Bad) -> Mapping[str, Any]:
+    def error(self, bad: Bad, path: str) -> Mapping[str, Any]:
+        if path in ("/generate", "/classify", "/encode"):
+            return {"error": {"message": str(bad)}}
         return {"object": "error", "message": str(bad), "type": bad.kind, "param": bad.param, "code": bad.status}
 
     # -- routes that answer in every state
@@ -132,6 +137,13 @@ class SimSglang(SimEngine):
         tokens = tokens_of(str(request["prompt"]))
         await answer_json(send, 200, {"tokens": tokens, "count": len(tokens), "max_model_len": 4096})
 
+    async def _detokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        request = self.request(body, "tokens")
+        await answer_json(send, 200, {"text": "".join(chr(token) for token in request["tokens"])})
+
+    async def _no_pairs(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        raise Bad(400, "Bad Request", "1 validation error: the simulator compares no pairs")
+
     # -- memory
 
     async def _pause(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
@@ -195,7 +207,8 @@ class SimSglang(SimEngine):
             await stream_chat(send, common, text, reason)
             return
         message = {"role": "assistant", "content": text, "reasoning_content": None, "tool_calls": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason, "matched_stop": None}
+        likely = logprobs(request, request["messages"], text)
+        choice = {"index": 0, "message": message, "logprobs": likely, "finish_reason": reason, "matched_stop": None}
         counts = usage(request["messages"], text)
         metadata = {"weight_version": "default"}
         document = {**common, "object": "chat.completion", "choices": [choice], "usage": counts, "metadata": metadata}
@@ -253,6 +266,7 @@ class SimSglangEmbedding(SimSglang):
             ("POST", "/encode"): self._reward,
             ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", "/v1/classify"): self._classify,
+            ("POST", "/v1/rerank"): self._no_pairs,
         }
 
     async def _reward(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -23,6 +23,13 @@ def reward(content: Any) -> float:
     return round(int.from_bytes(_digest(content)[:4], "big") / 2**31 - 1, 6)
 
 
+def logprobs(request: Mapping[str, Any], content: Any, text: str) -> dict[str, Any] | None:
+    """How likely the words were, if it was asked."""
+    if not request.get("logprobs"):
+        return None
+    return {"content": [{"token": word, "logprob": -abs(reward(content)), "top_logprobs": []} for word in text.split()]}
+
+
 def wanted_tokens(request: Mapping[str, Any]) -> int:
     return int(request.get("max_completion_tokens") or request.get("max_tokens") or 16)
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import answer_id, logprobs, reward, speak, tokens_of, usage, wanted_tokens
 
 VERSION = "0.32.0"
 TAGS = frozenset({"weights", "kv_cache"})
@@ -56,7 +56,7 @@ class SimVllm(SimEngine):
     def asleep(self) -> bool:
         return self.paused or bool(self.sleeping)
 
-    def error(self, bad: Bad) -> Mapping[str, Any]:
+    def error(self, bad: Bad, path: str) -> Mapping[str, Any]:
         return {"error": {"message": str(bad), "type": bad.kind, "param": bad.param, "code": bad.status}}
 
     # -- routes that answer in every state
@@ -180,7 +180,7 @@ class SimVllm(SimEngine):
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None, "reasoning": None},
-            "logprobs": None,
+            "logprobs": logprobs(request, request["messages"], text),
             "finish_reason": reason,
             "stop_reason": None,
         }

@@ -140,8 +140,8 @@ def _placement(rm: RewardModel) -> dict[str, Any]:
     spec = rm.spec
     secrets = [{"name": secret.name} for secret in spec.image_pull_secrets or ()]
     given = {
-        # Always there: an apply that leaves it out takes back this field, and not the old name `serviceAccount` that the
-        # API server keeps beside it and then believes.
+        # Always there: an apply that leaves it out takes back this field, and not the old name `serviceAccount` that
+        # the API server keeps beside it and then believes.
         "serviceAccountName": spec.service_account_name or "default",
         "imagePullSecrets": secrets or None,
         "schedulerName": spec.scheduler_name,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from genrm_api.rewardmodel import LifecycleState, RewardModel
+from genrm_api.status import Reason
 
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
@@ -96,12 +97,12 @@ def refuse_what_it_cannot(rm: RewardModel, able: Capabilities) -> None:
     if able.sleep_levels and level not in able.sleep_levels:
         can = " or ".join(map(str, sorted(able.sleep_levels)))
         raise Impossible(
-            "SleepLevelNotSupported",
+            Reason.SLEEP_LEVEL_NOT_SUPPORTED,
             f"spec.lifecycle.sleep.level: {level} is not supported with engine {engine.name} yet; write {can}",
         )
     if engine.data_parallel > 1:
         raise Impossible(
-            "DataParallelNotSupported",
+            Reason.DATA_PARALLEL_NOT_SUPPORTED,
             f"spec.engine.dataParallel: {engine.data_parallel} ranks sleep and count one by one, which is not proved "
             f"with engine {engine.name} yet; write 1 and more spec.replicas",
         )

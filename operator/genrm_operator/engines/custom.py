@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
 
 from genrm_operator.engines.adapter import Call, Capabilities, Container
 from genrm_operator.engines.weights import locate
@@ -35,10 +36,12 @@ class Custom:
         )
 
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
-        raise Impossible("CannotSleep", "spec.engine.name: custom has no sleep; use vllm or sglang to give memory back")
+        raise Impossible(
+            Reason.CANNOT_SLEEP, "spec.engine.name: custom has no sleep; use vllm or sglang to give memory back"
+        )
 
     def wake(self, rm: RewardModel) -> Sequence[Call]:
-        raise Impossible("CannotSleep", "spec.engine.name: custom never sleeps, so it has no wake")
+        raise Impossible(Reason.CANNOT_SLEEP, "spec.engine.name: custom never sleeps, so it has no wake")
 
     def first_question(self, rm: RewardModel) -> Call | None:
         return None

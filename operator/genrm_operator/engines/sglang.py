@@ -14,6 +14,7 @@ from typing import Any
 from genrm_api.engine import Engine
 from genrm_api.names import ENGINE_PORT
 from genrm_api.rewardmodel import RewardModel, RewardModelType
+from genrm_api.status import Reason
 
 from genrm_operator.engines.adapter import (
     CACHE_MOUNT,
@@ -42,6 +43,7 @@ class Sglang:
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)
+        _refuse_expandable_segments(rm)
         engine = rm.spec.engine
         weights = locate(rm, settings)
         args = ["--model-path", weights.path, "--served-model-name", rm.served_name]
@@ -101,12 +103,24 @@ class Sglang:
         return known_bad(self.capabilities, rm, about)
 
 
+def _refuse_expandable_segments(rm: RewardModel) -> None:
+    """torch_memory_saver (0.0.10) does not start beside them, and without it nothing is released."""
+    for variable in rm.spec.env or ():
+        allocator = variable.name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+        if allocator and "expandable_segments:true" in (variable.value or "").lower():
+            raise Impossible(
+                Reason.ENVIRONMENT_NOT_SUPPORTED,
+                f"spec.env: {variable.name} turns on expandable_segments, and sglang cannot give such memory back; "
+                "remove it",
+            )
+
+
 def _options(engine: Engine) -> list[str]:
     """The flags of the typed fields; a field that says nothing leaves SGLang its own default."""
     template = engine.chat_template
     if template is not None and not template.startswith("/"):
         raise Impossible(
-            "ChatTemplateNotSupported",
+            Reason.CHAT_TEMPLATE_NOT_SUPPORTED,
             "spec.engine.chatTemplate: sglang reads a template from a file only; write /path/in/the/container of one",
         )
     given = {

@@ -28,6 +28,9 @@ class Dialect:
     """One that keeps a real engine busy for seconds."""
     verdict: Callable[[Any], Any]
     """What counts in the answer to `ask`. Raises for one that is not as it should be."""
+    weigh: Callable[[str], Mapping[str, Any]]
+    """A question whose answer holds a number that is the model's own, to be compared before and after a night."""
+    weight: Callable[[Any], float]
     ended: Callable[[Any], str]
     """Why the answer to `long` ends."""
     sleep: Sequence[Order]
@@ -64,6 +67,11 @@ def _question(text: str, **more: Any) -> dict[str, Any]:
 def _many(text: str) -> list[str]:
     """A batch that a tiny model computes for seconds."""
     return [f"{text} {i} " + "a long answer to judge, word by word, " * 100 for i in range(ROWS)]
+
+
+def _logprob(answer: Any) -> float:
+    """Of the first token. Which token it is may change between equals; how likely the likeliest is does not."""
+    return float(answer["choices"][0]["logprobs"]["content"][0]["logprob"])
 
 
 def _probability(answer: Any) -> float:
@@ -104,6 +112,13 @@ _SGLANG: Mapping[str, Any] = {
     "memory": {"paused": True, "released": ["kv_cache", "weights"], "level": None},
     "reads": ("/metrics", "/v1/models", "/model_info", "/server_info", "/v1/loads"),
     "metrics": frozenset({("sglang:num_running_reqs", _RANKS), ("sglang:num_queue_reqs", _RANKS)}),
+    "empty": dict.fromkeys(
+        (
+            *("/v1/completions", "/generate", "/encode", "/v1/classify", "/v1/embeddings", "/v1/rerank", "/v1/score"),
+            *("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"),
+        ),
+        400,
+    ),
 }
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -115,6 +130,8 @@ DIALECTS: Mapping[str, Dialect] = {
         verdict=_one_of_two,
         ended=_finish_reason,
         abort="abort",
+        weigh=lambda text: _question(text, max_tokens=1, logprobs=True),
+        weight=_logprob,
         empty={"/v1/completions": 400, "/tokenize": 400, "/detokenize": 400},
         bad={404: _question("x") | {"model": "nobody"}, 400: {"model": MODEL}},
         **_VLLM,
@@ -125,6 +142,8 @@ DIALECTS: Mapping[str, Dialect] = {
         ask=lambda text: {"model": MODEL, "input": text},
         long=lambda text: {"model": MODEL, "input": _many(text)},
         verdict=_probability,
+        weigh=lambda text: {"model": MODEL, "input": text, "use_activation": False},
+        weight=_probability,
         ended=lambda answer: f"{len(answer['data'])} rows",
         empty=dict.fromkeys(
             (
@@ -143,9 +162,10 @@ DIALECTS: Mapping[str, Dialect] = {
         ask=lambda text: _question(text, regex="(True|False)"),
         long=lambda text: _question(text, max_tokens=1500, ignore_eos=True),
         verdict=_one_of_two,
+        weigh=lambda text: _question(text, max_tokens=1, logprobs=True),
+        weight=_logprob,
         ended=_finish_reason,
         abort="abort",
-        empty={},
         bad={400: {"model": MODEL}},
         **_SGLANG,
     ),
@@ -156,8 +176,9 @@ DIALECTS: Mapping[str, Dialect] = {
         ask=lambda text: {"text": text},
         long=lambda text: {"text": _many(text)},
         verdict=_reward,
+        weigh=lambda text: {"text": text},
+        weight=_reward,
         ended=lambda answer: f"{len(answer)} rows",
-        empty={},
         bad={400: {}},
         **_SGLANG,
     ),

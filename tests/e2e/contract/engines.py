@@ -81,6 +81,11 @@ class Engine:
         assert answer.status_code == 200, answer.text
         return self.dialect.verdict(answer.json())
 
+    def weight(self, text: str) -> float:
+        answer = self.http.post(self.dialect.scores_at, json=self.dialect.weigh(text))
+        assert answer.status_code == 200, answer.text
+        return self.dialect.weight(answer.json())
+
     def metrics(self) -> list[tuple[str, dict[str, str], float]]:
         samples = []
         for line in self.http.get("/metrics").text.splitlines():

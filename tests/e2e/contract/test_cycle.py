@@ -13,6 +13,8 @@ from tests.e2e.contract.engines import ADMIN, REVISION, Engine
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NIGHTS = 3
+SAME = 0.03
+"""What a cache of the beginning may change in the last bits of 16."""
 
 
 def test_it_is_born_closed(engine: Engine) -> None:
@@ -94,7 +96,7 @@ def test_a_night_and_a_morning(engine: Engine) -> None:
 def test_the_answers_and_the_metrics_are_the_same_after_every_night(engine: Engine) -> None:
     questions = [f"Is {i} + 2 = {i + 2}?" for i in range(6)]
     engine.serve()
-    before = [engine.verdict(question) for question in questions]
+    before = [engine.weight(question) for question in questions]
     for night in range(NIGHTS):
         began = time.monotonic()
         engine.sleep()
@@ -102,7 +104,7 @@ def test_the_answers_and_the_metrics_are_the_same_after_every_night(engine: Engi
         assert engine.document()["memory"] == engine.dialect.memory
         engine.serve()
         print(f"night {night}: asleep in {slept - began:.3f} s, serving in {time.monotonic() - slept:.3f} s")
-        assert [engine.verdict(question) for question in questions] == before
+        assert [engine.weight(question) for question in questions] == pytest.approx(before, abs=SAME)
         seen = {(name, tuple(sorted(labels))) for name, labels, _ in engine.metrics()}
         assert seen >= engine.dialect.metrics
     assert len(set(before)) > 1, "an engine that always says the same shows nothing"

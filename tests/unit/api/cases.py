@@ -40,6 +40,7 @@ REFERENCE = {"name": "s", "key": "k"}
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "unknown field": ({"replica": 2}, "replica"),
     "a field by its Python name": ({"engine": {"max_model_len": 5}}, "max_model_len"),
+    "nothing by a Python name": ({"engine": {"max_model_len": None}}, "max_model_len"),
     "bad type": ({"replicas": "two"}, "replicas"),
     "a flag for a number": ({"replicas": True}, "replicas"),
     "a whole number with a point": ({"replicas": 2.0}, "replicas"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from genrm_door import Door
+from genrm_door.asgi import Receive, Scope, Send
 from genrm_door.record import Refused
 from genrm_door.sglang_memory import CONTINUE, PAUSE, RELEASE, RESUME, TAGS, SglangMemory
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine, answer
 
 BOTH = {"tags": ["kv_cache", "weights"]}
 ABORT = {"mode": "abort"}
@@ -117,6 +122,22 @@ def test_a_pause_that_failed_may_be_repeated() -> None:
     assert carried(memory, PAUSE, ABORT, status=500)
     assert memory.asleep is False
     assert carried(memory, PAUSE, ABORT)
+
+
+async def test_an_engine_of_which_nobody_knows_is_started_anew_by_the_kubelet() -> None:
+    engine = Engine()
+    client = Client(Door(engine, replace(SETTINGS, engine="sglang")))
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 400)
+
+    assert (await client.get("/health")).status == 200
+    for path, body in ASLEEP:
+        engine.paths[RELEASE] = fail
+        await client.post(path, token=TOKEN, body=json.dumps(body).encode())
+    health = await client.get("/health")
+    assert (health.status, (await client.document())["asleep"]) == (503, None)
+    assert "lost" in health.json()["engine"]
 
 
 class MortalEngine:

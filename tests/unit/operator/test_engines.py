@@ -13,6 +13,10 @@ from genrm_operator.settings import Settings
 SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:test", "sglang": "sglang:test"})
 
 
+DEEP = {"model": {"uri": "pvc://weights"}, "lifecycle": {"sleep": {"level": 2}}}
+EXPANDABLE = {"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "max_split_size_mb:64,expandable_segments:True"}
+
+
 def model(name: str, kind: str = "Generative", **more: Any) -> RewardModel:
     engine = {"name": name, **more.pop("engine", {})}
     spec = {"type": kind, "model": {"uri": "hf://a/b"}, "engine": engine} | more
@@ -94,6 +98,9 @@ def test_sglang_without_a_gpu_takes_its_cpu_engine() -> None:
         (model("sglang", engine={"chatTemplate": "{{ x }}"}), "ChatTemplateNotSupported", "from a file only"),
         (model("sglang", gpu={}, engine={"dataParallel": 2}), "DataParallelNotSupported", "spec.replicas"),
         (model("vllm", gpu={}, engine={"dataParallel": 2}), "DataParallelNotSupported", "spec.replicas"),
+        (model("vllm", **DEEP), "SleepLevelNotSupported", "write 1"),
+        (model("sglang", **DEEP), "SleepLevelNotSupported", "write 1"),
+        (model("sglang", env=[EXPANDABLE]), "EnvironmentNotSupported", "PYTORCH_CUDA_ALLOC_CONF"),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_with_advice(rm: RewardModel, reason: str, sentence: str) -> None:

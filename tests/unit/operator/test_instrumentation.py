@@ -79,7 +79,7 @@ class World:
                 await asyncio.sleep(0.005)
 
     def see(self, obj: dict[str, Any], *, deleted: bool = False) -> None:
-        self.reconciler.queue.add(self.reconciler.cache.put_reward_model(obj, deleted=deleted))
+        self.reconciler.queue.add(self.reconciler.cache.put_reward_model(obj, deleted=deleted).key)
 
 
 @pytest.fixture
