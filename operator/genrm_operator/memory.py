@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from genrm_api.leases import Sighting
+from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Transition
@@ -53,6 +54,7 @@ class Memory:
     sightings: dict[str, Sighting] = field(default_factory=dict)
     applied: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """(kind, name) → digest of the manifest we applied and fingerprint of the object it became."""
+    _read: tuple[dict[str, Any], RewardModel] | None = None
     made: Made | None = None
     """The children as they were made last."""
     running: dict[str, Running] = field(default_factory=dict)
@@ -71,6 +73,16 @@ class Memory:
     engine: str | None = None
     engine_boot_id: str | None = None
     """Of the engine that was asked for its version."""
+
+    def read(self, obj: dict[str, Any]) -> RewardModel:
+        """The RewardModel that `obj` is; an object that has not changed is not read again.
+
+        Raises:
+            ValidationError: it is none for this version of the API.
+        """
+        if self._read is None or self._read[0] is not obj:
+            self._read = (obj, RewardModel.model_validate(obj))
+        return self._read[1]
 
     def fail(self, uid: str, message: str, now: float) -> None:
         times = self.failures[uid].times + 1 if uid in self.failures else 1

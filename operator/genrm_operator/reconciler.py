@@ -105,7 +105,7 @@ class Reconciler:
             return None
         memory = self._memory.setdefault(key, Memory())
         try:
-            rm = RewardModel.model_validate(obj)
+            rm = memory.read(obj)
         except ValidationError as error:
             # Written under an older schema, or past it: say so and leave what runs alone.
             await self._report_unreadable(obj, error)
