@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from genrm_door.inner import Inner
 from genrm_door.record import Record, Refused, State
@@ -38,6 +38,7 @@ from genrm_door.wire import (
     is_one_of,
     leadership,
     read,
+    swallow,
     wanted_state,
     without_token,
 )
@@ -137,18 +138,25 @@ class Door:
         record, who = self.record, self._who(tokens)
         if who is Who.STRANGER and self.settings.client_key_sha256:
             said = {"error": "scoring needs a key of this reward model's clients: Authorization: Bearer <key>"}
-            return await answer_json(send, 401, said, (b"www-authenticate", b"Bearer"), *self._closing())
+            return await self._refuse(receive, send, 401, said, (b"www-authenticate", b"Bearer"))
         operator = who is Who.OPERATOR
         if record.state is not State.SERVING and not (operator and self._may_try()):
             state = record.state.value
             said = {"error": f"the door is {state}: ask another replica, or again later", "state": state}
-            return await answer_json(send, 503, said, (b"retry-after", b"1"), *self._closing())
+            return await self._refuse(receive, send, 503, said, (b"retry-after", b"1"))
         # Nothing is awaited between the look at the state and here: admission and draining cannot cross.
         record.enter(operator=operator)
         try:
             await self.app(self._for_engine(scope, who), receive, self._stamped(send))
         finally:
             record.leave(operator=operator)
+
+    async def _refuse(
+        self, receive: Receive, send: Send, status: int, said: Mapping[str, str], header: tuple[bytes, bytes]
+    ) -> None:
+        if self.record.terminating:
+            await swallow(receive)
+        await answer_json(send, status, said, header, *self._closing())
 
     def _may_try(self) -> bool:
         """Whether the operator may score now though nobody else may. Where the engine cannot say that it sleeps, a

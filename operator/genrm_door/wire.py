@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -17,6 +19,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NOT_FOUND = b'{"error":"not found"}'
+MAX_SWALLOWED_BYTES = 1 << 20
+SWALLOW_SECONDS = 1.0
+"""For each piece of a body that is thrown away."""
 MAX_BODY_BYTES = 4096
 """Of what the door reads itself: a state, the tags of an admin call."""
 
@@ -77,6 +82,20 @@ async def read(receive: Receive) -> bytes | None:
         body += chunk
         if not message.get("more_body") or len(body) > MAX_BODY_BYTES:
             return body
+
+
+async def swallow(receive: Receive) -> None:
+    """Take in a body that nobody wants, as far as it comes soon.
+
+    A server that closes a connection while a part of the request is unread resets it, and a client that is still
+    sending may lose the answer that was there for it (RFC 9112, section 9.6).
+    """
+    taken, more = 0, True
+    with contextlib.suppress(asyncio.TimeoutError):
+        while more and taken <= MAX_SWALLOWED_BYTES:
+            message = await asyncio.wait_for(receive(), SWALLOW_SECONDS)
+            taken += len(message.get("body", b""))
+            more = bool(message.get("more_body"))
 
 
 def again(body: bytes, receive: Receive) -> Receive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import select
 import threading
 import time
 from collections import Counter
@@ -109,6 +110,24 @@ def test_who_is_inside_finishes_and_who_comes_late_is_sent_elsewhere_over_anothe
     assert hook.poll() is None
     assert [answer.result(20).status_code for answer in long] == [200] * 3
     assert hook.wait(20) == 0
+
+
+def test_who_is_refused_while_still_sending_gets_the_answer_and_no_reset(
+    pod: Pod, background: Callable[..., Future[httpx.Response]]
+) -> None:
+    long = background(judge, pod, 1.5)
+    until(lambda: inside(pod) == 1)
+    hook = pod.hook()
+    until(lambda: pod.http.get("/genrm/door", headers=ADMIN).json()["state"] == "draining")
+    connection, body = http.client.HTTPConnection("127.0.0.1", pod.port, timeout=20), b'{"seconds": 0}'
+    connection.putrequest("POST", CHAT)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    assert not select.select([connection.sock], [], [], 0.2)[0], "it waits for the rest"
+    connection.send(body)
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("connection")) == (503, "close")
+    assert long.result(20).status_code == 200 and hook.wait(20) == 0
 
 
 def test_a_pod_that_ends_never_serves_again_whatever_the_operator_orders(pod: Pod) -> None:
