@@ -82,8 +82,8 @@ class Kube:
     async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Server-side apply under our field manager; conflicts are ours to win. The answer has metadata at least.
 
-        What is immutable is created instead, if it is not there: the API server reads an apply as YAML, several times,
-        which for the door's 80 kB costs it fifty times as much as a creation.
+        What is immutable is created instead, if it is not there: the API server reads an apply as YAML, and a door is
+        80 kB of text.
         """
         if manifest.get("immutable"):
             try:
