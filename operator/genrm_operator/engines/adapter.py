@@ -53,8 +53,6 @@ class Capabilities:
     """Empty: it cannot sleep."""
     tags: tuple[str, ...] = ()
     """The parts of its memory that are released and resumed by name; empty: sleep takes all there is."""
-    aborts: bool = False
-    """Whether putting it to sleep ends requests that are still inside, so that a sleep need not wait for them."""
     bad_versions: Mapping[str, str] = field(default_factory=dict)
     """Versions, as the engine spells them, that must not serve a model that is to sleep, and why."""
 
@@ -114,3 +112,13 @@ def known_bad(able: Capabilities, rm: RewardModel, about: Mapping[str, Any]) -> 
         return None
     why = able.bad_versions.get(version := str(about.get("version", "")))
     return None if why is None else f"is version {version}, which {why}"
+
+
+def flags(given: Mapping[str, object | None]) -> list[str]:
+    """The arguments of a table of flags; one without a value leaves the engine its own default."""
+    return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+
+
+def unexpanded(text: str | None) -> str | None:
+    """The kubelet reads $(NAME) in arguments; $$ is how it is told that a text's dollar is one."""
+    return None if text is None else text.replace("$(", "$$(")

@@ -22,8 +22,10 @@ from genrm_operator.engines.adapter import (
     Call,
     Capabilities,
     Container,
+    flags,
     known_bad,
     refuse_what_it_cannot,
+    unexpanded,
 )
 from genrm_operator.engines.weights import locate
 from genrm_operator.errors import Impossible
@@ -35,7 +37,6 @@ class Sglang:
     capabilities = Capabilities(
         sleep_levels=frozenset({1}),
         tags=("kv_cache", "weights"),
-        aborts=True,
     )
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")
@@ -130,6 +131,6 @@ def _options(engine: Engine) -> list[str]:
         "--quantization": engine.quantization,
         "--context-length": engine.max_model_len,
         "--mem-fraction-static": engine.gpu_memory_utilization,
-        "--chat-template": None if template is None else template.replace("$(", "$$("),
+        "--chat-template": unexpanded(engine.chat_template),
     }
-    return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return flags(given)

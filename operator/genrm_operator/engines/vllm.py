@@ -19,8 +19,10 @@ from genrm_operator.engines.adapter import (
     Call,
     Capabilities,
     Container,
+    flags,
     known_bad,
     refuse_what_it_cannot,
+    unexpanded,
 )
 from genrm_operator.engines.weights import locate
 from genrm_operator.settings import Settings
@@ -30,7 +32,6 @@ class Vllm:
     has_door = True
     capabilities = Capabilities(
         sleep_levels=frozenset({1}),
-        aborts=True,
         bad_versions=dict.fromkeys(
             ("0.14.0", "0.15.0"), "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32"
         ),
@@ -78,7 +79,6 @@ class Vllm:
 
 def _options(engine: Engine) -> list[str]:
     """The flags of the typed fields; a field that says nothing leaves vLLM its own default."""
-    template = engine.chat_template
     given = {
         "--tensor-parallel-size": engine.tensor_parallel if engine.tensor_parallel > 1 else None,
         "--pipeline-parallel-size": engine.pipeline_parallel if engine.pipeline_parallel > 1 else None,
@@ -86,7 +86,6 @@ def _options(engine: Engine) -> list[str]:
         "--quantization": engine.quantization,
         "--max-model-len": engine.max_model_len,
         "--gpu-memory-utilization": engine.gpu_memory_utilization,
-        # The kubelet reads $(NAME) in arguments; $$ is how it is told that a template's dollar is one.
-        "--chat-template": None if template is None else template.replace("$(", "$$("),
+        "--chat-template": unexpanded(engine.chat_template),
     }
-    return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return flags(given)
