@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -27,6 +26,7 @@ from hypothesis import strategies as st
 
 from dev.bootstrap import ROOT
 from dev.cluster import Cluster
+from tests.cluster.conftest import wait_for
 from tests.cluster.manifests import smallest, text
 from tests.unit.api.cases import ACCEPTED, BROKEN, manifest
 
@@ -92,10 +92,8 @@ def api(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     crd["spec"]["names"] = {"kind": KIND, "plural": PLURAL}
     cluster.kubectl("apply", "-f", "-", input=json.dumps(crd))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
-    deadline = time.monotonic() + 30
-    while api.call("POST", path(), document("probe", '{"model": {"uri": "hf://a/b"}}'))[0] == 404:
-        assert time.monotonic() < deadline, "the API server does not serve the CRD"
-        time.sleep(0.1)
+    probe = document("probe", '{"model": {"uri": "hf://a/b"}}')
+    wait_for("the API server serves the CRD", lambda: api.call("POST", path(), probe)[0] != 404)
     yield api
     api.close()
     cluster.kubectl("delete", "crd", f"{PLURAL}.{GROUP}", "--wait=false")

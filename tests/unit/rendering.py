@@ -31,9 +31,9 @@ def template(values: Mapping[str, Any], *words: str) -> subprocess.CompletedProc
     return subprocess.run(command, input=json.dumps(dict(values)), capture_output=True, text=True, timeout=60)
 
 
-def render(**values: Any) -> dict[tuple[str, str], Manifest]:
-    """(kind, name) → manifest."""
-    done = template(values)
+def render(*words: str, **values: Any) -> dict[tuple[str, str], Manifest]:
+    """(kind, name) → manifest. `words` are further arguments of Helm."""
+    done = template(values, *words)
     assert done.returncode == 0, done.stderr
     found = [document for document in yaml.safe_load_all(done.stdout) if document]
     return {(document["kind"], document["metadata"]["name"]): document for document in found}

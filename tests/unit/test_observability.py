@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from genrm_operator.settings import Settings
 
 from dev import dashboards
 from dev.bootstrap import ROOT
-from dev.cluster.toolchain import bin_dir
+from tests.unit import rendering
 
 CHART = ROOT / "charts" / "genrm-operator"
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
@@ -153,16 +152,7 @@ def test_no_two_panels_overlap(path: Path) -> None:
 
 
 def render(*values: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """(kind, name) → manifest."""
-    helm = bin_dir() / "helm"
-    if not helm.exists():
-        pytest.skip("helm is not built yet; `make test` does it")
-    sets = [part for value in values for part in ("--set", value)]
-    command = [str(helm), "template", "genrm-operator", str(CHART), "--namespace", "genrm-system", *sets]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    found = [document for document in yaml.safe_load_all(done.stdout) if document]
-    return {(document["kind"], document["metadata"]["name"]): document for document in found}
+    return rendering.render(*(part for value in values for part in ("--set", value)))
 
 
 def test_the_chart_ships_the_rules_as_they_are_tested() -> None:
