@@ -17,12 +17,11 @@ from typing import Any, Final
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
 from genrm_api.lifecycle import SleepMode
-from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_GRANTED, API_VERSION, CONDITION_VERIFIED, LABEL_SERVING
+from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, rollout, status, transitions
-from genrm_operator.announcements import Announcer
+from genrm_operator import apply, lifecycle, rollout, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.children import children
 from genrm_operator.demand import Demand, demand
@@ -33,8 +32,9 @@ from genrm_operator.errors import ApiError, Deposed, DoorUnreachable, EngineErro
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
 from genrm_operator.memory import Made, Memory, Running
-from genrm_operator.metrics import Metrics, ModelView, reason_of
+from genrm_operator.metrics import Metrics, reason_of
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.reporting import Reporter
 from genrm_operator.routers import Routers, workers
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, router_token
@@ -61,7 +61,7 @@ class Reconciler:
         self._routers = routers
         self._settings = settings
         self._memory: dict[Key, Memory] = {}
-        self._announce = Announcer(kube)
+        self._reporter = Reporter(kube, self.cache, self.queue, self._metrics)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -108,7 +108,7 @@ class Reconciler:
             rm = memory.read(obj)
         except ValidationError as error:
             # Written under an older schema, or past it: say so and leave what runs alone.
-            await self._report_unreadable(obj, error)
+            await self._reporter.unreadable(obj, error)
             return self._now() + self._settings.resync_seconds
         adapter = adapter_for(rm.spec.engine.name)
         problem: tuple[str, str] | None = None
@@ -127,7 +127,7 @@ class Reconciler:
         if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
             problem = (refusal.reason, refusal.message)
         if rm.spec.is_external:
-            await self._report_external(rm, problem)
+            await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
         wants = self._demand(key, rm, memory)
         if wants.desired is not memory.desired:
@@ -141,7 +141,7 @@ class Reconciler:
             await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
         astray = await self._follow_routers(key, rm)
-        await self._report(rm, adapter, memory, pods, wants, problem or astray)
+        await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray)
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
         due = [
             self._now() + self._settings.resync_seconds,
@@ -321,7 +321,7 @@ class Reconciler:
                 log.exception("%s failed by a bug of ours namespace=%s pod=%s", transition, pod.namespace, pod.name)
                 return
             log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
-            await self._announce.transition_failed(
+            await self._reporter.announce.transition_failed(
                 target.rm, transition, error, unreachable=isinstance(error, DoorUnreachable)
             )
         else:
@@ -332,84 +332,6 @@ class Reconciler:
         finally:
             memory.running.pop(pod.uid, None)
             self.queue.add(key)
-
-    # ------------------------------------------------------------------ report
-
-    async def _report(
-        self,
-        rm: RewardModel,
-        adapter: Adapter,
-        memory: Memory,
-        pods: Sequence[Pod],
-        wants: Demand,
-        problem: tuple[str, str] | None,
-    ) -> None:
-        await self._announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=adapter.has_door)
-        before = rm.status
-        failure = next(iter(memory.failures.values()), None)
-        seen = status.Seen(
-            pods=pods,
-            demand=wants,
-            has_door=adapter.has_door,
-            problem=problem,
-            last_error=failure.message if failure else None,
-            last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
-            last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
-            engine=memory.engine or (before.engine if before else None),
-        )
-        new = status.compute(rm, seen, datetime.now(UTC))
-        key = (rm.namespace, rm.name)
-        written = self.cache.reward_models.get(key)
-        if written is None:
-            return  # deleted while we looked
-        self._metrics.saw(key, ModelView.of(rm, str(new["phase"]), seen, len(memory.failures)))
-        await self._write_status(rm, new, written)
-        await self._grant(wants, granted=new["phase"] == "Serving")
-
-    async def _report_external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
-        new = status.external(rm, problem, datetime.now(UTC))
-        key = (rm.namespace, rm.name)
-        self._metrics.saw(key, ModelView(str(new["phase"])))
-        if (written := self.cache.reward_models.get(key)) is not None:
-            await self._write_status(rm, new, written)
-
-    async def _write_status(self, rm: RewardModel, new: Mapping[str, Any], written: Mapping[str, Any]) -> None:
-        if status.differs(new, written.get("status")):
-            metadata = {"name": rm.name, "namespace": rm.namespace}
-            answer = await self._kube.apply_status(
-                {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
-            )
-            key, _ = self.cache.put_reward_model(answer, deleted=False)
-            if answer["metadata"].get("generation") != rm.metadata.get("generation"):
-                self.queue.add(key)
-
-    async def _grant(self, wants: Demand, *, granted: bool) -> None:
-        """Tell each run, in its own Lease, since when every replica serves for it."""
-        for lease in wants.held:
-            should = granted and lease.phase.wants_awake
-            if should == (lease.granted is not None):
-                continue
-            word = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if should else None
-            patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word}}}
-            try:
-                answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
-            except NotFound:
-                continue
-            key, _ = self.cache.put_lease(answer, deleted=False)
-            self.queue.add(key)  # it may tell more than what was written
-
-    async def _report_unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
-        meta = obj["metadata"]
-        self._metrics.saw((meta["namespace"], meta["name"]), ModelView("Degraded"))
-        new = status.unreadable(meta.get("generation"), error, datetime.now(UTC))
-        (condition,) = new["conditions"]
-        old = (obj.get("status") or {}).get("conditions") or []
-        if any(c.get("message") == condition["message"] for c in old):
-            return
-        metadata = {"name": meta["name"], "namespace": meta["namespace"]}
-        await self._kube.apply_status(
-            {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
-        )
 
     # ------------------------------------------------------------------ helpers
 
@@ -428,7 +350,3 @@ class Reconciler:
                 running.task.cancel()
         self._metrics.forget(key)
         self.cache.tidy(key)
-
-
-def _either(first: float | None, second: float | None) -> float | None:
-    return second if first is None else first

@@ -1,0 +1,113 @@
+"""What a look tells the world: the status, Events, metrics, and the Leases of runs that were granted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from genrm_api.names import ANNOTATION_GRANTED, API_VERSION
+from genrm_api.rewardmodel import RewardModel
+from pydantic import ValidationError
+
+from genrm_operator import status
+from genrm_operator.announcements import Announcer
+from genrm_operator.cache import Cache, Key
+from genrm_operator.demand import Demand
+from genrm_operator.engines import Adapter
+from genrm_operator.errors import NotFound
+from genrm_operator.kube import Kube
+from genrm_operator.memory import Memory
+from genrm_operator.metrics import Metrics, ModelView
+from genrm_operator.observed import Pod
+from genrm_operator.workqueue import WorkQueue
+
+
+class Reporter:
+    """Writes what differs from what is there, and believes the answers at once."""
+
+    def __init__(self, kube: Kube, cache: Cache, queue: WorkQueue[Key], metrics: Metrics) -> None:
+        self._kube, self._cache, self._queue, self._metrics = kube, cache, queue, metrics
+        self.announce = Announcer(kube)
+        self._now = asyncio.get_running_loop().time
+
+    async def look(
+        self,
+        rm: RewardModel,
+        adapter: Adapter,
+        memory: Memory,
+        pods: Sequence[Pod],
+        wants: Demand,
+        problem: tuple[str, str] | None,
+    ) -> None:
+        await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=adapter.has_door)
+        before = rm.status
+        failure = next(iter(memory.failures.values()), None)
+        seen = status.Seen(
+            pods=pods,
+            demand=wants,
+            has_door=adapter.has_door,
+            problem=problem,
+            last_error=failure.message if failure else None,
+            last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
+            last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
+            engine=memory.engine or (before.engine if before else None),
+        )
+        new = status.compute(rm, seen, datetime.now(UTC))
+        key = (rm.namespace, rm.name)
+        written = self._cache.reward_models.get(key)
+        if written is None:
+            return  # deleted while we looked
+        self._metrics.saw(key, ModelView.of(rm, str(new["phase"]), seen, len(memory.failures)))
+        await self._write_status(rm, new, written)
+        await self._grant(wants, granted=new["phase"] == "Serving")
+
+    async def external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
+        new = status.external(rm, problem, datetime.now(UTC))
+        key = (rm.namespace, rm.name)
+        self._metrics.saw(key, ModelView(str(new["phase"])))
+        if (written := self._cache.reward_models.get(key)) is not None:
+            await self._write_status(rm, new, written)
+
+    async def _write_status(self, rm: RewardModel, new: Mapping[str, Any], written: Mapping[str, Any]) -> None:
+        if status.differs(new, written.get("status")):
+            metadata = {"name": rm.name, "namespace": rm.namespace}
+            answer = await self._kube.apply_status(
+                {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
+            )
+            key, _ = self._cache.put_reward_model(answer, deleted=False)
+            if answer["metadata"].get("generation") != rm.metadata.get("generation"):
+                self._queue.add(key)
+
+    async def _grant(self, wants: Demand, *, granted: bool) -> None:
+        """Tell each run, in its own Lease, since when every replica serves for it."""
+        for lease in wants.held:
+            should = granted and lease.phase.wants_awake
+            if should == (lease.granted is not None):
+                continue
+            word = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if should else None
+            patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word}}}
+            try:
+                answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
+            except NotFound:
+                continue
+            key, _ = self._cache.put_lease(answer, deleted=False)
+            self._queue.add(key)  # it may tell more than what was written
+
+    async def unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
+        meta = obj["metadata"]
+        self._metrics.saw((meta["namespace"], meta["name"]), ModelView("Degraded"))
+        new = status.unreadable(meta.get("generation"), error, datetime.now(UTC))
+        (condition,) = new["conditions"]
+        old = (obj.get("status") or {}).get("conditions") or []
+        if any(c.get("message") == condition["message"] for c in old):
+            return
+        metadata = {"name": meta["name"], "namespace": meta["namespace"]}
+        await self._kube.apply_status(
+            {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
+        )
+
+
+def _either(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first
