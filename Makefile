@@ -16,7 +16,7 @@ test:  ## every check and every test
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m dev.checks
 	@$(DEV) -m dev.prepare
-	@$(DEV) -m pytest
+	@$(DEV) -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 unit:  ## the checks and the tests that need no cluster: seconds
 	@$(BOOTSTRAP) dev

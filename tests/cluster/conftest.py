@@ -159,6 +159,13 @@ class World:
                 f"{error}\nstatus {json.dumps(self.status(name), indent=1)}\noperator:\n{tail}"
             ) from None
 
+    def restart(self, pod: Mapping[str, Any]) -> None:
+        """Say of a pod what a kubelet says when its container has restarted; kwok never does."""
+        (container,) = pod["status"]["containerStatuses"]
+        told = {"status": {"containerStatuses": [{**container, "restartCount": container["restartCount"] + 1}]}}
+        name = pod["metadata"]["name"]
+        self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps(told))
+
     def lease(self, run: str, phase: Phase, ttl: int = 30, name: str = "judge") -> None:
         """Create a run's Lease, or write its phase; a renewal either way."""
         now = datetime.now(UTC)

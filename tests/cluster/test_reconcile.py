@@ -46,8 +46,8 @@ def test_an_unchanged_model_is_left_alone(world: World) -> None:
     world.phase("Asleep")
     children = "deployments,services,configmaps"
     before = {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in world.objects(children)}
-    world.kubectl("annotate", "rm", "judge", "look=again")  # makes the operator look, and changes nothing it owns
-    wait_for("the operator has looked", lambda: world.objects("rewardmodels")[0]["metadata"]["annotations"].get("look"))
+    world.restart(world.pods()[0])  # makes the operator look
+    wait_for("the operator has looked", lambda: "EngineRestarted" in [reason for reason, _ in world.events()])
     after = {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in world.objects(children)}
     assert len(before) >= 4 and after == before
 

@@ -1,4 +1,4 @@
-"""Four reward models on real engines, one after another: vLLM and SGLang, generative and classifier.
+"""Four reward models on real engines, side by side: vLLM and SGLang, generative and classifier.
 
 Each is made by applying a RewardModel, and asked through its Service; each sleeps and wakes again and again, and says
 the same every time. No engine dies of it.
@@ -6,6 +6,7 @@ the same every time. No engine dies of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,9 +30,18 @@ VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"
 
 
 @pytest.fixture(scope="module")
-def engines(node: Stack) -> Stack:
+def engines(node: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Those that the selected tests ask for, started together: each start keeps one core busy for half a minute."""
     node.cluster.ensure_sglang(ensure_env("sglang-cpu"))
-    return node
+    ours = (item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function))
+    kinds = sorted({str(item.callspec.params["kind"]) for item in ours})
+    for kind in kinds:
+        node.apply(reward_model(node, DIALECTS[kind], f"four-{kind}"))
+    yield node
+    for kind in kinds:
+        node.kubectl("-n", node.namespace, "delete", "rm", f"four-{kind}", "--wait")
+    for kind in kinds:
+        node.wait_for_no_children(f"four-{kind}", timeout=120)
 
 
 def reward_model(stack: Stack, dialect: Dialect, name: str) -> dict[str, Any]:
@@ -93,7 +103,6 @@ def nights(stack: Stack, kind: str, many: int) -> None:
     dialect, name = DIALECTS[kind], f"four-{kind}"
     awake = {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
     asleep = {"awake": 0.0, "weights_offloaded": 1.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
-    stack.apply(reward_model(stack, dialect, name))
     try:
         stack.wait_for_phase(name, "Serving", timeout=300)
         before = verdicts(stack, dialect, name)
@@ -111,6 +120,3 @@ def nights(stack: Stack, kind: str, many: int) -> None:
     except BaseException:
         print(stack.story(name))
         raise
-    finally:
-        stack.kubectl("-n", stack.namespace, "delete", "rm", name, "--wait")
-        stack.wait_for_no_children(name, timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 
 from tests.simulator.fleet import ENGINES, Fleet, PodSettings
 from tests.simulator.server import listen, serve
@@ -19,12 +20,14 @@ def main() -> None:
         "--control", default="127.0.0.1:9000", help="host:port of the control API; port 0 takes a free one"
     )
     parser.add_argument("--token-sha256", default="", help="digest of the operator's token, for pods nobody configured")
+    parser.add_argument("--client-key-sha256", default="", help="digest of the clients' key, if they need one")
     parser.add_argument("--revision", default="simulated", help="revision of pods nobody configured")
     parser.add_argument("--model", default="judge", help="served model name of pods nobody configured")
     parser.add_argument("--engine", default="vllm", choices=ENGINES, help="engine of pods nobody configured")
     options = parser.parse_args()
     host, _, port = options.control.rpartition(":")
-    fleet = Fleet(PodSettings(options.token_sha256, options.revision, options.model, options.engine))
+    names = (field.name for field in dataclasses.fields(PodSettings))
+    fleet = Fleet(PodSettings(**{name: getattr(options, name) for name in names}))
     asyncio.run(serve(fleet, listen(options.host, options.port), listen(host, int(port))))
 
 

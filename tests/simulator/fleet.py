@@ -6,6 +6,7 @@ A pod comes into being with the first connection to its address, or when `contro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class PodSettings:
     """What the pod's environment and arguments would say."""
 
     token_sha256: str = ""
+    client_key_sha256: str = ""
     revision: str = "simulated"
     model: str = "judge"
     engine: str = "vllm"
@@ -38,7 +40,7 @@ class PodSettings:
     @classmethod
     def from_json(cls, document: Mapping[str, Any], default: PodSettings) -> PodSettings:
         """Raises ValueError for a key that is none."""
-        names = {"tokenSha256": "token_sha256", "revision": "revision", "model": "model", "engine": "engine"}
+        names = {_camel(field.name): field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(document) - set(names)):
             raise ValueError(f"unknown setting {', '.join(unknown)}: there are {', '.join(names)}")
         read = cls(**{own: str(document.get(name, getattr(default, own))) for name, own in names.items()})
@@ -47,15 +49,25 @@ class PodSettings:
         return read
 
     def to_json(self) -> dict[str, str]:
-        own = {"tokenSha256": self.token_sha256, "revision": self.revision}
-        return {**own, "model": self.model, "engine": self.engine}
+        return {_camel(name): value for name, value in dataclasses.asdict(self).items()}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 class SimPod:
     def __init__(self, settings: PodSettings, faults: Faults) -> None:
         self.settings = settings
         self.engine = ENGINES[settings.engine](settings.model, faults)
-        words = Settings(token_sha256=settings.token_sha256, revision=settings.revision, engine=type(self.engine).door)
+        keys = (settings.client_key_sha256,) if settings.client_key_sha256 else ()
+        words = Settings(
+            token_sha256=settings.token_sha256,
+            client_key_sha256=keys,
+            revision=settings.revision,
+            engine=type(self.engine).door,
+        )
         self.door = Door(self.engine, words)
 
     def to_json(self) -> dict[str, Any]:

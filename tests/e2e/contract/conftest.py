@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.contract import servers
 from tests.e2e.contract.dialects import DIALECTS, MODEL
-from tests.e2e.contract.engines import ADMIN, REVISION, Engine, http_client
+from tests.e2e.contract.engines import ADMIN, KEY, REVISION, TOKEN, Engine, clients, digest
 from tests.simulator import client
 
 Background = Callable[..., Future[httpx.Response]]
@@ -22,8 +22,9 @@ _ALL = [f"{kind}-{reality}" for kind in DIALECTS for reality in ("simulated", "r
 @contextmanager
 def simulated(kind: str) -> Iterator[Engine]:
     dialect = DIALECTS[kind]
-    arguments = ("--token-sha256", servers.DIGEST, "--revision", REVISION, "--model", MODEL, "--engine", kind)
-    with client.running(*arguments) as running, http_client(f"http://127.0.0.1:{running.port}") as calls:
+    secrets = ("--token-sha256", digest(TOKEN), "--client-key-sha256", digest(KEY))
+    arguments = (*secrets, "--revision", REVISION, "--model", MODEL, "--engine", kind)
+    with client.running(*arguments) as running, clients(f"http://127.0.0.1:{running.port}") as (calls, nobody):
 
         def faults(**words: object) -> None:
             running.put("127.0.0.1", faults=words)
@@ -31,6 +32,7 @@ def simulated(kind: str) -> Iterator[Engine]:
         engine = Engine(
             dialect,
             calls,
+            nobody,
             routes=[],
             born=calls.get("/genrm/door", headers=ADMIN).json(),
             hold=lambda on: faults(hang=[dialect.scores_at] if on else []),

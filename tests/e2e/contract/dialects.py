@@ -11,7 +11,7 @@ from typing import Any
 
 MODEL = "judge"
 CHAT = "/v1/chat/completions"
-ROWS = 64
+ROWS = 24
 Order = tuple[str, Mapping[str, Any] | None]
 
 
@@ -126,7 +126,7 @@ DIALECTS: Mapping[str, Dialect] = {
         kind="vllm",
         scores_at=CHAT,
         ask=lambda text: _question(text, structured_outputs={"choice": ["True", "False"]}),
-        long=lambda text: _question(text, max_tokens=5000, ignore_eos=True),
+        long=lambda text: _question(text, max_tokens=2000, ignore_eos=True),
         verdict=_one_of_two,
         ended=_finish_reason,
         abort="abort",

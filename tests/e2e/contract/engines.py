@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,21 @@ from tests.e2e.contract.dialects import Dialect, Order
 
 TOKEN = "the operator's token"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+KEY = "the key of this model's clients"
+CLIENT = {"Authorization": f"Bearer {KEY}"}
 REVISION = "contract-1"
 TEXT = "Is 2+2=4?"
+SAME = 0.03
+"""How far the same answer may differ: what a cache of its beginning may change in the last bits of 16."""
 
 
 @dataclass
 class Engine:
     dialect: Dialect
     http: httpx.Client
+    """A client of the model: it has the key."""
+    nobody: httpx.Client
+    """It has nothing, and sends what a test gives it."""
     routes: list[tuple[str, str]]
     born: dict[str, Any]
     hold: Callable[[bool], None]
@@ -96,6 +104,12 @@ class Engine:
                 samples.append((name, {k: v.strip('"') for k, v in pairs}, float(value)))
         return samples
 
+    def at_work(self) -> int:
+        """How many requests the engine itself has begun; the door counts one as soon as it comes."""
+        if self.dialect.door == "vllm":
+            return round(sum(value for name, _, value in self.metrics() if name == "vllm:num_requests_running"))
+        return sum(load["num_running_reqs"] for load in self.http.get("/v1/loads").json()["loads"])
+
     def sleep_metric(self) -> str | None:
         """The state that the engine's own metrics are in, where they tell one."""
         on = [
@@ -105,16 +119,9 @@ class Engine:
         ]
         return ",".join(on) or None
 
-    def raw(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Send a request line as it is written here; httpx would tidy it up."""
-        url = self.http.base_url
-        connection = http.client.HTTPConnection(url.host, url.port or 80, timeout=20)
-        try:
-            connection.request(method, target, headers=dict(headers))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -123,5 +130,11 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         assert time.monotonic() < end, "it did not become true in time"
 
 
-def http_client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=180, trust_env=False, verify=False)
+@contextmanager
+def clients(url: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Who has the model's key, and who has nothing."""
+    with (
+        httpx.Client(base_url=url, timeout=180, trust_env=False, verify=False, headers=CLIENT) as client,
+        httpx.Client(base_url=url, timeout=180, trust_env=False, verify=False) as nobody,
+    ):
+        yield client, nobody

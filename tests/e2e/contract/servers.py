@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -21,11 +20,10 @@ from dev.bootstrap import ensure_env, ensure_layer
 from dev.models import Layout
 from dev.prepare import models_folder
 from tests.e2e.contract.dialects import DIALECTS, MODEL
-from tests.e2e.contract.engines import ADMIN, REVISION, TOKEN, Engine, http_client, until
+from tests.e2e.contract.engines import ADMIN, KEY, REVISION, TOKEN, Engine, clients, digest, until
 from tests.simulator.client import free_port
 
 START_SECONDS = 300
-DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
 
 # Loaded into each server before it serves. Writes down every route that the application has.
 PROBE = """
@@ -132,7 +130,8 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
         **server.environ,
         "PYTHONPATH": os.pathsep.join([str(work), *filter(None, [server.environ.get("PYTHONPATH")])]),
         "GENRM_TEST_ROUTES": str(work / "routes.json"),
-        "GENRM_TOKEN_SHA256": DIGEST,
+        "GENRM_TOKEN_SHA256": digest(TOKEN),
+        "GENRM_CLIENT_KEY_SHA256": digest(KEY),
         "GENRM_REVISION": REVISION,
         "HF_HUB_OFFLINE": "1",
     }
@@ -147,7 +146,7 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
             start_new_session=True,
         )
     try:
-        with http_client(f"http://127.0.0.1:{port}") as calls:
+        with clients(f"http://127.0.0.1:{port}") as (calls, nobody):
 
             def healthy() -> bool:
                 assert process.poll() is None, log.read_text()[-4000:]
@@ -166,6 +165,7 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
             yield Engine(
                 DIALECTS[kind],
                 calls,
+                nobody,
                 routes=[(method, path) for path, methods in rows for method in methods],
                 born=calls.get("/genrm/door", headers=ADMIN).json(),
                 hold=lambda on: None,

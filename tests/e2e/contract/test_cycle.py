@@ -8,13 +8,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.e2e.contract.engines import ADMIN, REVISION, Engine
+from tests.e2e.contract.engines import ADMIN, REVISION, SAME, Engine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NIGHTS = 3
-SAME = 0.03
-"""What a cache of the beginning may change in the last bits of 16."""
 
 
 def test_it_is_born_closed(engine: Engine) -> None:

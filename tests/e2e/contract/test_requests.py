@@ -108,7 +108,7 @@ def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engi
     engine.serve()
     engine.hold(True)
     two = [background(engine.ask_long, f"abort {i}") for i in range(2)]
-    until(lambda: engine.document()["inside"] == 2)
+    until(lambda: engine.at_work() == 2)  # what comes while it goes to sleep waits for the morning
     engine.put("draining")
     engine.carry_out(engine.dialect.sleep[0])
     answers = [f.result(20) for f in two]
@@ -124,7 +124,7 @@ def test_a_waiting_sleep_lets_those_inside_finish(engine: Engine, background: Ba
     engine.serve()
     engine.hold(True)
     two = [background(engine.ask_long, f"wait {i}") for i in range(2)]
-    until(lambda: engine.document()["inside"] == 2)
+    until(lambda: engine.at_work() == 2)
     engine.put("draining")
     sleeping = background(engine.order, ("/sleep?level=1&mode=wait", None))
     until(lambda: "POST /sleep?level=1&mode=wait" in [e["call"] for e in engine.document()["ledger"]])
