@@ -12,6 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
@@ -34,15 +35,31 @@ log = logging.getLogger(__name__)
 
 OURS = {LABEL_REWARD_MODEL: kopf.PRESENT}
 
-WATCHED: Sequence[tuple[str, str, dict[str, Any] | None, Callable[[Cache], Putter]]] = (
-    (API_VERSION, REWARD_MODELS, None, lambda cache: cache.put_reward_model),
-    ("v1", "pods", OURS, lambda cache: cache.put_pod),
-    ("coordination.k8s.io/v1", "leases", OURS, lambda cache: cache.put_lease),
-    ("apps/v1", "deployments", OURS, lambda cache: cache.child_putter("Deployment")),
-    ("v1", "services", OURS, lambda cache: cache.child_putter("Service")),
-    ("networking.k8s.io/v1", "networkpolicies", OURS, lambda cache: cache.child_putter("NetworkPolicy")),
-    ("policy/v1", "poddisruptionbudgets", OURS, lambda cache: cache.child_putter("PodDisruptionBudget")),
-    ("v1", "configmaps", OURS, lambda cache: cache.child_putter("ConfigMap")),
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One kind of object, and where its newest state is kept."""
+
+    group: str
+    plural: str
+    put: Callable[[Cache], Putter]
+    labels: dict[str, Any] | None = field(default_factory=OURS.copy)
+    metadata_only: bool = False
+
+
+def _child(group: str, plural: str, kind: str, *, metadata_only: bool = True) -> Watched:
+    return Watched(group, plural, lambda cache: cache.child_putter(kind), metadata_only=metadata_only)
+
+
+WATCHED: Sequence[Watched] = (
+    Watched(API_VERSION, REWARD_MODELS, lambda cache: cache.put_reward_model, labels=None),
+    Watched("v1", "pods", lambda cache: cache.put_pod),
+    Watched("coordination.k8s.io/v1", "leases", lambda cache: cache.put_lease),
+    _child("apps/v1", "deployments", "Deployment", metadata_only=False),  # its status says why there are no pods
+    _child("v1", "services", "Service"),
+    _child("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"),
+    _child("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    _child("v1", "configmaps", "ConfigMap"),
 )
 
 
@@ -87,7 +104,7 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         state.update(kube=kube, doors=doors, routers=routers, reconciler=reconciler, leadership=leadership)
         queue, leads = reconciler.queue, lambda: leadership is None or leadership.epoch is not None
         metrics.observe(queue_depth=queue.__len__, watches=watches, leads=leads)
-        watches.expect((plural for _, plural, *_ in WATCHED), own.namespaces)
+        watches.expect((watched.plural for watched in WATCHED), own.namespaces)
         if own.metrics_port:  # before anything acts: who cannot listen ends at once
             checks = (reconciler_lives(lambda: state.get("task")), queue_moves(queue), watches.problems)
             try:
@@ -113,15 +130,15 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             await state["server"].cleanup()
 
     state["settings"] = settings
-    state["watches"] = Watches(time.monotonic)
+    state["watches"] = Watches(time.monotonic, {w.plural for w in WATCHED if w.metadata_only})
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
         found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
         return state["watches"].session(found) if found is not None else None
 
-    for group, plural, selector, put in WATCHED:
-        _watch(registry, state, group, plural, selector, put)
+    for watched in WATCHED:
+        _watch(registry, state, watched)
 
 
 async def _lead(leadership: Leadership | None, reconciler: Reconciler) -> None:
@@ -140,14 +157,7 @@ async def _lead(leadership: Leadership | None, reconciler: Reconciler) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _watch(
-    registry: kopf.OperatorRegistry,
-    state: dict[str, Any],
-    group: str,
-    plural: str,
-    selector: dict[str, Any] | None,
-    put: Callable[[Cache], Putter],
-) -> None:
+def _watch(registry: kopf.OperatorRegistry, state: dict[str, Any], watched: Watched) -> None:
     """Follow one kind of object.
 
     The cache is filled by an *index* function, because Kopf calls no event handler of any kind before every index is
@@ -156,14 +166,16 @@ def _watch(
     belong to the event loop. An event that tells nothing new, like the echo of our own write, asks for no look.
     """
     unseen: set[Key] = set()
+    plural, put = watched.plural, watched.put
+    what: dict[str, Any] = {"labels": watched.labels, "registry": registry}
 
-    @kopf.index(group, plural, labels=selector, registry=registry, id=f"{plural}-cache")
+    @kopf.index(watched.group, plural, id=f"{plural}-cache", **what)
     async def remember(body: kopf.Body, **_: Any) -> None:
         key, news = put(state["reconciler"].cache)(dict(body), deleted=False)
         if news:
             unseen.add(key)
 
-    @kopf.on.event(group, plural, labels=selector, registry=registry, id=f"{plural}-event")
+    @kopf.on.event(watched.group, plural, id=f"{plural}-event", **what)
     async def look(event: kopf.RawEvent, **_: Any) -> None:
         reconciler: Reconciler = state["reconciler"]
         key, news = put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED")

@@ -9,13 +9,16 @@ it gets an HTTP session of ours (`kopf.AiohttpSession`), which notes each watch 
 A restart cures a watch that Kopf no longer tends. It does not cure an API server that is away: while attempts to open
 the watch go on and fail, the operator is deaf, the metric and its alert say so, and a restart would only add the
 kubelet's back-off to the wait.
+
+The session also asks for the metadata alone where nobody reads more: a door's ConfigMap is tens of kilobytes of text,
+which the API server would write, and we read, again after each of its changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +32,12 @@ STALE_SECONDS: Final = 150.0
 ATTEMPT_SECONDS: Final = 90.0
 """An attempt that failed this recently shows that Kopf still tends the watch: it tries at least every 70 s."""
 SAMPLE_SECONDS: Final = 5.0
+
+METADATA_ONLY: Final[Mapping[bool, str]] = {
+    watch: f"application/json;as=PartialObjectMetadata{'' if watch else 'List'};g=meta.k8s.io;v=v1,application/json"
+    for watch in (True, False)
+}
+"""What a watch, or the listing before it, accepts then."""
 
 Watch = tuple[str, str]
 """(resource, namespace), the namespace empty when all are watched."""
@@ -54,8 +63,10 @@ class _Heard:
 class Watches:
     """Times are those of `now`, monotonic seconds."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], metadata_only: Collection[str] = ()) -> None:
+        """`metadata_only` names resources, in the plural, of which handlers see `metadata` and nothing else."""
         self._now = now
+        self._metadata_only = frozenset(metadata_only)
         self._heard: dict[Watch, _Heard] = {}
 
     def expect(self, resources: Iterable[str], namespaces: Iterable[str]) -> None:
@@ -68,6 +79,7 @@ class Watches:
     def session(self, connection: kopf.ConnectionInfo) -> Session:
         """An HTTP session for Kopf, made as Kopf makes its own, which tells us of every watch."""
         trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(self._asked)
         trace.on_request_end.append(self._answered)
         trace.on_request_exception.append(self._failed)
         session = aiohttp.ClientSession(
@@ -114,6 +126,10 @@ class Watches:
         for heard in self._heard.values():
             if heard.stream is not None and heard.stream.total_raw_bytes != heard.received:
                 heard.received, heard.at = heard.stream.total_raw_bytes, self._now()
+
+    async def _asked(self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        if (watch := _watch(params.url.path)) is not None and watch[0] in self._metadata_only:
+            params.headers["Accept"] = METADATA_ONLY[params.url.query.get("watch") == "true"]
 
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         if (watch := _watch(params.url.path)) is None:

@@ -131,8 +131,8 @@ class Seen:
         self.objects: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Condition()
 
-    async def run(self, api: Api, path: str) -> None:
-        async for kind, found in api.follow(path):
+    async def run(self, api: Api, path: str, metadata_only: bool) -> None:
+        async for kind, found in api.follow(path, metadata_only=metadata_only):
             async with self._changed:
                 if kind == "DELETED":
                     self.objects.pop(found["metadata"]["name"], None)
@@ -146,9 +146,10 @@ class Seen:
 
 
 @contextlib.asynccontextmanager
-async def watching(api: Api, path: str) -> AsyncIterator[Seen]:
+async def watching(api: Api, path: str, *, metadata_only: bool = True) -> AsyncIterator[Seen]:
+    """Metadata alone unless told otherwise: what this process reads is paid for by the same two cores."""
     seen = Seen()
-    task = asyncio.create_task(seen.run(api, path))
+    task = asyncio.create_task(seen.run(api, path, metadata_only))
     try:
         yield seen
     finally:
@@ -190,7 +191,7 @@ class Tally:
     @contextlib.asynccontextmanager
     async def counting(self, api: Api, path: str) -> AsyncIterator[None]:
         async def count() -> None:
-            async for _, found in api.follow(path):
+            async for _, found in api.follow(path, metadata_only=True):
                 async with self._more:
                     self._uids.add(found["metadata"]["uid"])
                     self._more.notify_all()
@@ -219,7 +220,7 @@ async def quiet(bench: Bench, awake: int, timeout: float = 600.0) -> None:
         current = status.get("observedGeneration") == generation and status.get("awake", 0) == awake
         return current and status.get("phase") in ("Off", "Serving")
 
-    async with watching(bench.api, MODELS) as models:
+    async with watching(bench.api, MODELS, metadata_only=False) as models:
         await models.wait(
             lambda: len(models.objects) == bench.models and all(told(m) for m in models.objects.values()), timeout
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 import yaml
+from genrm_operator.watches import METADATA_ONLY
 
 MERGE: Final = "application/merge-patch+json"
 
@@ -42,13 +43,16 @@ class Api:
             yield cls(cluster["server"], session)
 
     async def call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> dict[str, Any]:
         """Raises AssertionError for any answer but a success."""
-        data = None if body is None else json.dumps(body)
-        async with self._session.request(
-            method, self._server + path, data=data, headers={"Content-Type": content_type}
-        ) as answer:
+        data, headers = None if body is None else json.dumps(body), {"Content-Type": content_type, "Accept": accept}
+        async with self._session.request(method, self._server + path, data=data, headers=headers) as answer:
             found: dict[str, Any] = await answer.json()
             assert answer.status < 300, f"{method} {path}: {answer.status} {found.get('message')}"
             return found
@@ -56,15 +60,17 @@ class Api:
     async def items(self, path: str) -> list[dict[str, Any]]:
         return list((await self.call("GET", path))["items"])
 
-    async def follow(self, path: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def follow(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """What is there, as ADDED, and then every change, for as long as the caller listens."""
-        found = await self.call("GET", path)
+        listing, watch = (METADATA_ONLY[False], METADATA_ONLY[True]) if metadata_only else ("application/json",) * 2
+        found = await self.call("GET", path, accept=listing)
         for item in found["items"]:
             yield "ADDED", item
         version = found["metadata"]["resourceVersion"]
         query = f"{'&' if '?' in path else '?'}watch=true&allowWatchBookmarks=true&resourceVersion="
         while True:
-            async with self._session.get(self._server + path + query + version, read_bufsize=1 << 22) as stream:
+            url = self._server + path + query + version
+            async with self._session.get(url, headers={"Accept": watch}, read_bufsize=1 << 22) as stream:
                 async for line in stream.content:
                     event = json.loads(line)
                     assert event["type"] != "ERROR", event["object"]

@@ -126,7 +126,7 @@ async def test_a_queue_that_nobody_drains_is_red_only_if_somebody_could(monkeypa
 
 
 DISCOVERED = (
-    *((group, plural) for group, plural, *_ in WATCHED),
+    *((watched.group, watched.plural) for watched in WATCHED),
     ("v1", "namespaces"),  # these two Kopf wants to see, though it is told not to watch them
     ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
 )
@@ -138,11 +138,13 @@ class StubApi:
 
     status: int = 200
     opened: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
     say: asyncio.Event = field(default_factory=asyncio.Event)
     hang_up: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.accepted.append(request.headers["Accept"])
         if self.status != 200:
             return web.json_response({"kind": "Status", "code": self.status, "message": "no"}, status=self.status)
         if request.query.get("watch") != "true":
@@ -262,6 +264,17 @@ async def test_a_list_is_no_watch(api: StubApi, ear: Ear) -> None:
     assert ear.silence("pods") == 10
 
 
+async def test_the_metadata_alone_is_asked_for_where_nobody_reads_more(api: StubApi) -> None:
+    watches = Watches(Clock(), metadata_only=["configmaps"])
+    async with watches.session(kopf.ConnectionInfo(server="http://unused")).aiohttp_session as session:
+        for path in ("configmaps", "configmaps?watch=true", "pods", "namespaces/a/configmaps/door"):
+            (await session.get(f"{api.url}/api/v1/{path}")).close()
+    lists, watch, pods, one = (accepted.partition(",")[0] for accepted in api.accepted)
+    assert lists == "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    assert watch == "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    assert pods == one == "*/*"
+
+
 async def test_a_deaf_watch_is_red_unless_somebody_tries_to_open_it(api: StubApi, ear: Ear) -> None:
     answer = await ear.open(f"{api.url}/apis/coordination.k8s.io/v1/leases?watch=true")
     ear.clock.now += STALE_SECONDS
@@ -328,7 +341,7 @@ async def test_the_operator_watches_through_our_session_and_serves_its_health(
         await until(lambda: len(set(api.opened)) == len(WATCHED), "every watch is open")
         assert await get(port, "/healthz") == (200, "ok\n")
         _, text = await get(port, "/metrics")
-        for _, plural, *_ in WATCHED:
+        for plural in (watched.plural for watched in WATCHED):
             assert f'genrm_watch_silence_seconds{{namespace="",resource="{plural}"}} 0.' in text
         assert "genrm_leader 1.0" in text and "genrm_queue_depth 0.0" in text
     finally:
