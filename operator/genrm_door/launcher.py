@@ -1,13 +1,13 @@
 """The command of an engine pod: put the door into the engine's server, then become that server.
 
-    python3 /genrm/genrm_door/launcher.py --engine vllm|sglang -- <the engine's own arguments>
+    python3 /genrm/door/genrm_door.pyz launcher --engine vllm|sglang -- <the engine's own arguments>
 
 It adds what the door needs and nothing else; model, port and the rest stand on the command line that the operator
 wrote. What it adds comes last, because the engine believes the last word and the last middleware is the outermost.
 It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own. With
 `GENRM_START_GATE=1` it first waits at the engine's port until the operator lets it go on (`gate`).
 
-This file runs as a script, before anything is importable: it uses nothing but the standard library.
+It runs as a script, from the archive or from its folder, and uses nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
 def engine_command(
     engine: str, args: Sequence[str], environ: Mapping[str, str], *, python: str, root: str
 ) -> tuple[list[str], dict[str, str]]:
-    """The argv and environment to become. `root` is the folder from which `genrm_door` imports.
+    """The argv and environment to become. `root` is where `genrm_door` is imported from.
 
     Raises:
         ValueError: there is no door for this engine.
@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(own)
     if not separator:
         parser.error("put the engine's arguments behind --")
-    # Not realpath: a ConfigMap mount is made of links into a hidden folder with another name.
+    # The archive, or the folder that the package is in. Not realpath: a ConfigMap mount is made of links into a hidden
+    # folder with another name.
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     sys.path.insert(0, root)
     from genrm_door import gate

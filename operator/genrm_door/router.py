@@ -1,6 +1,6 @@
 """The command of a router pod: start sglang-router, and keep its workers as the operator says.
 
-    python3 /genrm/genrm_door/router.py --port 8000 --warden-port 8001 -- <the router's own arguments>
+    python3 /genrm/door/genrm_door.pyz router --port 8000 --warden-port 8001 -- <the router's own arguments>
 
 The router's own discovery (0.3.2) neither sees a label go nor a pod deleted, so it would send to engines that sleep. So
 the operator, which knows who serves, tells this *warden* the whole list, and the warden makes the router's list equal:

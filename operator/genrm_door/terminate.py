@@ -1,6 +1,6 @@
 """The pod's preStop hook: close the door, and wait until nobody is inside.
 
-    python3 /genrm/genrm_door/terminate.py --port 8000 --linger 2 --seconds 60
+    python3 /genrm/door/genrm_door.pyz terminate --port 8000 --linger 2 --seconds 60
 
 Kubernetes takes a pod that is being deleted out of its Services while this runs, and clients learn of it a moment
 later. For that moment (`--linger`) the door still lets them in, and tells each to close its connection. Then it drains:
@@ -8,7 +8,7 @@ who comes is sent elsewhere at once, who is inside has `--seconds` to finish. On
 
 An engine that is dead, or does not answer, has nobody inside who could still be answered: it is not waited for.
 
-This file runs as a script, before anything is importable: it uses nothing but the standard library.
+It runs as a script and uses nothing but the standard library.
 """
 
 from __future__ import annotations

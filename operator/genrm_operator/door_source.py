@@ -1,4 +1,4 @@
-"""The door's source text, as it is shipped to engine pods.
+"""The door as it is shipped to engine pods: one executable archive of its source (PEP 441).
 
 `genrm_door` lies beside this package in the wheel. It is found, never imported: the operator and the door run in
 different places and only share the wire format that `docs/reference/door.md` states.
@@ -9,15 +9,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+ARCHIVE_NAME: Final = "genrm_door.pyz"
+_ENTRY: Final = "from genrm_door.__main__ import main\n\nmain()\n"
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The oldest time that a zip can say: the archive is the same wherever and whenever it is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoorSource:
-    files: Mapping[str, str]
+    archive: bytes
     digest: str
+    """Of the sources, not of the archive: how a compressor packs them is nobody's business."""
 
 
 @functools.cache
@@ -28,4 +37,12 @@ def door_source() -> DoorSource:
     folder = Path(next(iter(spec.submodule_search_locations)))
     files = {path.name: path.read_text() for path in sorted(folder.glob("*.py"))}
     digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in files.items()).encode()).hexdigest()
-    return DoorSource(files, digest)
+    return DoorSource(_archive(files), digest)
+
+
+def _archive(files: Mapping[str, str]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, text in {"__main__.py": _ENTRY, **{f"genrm_door/{n}": t for n, t in files.items()}}.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED)
+    return made.getvalue()

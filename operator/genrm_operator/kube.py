@@ -83,7 +83,7 @@ class Kube:
         """Server-side apply under our field manager; conflicts are ours to win. The answer has metadata at least.
 
         What is immutable is created instead, if it is not there: the API server reads an apply as YAML, and a door is
-        80 kB of text.
+        tens of kilobytes.
         """
         if manifest.get("immutable"):
             try:
@@ -187,7 +187,7 @@ def _path(kind: str, namespace: str, name: str) -> str:
 
 
 def _accept(kind: str) -> str:
-    """The form of an answer: of most children nobody reads more than the metadata, and a door is 80 kB of text."""
+    """The form of an answer: of most children nobody reads more than the metadata, and a door is long."""
     return "application/json" if kind in ("Deployment", "Lease") else f"{_METADATA},application/json"
 
 

@@ -10,7 +10,7 @@ A restart cures a watch that Kopf no longer tends. It does not cure an API serve
 the watch go on and fail, the operator is deaf, the metric and its alert say so, and a restart would only add the
 kubelet's back-off to the wait.
 
-The session also asks for the metadata alone where nobody reads more: a door's ConfigMap is tens of kilobytes of text,
+The session also asks for the metadata alone where nobody reads more: a door's ConfigMap is tens of kilobytes,
 which the API server would write, and we read, again after each of its changes.
 """
 

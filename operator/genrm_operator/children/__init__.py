@@ -7,6 +7,7 @@ user's podTemplate over it, `guards` makes what protects running pods: who may r
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from genrm_api.effective import EffectiveSpec, effective_spec
@@ -27,7 +28,7 @@ from genrm_operator.children.guards import disruption_budget, network_policy, ro
 from genrm_operator.children.metadata import metadata
 from genrm_operator.children.pod import pod_template
 from genrm_operator.children.router import router
-from genrm_operator.door_source import DoorSource
+from genrm_operator.door_source import ARCHIVE_NAME, DoorSource
 from genrm_operator.engines import Adapter
 from genrm_operator.not_yet import refuse_gaps
 from genrm_operator.settings import Settings
@@ -66,7 +67,7 @@ def _door_configmap(rm: RewardModel, door: DoorSource) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": metadata(rm, door_configmap_name(rm.name, door.digest)),
         "immutable": True,
-        "data": dict(door.files),
+        "binaryData": {ARCHIVE_NAME: base64.b64encode(door.archive).decode()},
     }
 
 

@@ -28,7 +28,7 @@ from genrm_operator.children.overlay import lay_over
 from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import Adapter, Container
-from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR_MOUNT, ENGINE_CONTAINER
+from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR, DOOR_FOLDER, DOOR_MOUNT, ENGINE_CONTAINER
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 
@@ -89,7 +89,7 @@ def pod_template(
         door_env = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
         door_env["GENRM_RUN_DIR"] = RUN_MOUNT
         volumes.append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
-        mounts.append({"name": "door", "mountPath": f"{DOOR_MOUNT}/genrm_door", "readOnly": True})
+        mounts.append({"name": "door", "mountPath": DOOR_FOLDER, "readOnly": True})
         volumes.append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         mounts.append({"name": "door-run", "mountPath": RUN_MOUNT})
         drain = {"lifecycle": {"preStop": {"exec": {"command": _drain_command(rm)}}}}
@@ -179,9 +179,8 @@ def _drain_seconds(rm: RewardModel) -> int:
 
 def _drain_command(rm: RewardModel) -> list[str]:
     """What the kubelet runs in the engine's container before it stops it."""
-    script = f"{DOOR_MOUNT}/genrm_door/terminate.py"
     given = {"--port": ENGINE_PORT, "--linger": LINGER_SECONDS, "--seconds": _drain_seconds(rm)}
-    return ["python3", script, *(str(word) for pair in given.items() for word in pair)]
+    return [*DOOR, "terminate", *(str(word) for pair in given.items() for word in pair)]
 
 
 def _resources(rm: RewardModel, effective: EffectiveSpec) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_operator.children.metadata import metadata
 from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
-from genrm_operator.engines.adapter import DOOR_MOUNT
+from genrm_operator.engines.adapter import DOOR, DOOR_FOLDER
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import router_token, token_digest
 
@@ -38,7 +38,7 @@ def _deployment(rm: RewardModel, door: DoorSource, settings: Settings) -> dict[s
     container = {
         "name": "router",
         "image": settings.router_image,
-        "command": ["python3", f"{DOOR_MOUNT}/genrm_door/router.py"],
+        "command": [*DOOR, "router"],
         "args": [
             "--port", str(ENGINE_PORT), "--warden-port", str(WARDEN_PORT), "--",
             "--policy", "cache_aware", "--prometheus-port", str(METRICS_PORT),
@@ -58,7 +58,7 @@ def _deployment(rm: RewardModel, door: DoorSource, settings: Settings) -> dict[s
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security() | {"readOnlyRootFilesystem": True},
         "volumeMounts": [
-            {"name": "door", "mountPath": f"{DOOR_MOUNT}/genrm_door", "readOnly": True},
+            {"name": "door", "mountPath": DOOR_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }  # fmt: skip

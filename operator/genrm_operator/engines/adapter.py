@@ -13,11 +13,15 @@ from typing import Any, Final, Protocol
 from genrm_api.rewardmodel import LifecycleState, RewardModel
 from genrm_api.status import Reason
 
+from genrm_operator.door_source import ARCHIVE_NAME
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
 
 ENGINE_CONTAINER: Final = "engine"
 DOOR_MOUNT: Final = "/genrm"
+DOOR_FOLDER: Final = f"{DOOR_MOUNT}/door"
+DOOR: Final = ("python3", f"{DOOR_FOLDER}/{ARCHIVE_NAME}")
+"""What runs a script of the door's archive, its name and arguments behind."""
 CACHE_MOUNT: Final = "/cache"
 MODEL_MOUNT: Final = "/models"
 

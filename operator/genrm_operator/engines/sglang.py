@@ -18,7 +18,7 @@ from genrm_api.status import Reason
 
 from genrm_operator.engines.adapter import (
     CACHE_MOUNT,
-    DOOR_MOUNT,
+    DOOR,
     Call,
     Capabilities,
     Container,
@@ -63,7 +63,7 @@ class Sglang:
             env["SGLANG_USE_CPU_ENGINE"] = "1"
         return Container(
             image=engine.image or settings.engine_images["sglang"],
-            command=("python3", f"{DOOR_MOUNT}/genrm_door/launcher.py", "--engine", "sglang", "--"),
+            command=(*DOOR, "launcher", "--engine", "sglang", "--"),
             args=(*args, *(engine.args or ())),
             env=env,
             health_path="/health",  # the door's: the engine's own would kill it while its memory is released

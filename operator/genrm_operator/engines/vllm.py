@@ -15,7 +15,7 @@ from genrm_api.rewardmodel import RewardModel, RewardModelType
 
 from genrm_operator.engines.adapter import (
     CACHE_MOUNT,
-    DOOR_MOUNT,
+    DOOR,
     Call,
     Capabilities,
     Container,
@@ -55,7 +55,7 @@ class Vllm:
             args.append("--enable-sleep-mode")  # vLLM refuses the flag on CPU, where sleep works as a state without it
         return Container(
             image=engine.image or settings.engine_images["vllm"],
-            command=("python3", f"{DOOR_MOUNT}/genrm_door/launcher.py", "--engine", "vllm", "--"),
+            command=(*DOOR, "launcher", "--engine", "vllm", "--"),
             args=(*args, *(engine.args or ())),
             env={"VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm", "VLLM_NO_USAGE_STATS": "1"},
             health_path="/health",

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import genrm_door
 import httpx
+from genrm_operator.door_source import ARCHIVE_NAME, door_source
 
 from dev import sglang_cpu
 from dev.bootstrap import ensure_env, ensure_layer
@@ -120,7 +120,8 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
     """One real server, behind the door that its launcher gives it."""
     server, port = SERVERS[kind], free_port()
     (work / "sitecustomize.py").write_text(PROBE)
-    launcher = Path(genrm_door.__file__).with_name("launcher.py")
+    archive = work / ARCHIVE_NAME
+    archive.write_bytes(door_source().archive)
     models = tiny_models()
     model = models.classifier if server.classifier else models.judge
     named = ["--model-path" if server.engine == "sglang" else "--model", str(model), "--served-model-name", MODEL]
@@ -138,7 +139,7 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
     log = work / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [server.python(), launcher, "--engine", server.engine, "--", *arguments],
+            [server.python(), archive, "launcher", "--engine", server.engine, "--", *arguments],
             cwd=work,
             env=environment,
             stdout=out,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from genrm_door import launcher
 from genrm_door.launcher import engine_command
+from genrm_operator.door_source import ARCHIVE_NAME, door_source
 
 OWN = ["--api-server-count=1", "--middleware=genrm_door.asgi.Door"]
 
@@ -86,14 +87,14 @@ def test_a_command_line_without_the_separator_is_refused() -> None:
 
 
 def test_it_becomes_the_engine_from_a_configmap_mount(tmp_path: Path) -> None:
-    """Kubernetes mounts a ConfigMap as links into a hidden folder; `genrm_door` must be importable all the same."""
-    hidden = tmp_path / "genrm" / "genrm_door" / "..2026_11_21"
+    """Kubernetes mounts a ConfigMap as links into a hidden folder; the engine imports the door out of the archive."""
+    mount = tmp_path / "genrm" / "door"
+    hidden = mount / "..2026_11_21"
     hidden.mkdir(parents=True)
-    mount = hidden.parent
+    (hidden / ARCHIVE_NAME).write_bytes(door_source().archive)
     (mount / "..data").symlink_to(hidden.name)
-    for source in Path(launcher.__file__).parent.glob("*.py"):
-        (hidden / source.name).write_text(source.read_text())
-        (mount / source.name).symlink_to(f"..data/{source.name}")
+    archive = mount / ARCHIVE_NAME
+    archive.symlink_to(f"..data/{ARCHIVE_NAME}")
     package = tmp_path / "stock" / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     (package / "api_server.py").write_text(
@@ -101,11 +102,19 @@ def test_it_becomes_the_engine_from_a_configmap_mount(tmp_path: Path) -> None:
         "print(os.getpid(), genrm_door.__file__, os.environ['VLLM_SERVER_DEV_MODE'], *sys.argv[1:])\n"
     )
     process = subprocess.Popen(
-        [sys.executable, str(mount / "launcher.py"), "--engine", "vllm", "--", "--port", "1"],
+        [sys.executable, str(archive), "launcher", "--engine", "vllm", "--", "--port", "1"],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "stock")},
         stdout=subprocess.PIPE,
         text=True,
     )
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert said.split() == [str(process.pid), str(mount / "__init__.py"), "1", "--port", "1", *OWN]
+    assert said.split() == [str(process.pid), str(archive / "genrm_door" / "__init__.py"), "1", "--port", "1", *OWN]
+
+
+@pytest.mark.parametrize("words", [[], ["asgi"], ["os"]])
+def test_the_archive_runs_its_scripts_and_nothing_else(tmp_path: Path, words: list[str]) -> None:
+    archive = tmp_path / ARCHIVE_NAME
+    archive.write_bytes(door_source().archive)
+    done = subprocess.run([sys.executable, archive, *words], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("usage: genrm_door.pyz launcher|router|terminate")

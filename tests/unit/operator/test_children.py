@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from genrm_operator.tokens import admin_token, token_digest
 SETTINGS = Settings(
     master_key=b"k" * 32, engine_images={"vllm": "vllm/vllm-openai:test"}, host_model_prefixes=("/models",)
 )
-DOOR = DoorSource({"__init__.py": "", "asgi.py": "x = 1\n"}, "d" * 64)
+DOOR = DoorSource(b"an archive", "d" * 64)
 
 
 def make(spec: dict[str, Any], settings: Settings = SETTINGS, door: DoorSource = DOOR) -> dict[str, dict[str, Any]]:
@@ -133,4 +135,6 @@ def test_off_keeps_the_deployment_and_asks_for_no_pods() -> None:
 
 def test_the_doors_own_source_is_found_without_importing_it() -> None:
     source = door_source()
-    assert {"asgi.py", "launcher.py"} <= set(source.files) and len(source.digest) == 64
+    names = set(zipfile.ZipFile(io.BytesIO(source.archive)).namelist())
+    assert {"__main__.py", "genrm_door/asgi.py", "genrm_door/launcher.py"} <= names and len(source.digest) == 64
+    assert len(source.archive) < 40_000, "each RewardModel has one, and etcd keeps them all"

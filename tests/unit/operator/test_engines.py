@@ -81,7 +81,7 @@ def test_a_model_becomes_a_command_line(rm: RewardModel, args: list[str]) -> Non
     made = container(rm)
     assert list(made.args) == args
     assert list(made.command) == [
-        "python3", "/genrm/genrm_door/launcher.py", "--engine", str(rm.spec.engine.name), "--",
+        "python3", "/genrm/door/genrm_door.pyz", "launcher", "--engine", str(rm.spec.engine.name), "--",
     ]  # fmt: skip
     assert made.image == f"{rm.spec.engine.name}:test"
     assert made.health_path == "/health"

@@ -52,7 +52,8 @@ def test_a_pod_has_the_time_to_drain_before_it_is_stopped(drain: str, seconds: i
     made = make({"model": {"uri": "hf://a/b"}, "lifecycle": {"sleep": {"drainTimeout": drain}}})
     hook = container(made)["lifecycle"]["preStop"]["exec"]["command"]
     assert hook == [
-        "python3", "/genrm/genrm_door/terminate.py", "--port", "8000", "--linger", "2", "--seconds", str(seconds)
+        "python3", "/genrm/door/genrm_door.pyz", "terminate",
+        "--port", "8000", "--linger", "2", "--seconds", str(seconds),
     ]  # fmt: skip
     pod = made["Deployment/judge"]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 2 + seconds + 30
