@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from genrm_api.leases import Sighting
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import RewardModelStatus
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Transition
+from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -36,17 +39,34 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """What children follow from: a spec, and what those that are there say of themselves."""
+
+    uid: str
+    generation: int | None
+    kept: Mapping[str, Kept]
+    """By Deployment."""
+    maps: frozenset[str]
+
+    def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
+        """The same once these are applied: nothing new, or they would be made again for being there."""
+        kept = {m["metadata"]["name"]: found for m in manifests if (found := Kept.of(m)) is not None}
+        maps = {m["metadata"]["name"] for m in manifests if m["kind"] == "ConfigMap"}
+        return dataclasses.replace(self, kept={**self.kept, **kept}, maps=self.maps | maps)
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """Children, and what they were made from: as long as that is the same they are not made again."""
 
-    out_of: tuple[Any, ...]
+    out_of: Collection[MadeFrom]
     manifests: Sequence[Mapping[str, Any]]
     digests: Sequence[str]
 
     @classmethod
-    def of(cls, out_of: tuple[Any, ...], manifests: Sequence[Mapping[str, Any]]) -> Self:
+    def of(cls, out_of: MadeFrom, manifests: Sequence[Mapping[str, Any]]) -> Self:
         digests = [hashlib.sha256(json.dumps(m, sort_keys=True).encode()).hexdigest() for m in manifests]
-        return cls(out_of, manifests, digests)
+        return cls((out_of, out_of.carried_out(manifests)), manifests, digests)
 
 
 @dataclass(slots=True)
@@ -75,13 +95,20 @@ class Memory:
     """Of the engine that was asked for its version."""
 
     def read(self, obj: dict[str, Any]) -> RewardModel:
-        """The RewardModel that `obj` is; an object that has not changed is not read again.
+        """The RewardModel that `obj` is; what has not changed is not read again.
 
         Raises:
             ValidationError: it is none for this version of the API.
         """
-        if self._read is None or self._read[0] is not obj:
+        if self._read is None or _spec_of(self._read[0]) != _spec_of(obj):
             self._read = (obj, RewardModel.model_validate(obj))
+        elif self._read[0] is not obj:  # most changes are our own, of the status; the spec has a hundred rules
+            status = obj.get("status")
+            changed = {
+                "metadata": obj["metadata"],
+                "status": None if status is None else RewardModelStatus.model_validate(status),
+            }
+            self._read = (obj, self._read[1].model_copy(update=changed))
         return self._read[1]
 
     def fail(self, uid: str, message: str, now: float) -> None:
@@ -93,3 +120,8 @@ class Memory:
         for store in (self.failures, self.restarts):
             for uid in set(store) - alive:
                 del store[uid]
+
+
+def _spec_of(obj: Mapping[str, Any]) -> tuple[Any, ...]:
+    meta = obj["metadata"]
+    return meta["uid"], meta.get("generation")

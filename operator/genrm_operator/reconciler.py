@@ -31,7 +31,7 @@ from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.errors import ApiError, Deposed, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
-from genrm_operator.memory import Made, Memory, Running
+from genrm_operator.memory import Made, MadeFrom, Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
 from genrm_operator.observed import Pod, Transition
 from genrm_operator.reporting import Reporter
@@ -222,9 +222,10 @@ class Reconciler:
     # ------------------------------------------------------------------ act
 
     def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None) -> Made:
-        kept, maps = self.cache.kept[key], {c for c in self.cache.children[key] if c[0] == "ConfigMap"}
-        out_of = (rm.metadata["uid"], rm.metadata.get("generation"), frozenset(kept.items()), frozenset(maps))
-        if before is not None and before.out_of == out_of:
+        kept = dict(self.cache.kept[key])
+        maps = frozenset(name for kind, name in self.cache.children[key] if kind == "ConfigMap")
+        out_of = MadeFrom(rm.metadata["uid"], rm.metadata.get("generation"), kept, maps)
+        if before is not None and out_of in before.out_of:
             return before
         made = children(rm, adapter, door_source(), self._settings)
         made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)

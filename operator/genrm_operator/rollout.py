@@ -9,7 +9,6 @@ next change of the spec brings the new form. Pure.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import hmac
 import json
@@ -93,7 +92,7 @@ def settle(
     manifests: Sequence[Mapping[str, Any]],
     made_from: str,
     kept: Mapping[str, Kept],
-    there: Collection[tuple[str, str]],
+    there: Collection[str],
     key: bytes,
 ) -> list[dict[str, Any]]:
     """Put the templates that run in the place of those that this version would write, where nobody asked for a change.
@@ -102,29 +101,31 @@ def settle(
         manifests: all children as this version would make them.
         made_from: `inputs` of now.
         kept: what the Deployments that exist say, by name.
-        there: (kind, name) of the children that exist. A template whose ConfigMap is gone cannot be kept.
+        there: names of the ConfigMaps that exist. A template whose ConfigMap is gone cannot be kept.
         key: the operator's master key, for the seal.
 
     Returns:
         The children to apply. ConfigMaps that no template mounts are left out.
     """
-    settled = [copy.deepcopy(dict(manifest)) for manifest in manifests]
+    settled = [dict(manifest) for manifest in manifests]
     deployments = [manifest for manifest in settled if manifest["kind"] == "Deployment"]
     new = {m["metadata"]["name"] for m in settled if m["kind"] == "ConfigMap"}
     wanted: set[str] = set()
     for deployment in deployments:
-        spec, before = deployment["spec"], kept.get(deployment["metadata"]["name"])
+        name = deployment["metadata"]["name"]
+        spec, before = dict(deployment["spec"]), kept.get(name)
         if not any(container["name"] == ENGINE_CONTAINER for container in _containers(deployment)):
             wanted |= _mounted(spec["template"])
             continue  # a router is replaced in a second, and nothing is lost with it
         if (
             before is not None
             and before.holds(made_from, key)
-            and _mounted(json.loads(before.template)) <= _maps(there)
+            and _mounted(running := json.loads(before.template)) <= set(there)
         ):
-            spec["template"] = json.loads(before.template)
-        own = Kept.make(made_from, spec["template"], key)
-        deployment["metadata"].setdefault("annotations", {}).update(own.annotations())
+            spec["template"] = running
+        own, metadata = Kept.make(made_from, spec["template"], key), deployment["metadata"]
+        notes = {**metadata.get("annotations", {}), **own.annotations()}
+        deployment |= {"spec": spec, "metadata": {**metadata, "annotations": notes}}
         wanted |= _mounted(spec["template"])
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
@@ -144,7 +145,3 @@ def _mounted(template: Mapping[str, Any]) -> set[str]:
         for volume in template["spec"].get("volumes") or ()
         if volume["name"] == "door" and "configMap" in volume
     }
-
-
-def _maps(there: Collection[tuple[str, str]]) -> set[str]:
-    return {name for kind, name in there if kind == "ConfigMap"}

@@ -42,7 +42,7 @@ def written(door: str, arg: str = "--new", image: str = "vllm:1") -> list[dict[s
 
 def settle(manifests: list[dict[str, Any]], before: list[dict[str, Any]], made_from: str = "a") -> list[dict[str, Any]]:
     """What is applied when `before` is what exists."""
-    there = {(m["kind"], m["metadata"]["name"]) for m in before}
+    there = {m["metadata"]["name"] for m in before if m["kind"] == "ConfigMap"}
     kept = {m["metadata"]["name"]: k for m in before if m["kind"] == "Deployment" and (k := Kept.of(m))}
     return rollout.settle(manifests, made_from, kept, there, KEY)
 
