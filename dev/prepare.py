@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,15 +42,29 @@ def models_folder() -> Path:
     return cache_root() / "models" / hashlib.sha256(recipe).hexdigest()[:12]
 
 
-def prepare(steps: Steps) -> Prepared:
-    """Make what is missing; everything is in the cache after the first call."""
+def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
+    """Make what is missing; everything is in the cache after the first call.
+
+    Environments are downloads for the most part, and the cluster's programs are compiled, so that both go on at once.
+
+    Args:
+        also: more environments that the caller needs.
+    """
     with steps.step("Debian packages") as notes:
         installed = ensure_apt()
         notes.append(f"installed {' '.join(installed)}" if installed else "cached")
-    toolchain.build(steps.done)
-    toolchain.build(steps.done, toolchain.CHART_TOOLS)
-    verl = _cached(steps, "verl environment, with our wheel", "verl-cpu", lambda: ensure_layer("verl-cpu"))
-    engine = _cached(steps, "vLLM environment", "engine-cpu", lambda: ensure_env("engine-cpu"))
+    with ThreadPoolExecutor(1) as pool:
+        names = ("verl-cpu", "engine-cpu", *also)
+        cached = {name: (env_path(name) / ".complete").exists() for name in names}
+        made = {name: pool.submit(_timed, name) for name in names}
+        toolchain.build(steps.done)
+        toolchain.build(steps.done, toolchain.CHART_TOOLS)
+        for name, future in made.items():
+            _, seconds = future.result()
+            steps.done(f"environment {name}", seconds, cached[name])
+    engine = made["engine-cpu"].result()[0]
+    with steps.step("our wheel, for verl"):
+        verl = ensure_layer("verl-cpu")
     with steps.step("tiny models") as notes:
         folder = models_folder()
         if (folder / "version").exists():
@@ -67,20 +82,16 @@ def prepare(steps: Steps) -> Prepared:
     return Prepared(verl, engine, Layout(folder), image, archive)
 
 
-def _cached(steps: Steps, name: str, environment: str, make: Callable[[], Path]) -> Path:
-    with steps.step(name) as notes:
-        if (env_path(environment) / ".complete").exists():
-            notes.append("cached")
-        return make()
+def _timed(environment: str) -> tuple[Path, float]:
+    began = time.monotonic()
+    return ensure_env(environment), time.monotonic() - began
 
 
 def main() -> None:
     console = Console()
     console.print("Preparing (kept in ~/.cache/genrm):")
     try:
-        steps = Steps(console)
-        prepare(steps)
-        _cached(steps, "SGLang environment", "sglang-cpu", lambda: ensure_env("sglang-cpu"))  # tests alone need it
+        prepare(Steps(console), also=("sglang-cpu", "router"))  # tests alone need these
     except PREPARATION_ERRORS as error:
         raise SystemExit(str(error)) from error
 
