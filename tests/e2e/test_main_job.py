@@ -91,7 +91,7 @@ def test_a_grpo_run_survives_the_death_of_a_judge_and_every_engine_sleeps_betwee
     stack = asleep
     with Watcher(lambda: addresses(stack)) as watcher, training(stack, work, steps=3, n=4) as run:
         engines = {pod: (address, _processes(stack, pod)) for pod, address in addresses(stack).items()}
-        victim = wait_for("a judge at work", lambda: run.alive() and _at_work(engines), timeout=240, every=0.0)
+        victim = wait_for("a judge at work", lambda: run.alive() and _at_work(engines), timeout=400, every=0.0)
         for pid in engines[victim][1]:  # at once: a judgement takes half a second, and kubectl a fifth of one
             os.kill(pid, signal.SIGKILL)
         columns = stack.kubectl("-n", NAMESPACE, "get", "rm", MODEL, "-o", "wide").splitlines()
@@ -204,7 +204,7 @@ def test_the_killed_engine_comes_back_verified_and_the_story_is_told(asleep: Sta
 def test_engines_sleep_soon_after_a_run_was_killed_while_it_scored(asleep: Stack, work: Path) -> None:
     ttl = 5
     with training(asleep, work, steps=50, overrides=(f"reward_model.lease_ttl_s={ttl}",)) as run:
-        wait_for("the run scores", lambda: run.alive() and asleep.status(MODEL).get("awake") == 2, timeout=240)
+        wait_for("the run scores", lambda: run.alive() and asleep.status(MODEL).get("awake") == 2, timeout=400)
         os.killpg(run.process.pid, signal.SIGKILL)
         killed = time.monotonic()
         sleep_seconds = asleep.wait_for_phase(MODEL, "Asleep", timeout=ttl + 30).get("lastSleepSeconds", 0.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -50,14 +51,17 @@ class LeaseThread:
 
     def set_phase(self, phase: Phase) -> None:
         """Returns at once, also while the API server is away."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._set_phase, phase)
+        self._tell(self._set_phase, phase)
 
     def close(self, timeout: float) -> None:
         """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._leave.set)
+            self._tell(self._leave.set)
             self._thread.join(timeout)
+
+    def _tell(self, what: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the Lease ended meanwhile, by itself
+            self._loop.call_soon_threadsafe(what, *args)
 
     def _set_phase(self, phase: Phase) -> None:
         if self._opened.done() and not self._opened.exception():

@@ -35,7 +35,7 @@ def test_the_operator_asks_first_through_the_closed_door_and_nobody_else(engine:
     assert engine.put("closed").status_code == 200
     before = engine.document()
     assert engine.ask().status_code == 503
-    assert engine.ask(headers={"Authorization": "Bearer x"}).status_code == 503
+    assert engine.ask(headers={"Authorization": "Bearer x"}).status_code == 401
     engine.dialect.verdict(engine.ask(headers=ADMIN).json())
     after = engine.document()
     assert (after["served"], after["lastRequestAt"]) == (before["served"], before["lastRequestAt"])
