@@ -33,11 +33,8 @@ ATTEMPT_SECONDS: Final = 90.0
 """An attempt that failed this recently shows that Kopf still tends the watch: it tries at least every 70 s."""
 SAMPLE_SECONDS: Final = 5.0
 
-METADATA_ONLY: Final[Mapping[bool, str]] = {
-    watch: f"application/json;as=PartialObjectMetadata{'' if watch else 'List'};g=meta.k8s.io;v=v1,application/json"
-    for watch in (True, False)
-}
-"""What a watch, or the listing before it, accepts then."""
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""What a watch accepts then. The listing before it does not: an empty one has `items: null`, and Kopf would fall."""
 
 Watch = tuple[str, str]
 """(resource, namespace), the namespace empty when all are watched."""
@@ -128,8 +125,9 @@ class Watches:
                 heard.received, heard.at = heard.stream.total_raw_bytes, self._now()
 
     async def _asked(self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
-        if (watch := _watch(params.url.path)) is not None and watch[0] in self._metadata_only:
-            params.headers["Accept"] = METADATA_ONLY[params.url.query.get("watch") == "true"]
+        watch = _watch(params.url.path)
+        if watch is not None and watch[0] in self._metadata_only and params.url.query.get("watch") == "true":
+            params.headers["Accept"] = METADATA_ONLY
 
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         if (watch := _watch(params.url.path)) is None:

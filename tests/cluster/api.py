@@ -48,11 +48,12 @@ class Api:
         path: str,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
-        accept: str = "application/json",
     ) -> dict[str, Any]:
         """Raises AssertionError for any answer but a success."""
-        data, headers = None if body is None else json.dumps(body), {"Content-Type": content_type, "Accept": accept}
-        async with self._session.request(method, self._server + path, data=data, headers=headers) as answer:
+        data = None if body is None else json.dumps(body)
+        async with self._session.request(
+            method, self._server + path, data=data, headers={"Content-Type": content_type}
+        ) as answer:
             found: dict[str, Any] = await answer.json()
             assert answer.status < 300, f"{method} {path}: {answer.status} {found.get('message')}"
             return found
@@ -62,15 +63,15 @@ class Api:
 
     async def follow(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """What is there, as ADDED, and then every change, for as long as the caller listens."""
-        listing, watch = (METADATA_ONLY[False], METADATA_ONLY[True]) if metadata_only else ("application/json",) * 2
-        found = await self.call("GET", path, accept=listing)
+        accept = METADATA_ONLY if metadata_only else "application/json"
+        found = await self.call("GET", path)
         for item in found["items"]:
             yield "ADDED", item
         version = found["metadata"]["resourceVersion"]
         query = f"{'&' if '?' in path else '?'}watch=true&allowWatchBookmarks=true&resourceVersion="
         while True:
             url = self._server + path + query + version
-            async with self._session.get(url, headers={"Accept": watch}, read_bufsize=1 << 22) as stream:
+            async with self._session.get(url, headers={"Accept": accept}, read_bufsize=1 << 22) as stream:
                 async for line in stream.content:
                     event = json.loads(line)
                     assert event["type"] != "ERROR", event["object"]
