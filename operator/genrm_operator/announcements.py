@@ -50,7 +50,10 @@ class Announcer:
             announced = memory.desired is None and not new
             memory.desired, memory.desired_since = wants.desired, now
             if new and wants.desired is not Desired.OFF:
-                await self._say(rm, "Starting", f"{rm.spec.replicas} pods of engine {rm.spec.engine.name} are starting")
+                if rm.spec.replicas:
+                    await self._say(
+                        rm, "Starting", f"{rm.spec.replicas} pods of engine {rm.spec.engine.name} are starting"
+                    )
             elif not announced:
                 word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
                 await self._say(rm, word, wants.because)
@@ -73,6 +76,8 @@ class Announcer:
 
     async def _arrived(self, rm: RewardModel, memory: Memory, seconds: float) -> None:
         number = rm.spec.replicas
+        if not number and memory.desired is not Desired.OFF:
+            return  # there is nobody who could wake or sleep
         if memory.desired is Desired.AWAKE:
             memory.last_wake_seconds = seconds
             await self._say(rm, "Serving", f"{number} of {number} pods serve after {seconds} s")

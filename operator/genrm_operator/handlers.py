@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
@@ -33,8 +33,6 @@ from genrm_operator.watches import SILENCE_SECONDS, Watches
 
 log = logging.getLogger(__name__)
 
-OURS = {LABEL_REWARD_MODEL: kopf.PRESENT}
-
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -43,7 +41,8 @@ class Watched:
     group: str
     plural: str
     put: Callable[[Cache], Putter]
-    labels: dict[str, Any] | None = field(default_factory=OURS.copy)
+    ours: bool = True
+    """Only those with our label. The API server selects: a cluster has many more pods, and a Lease for each node."""
     metadata_only: bool = False
 
 
@@ -52,7 +51,7 @@ def _child(group: str, plural: str, kind: str, *, metadata_only: bool = True) ->
 
 
 WATCHED: Sequence[Watched] = (
-    Watched(API_VERSION, REWARD_MODELS, lambda cache: cache.put_reward_model, labels=None),
+    Watched(API_VERSION, REWARD_MODELS, lambda cache: cache.put_reward_model, ours=False),
     Watched("v1", "pods", lambda cache: cache.put_pod),
     Watched("coordination.k8s.io/v1", "leases", lambda cache: cache.put_lease),
     _child("apps/v1", "deployments", "Deployment", metadata_only=False),  # its status says why there are no pods
@@ -79,6 +78,9 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
         2,
         5,
     )  # default up to 21 s: deaf after an API server restart
+    for watched in WATCHED:
+        if watched.ours:  # the filters of Kopf's handlers work only on what was sent to us already
+            kopf_settings.watching.label_selectors[watched.group, watched.plural] = LABEL_REWARD_MODEL
     kopf_settings.watching.reconnect_backoff = 0.1
     kopf_settings.watching.server_timeout = 240  # a watch is renewed before proxies in between forget it
     kopf_settings.watching.inactivity_timeout = SILENCE_SECONDS  # Kopf's own default; `watches` counts on it
@@ -166,20 +168,21 @@ def _watch(registry: kopf.OperatorRegistry, state: dict[str, Any], watched: Watc
     Both are coroutines, although they wait for nothing: Kopf runs plain functions in threads, and cache and queue
     belong to the event loop. An event that tells nothing new, like the echo of our own write, asks for no look.
     """
-    unseen: set[Key] = set()
+    news: dict[str, Key] = {}
     plural, put = watched.plural, watched.put
-    what: dict[str, Any] = {"labels": watched.labels, "registry": registry}
 
-    @kopf.index(watched.group, plural, id=f"{plural}-cache", **what)
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        key, news = put(state["reconciler"].cache)(dict(body), deleted=False)
-        if news:
-            unseen.add(key)
+    @kopf.index(watched.group, plural, registry=registry, id=f"{plural}-cache")
+    async def remember(body: kopf.Body, uid: str, **_: Any) -> None:
+        found = put(state["reconciler"].cache)(dict(body), deleted=False)
+        if found.news:
+            news[uid] = found.key
 
-    @kopf.on.event(watched.group, plural, id=f"{plural}-event", **what)
-    async def look(event: kopf.RawEvent, **_: Any) -> None:
+    @kopf.on.event(watched.group, plural, registry=registry, id=f"{plural}-event")
+    async def look(event: kopf.RawEvent, uid: str, **_: Any) -> None:
         reconciler: Reconciler = state["reconciler"]
-        key, news = put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED")
-        if news or key in unseen:
-            unseen.discard(key)
+        if event["type"] == "DELETED":  # an index function does not hear of these
+            found = put(reconciler.cache)(event["object"], deleted=True)
+            news.pop(uid, None)
+            reconciler.queue.add(found.key)
+        elif (key := news.pop(uid, None)) is not None:
             reconciler.queue.add(key)

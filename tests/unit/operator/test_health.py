@@ -139,6 +139,7 @@ class StubApi:
     status: int = 200
     opened: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
+    selected: dict[str, str | None] = field(default_factory=dict)
     say: asyncio.Event = field(default_factory=asyncio.Event)
     hang_up: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
@@ -152,6 +153,7 @@ class StubApi:
         response = web.StreamResponse()
         await response.prepare(request)
         self.opened.append(request.path)
+        self.selected[request.path.rpartition("/")[2]] = request.query.get("labelSelector")
         while not self.hang_up.is_set():
             if self.say.is_set():
                 self.say.clear()
@@ -338,6 +340,8 @@ async def test_the_operator_watches_through_our_session_and_serves_its_health(
     )
     try:
         await until(lambda: len(set(api.opened)) == len(WATCHED), "every watch is open")
+        assert api.selected.pop("rewardmodels") is None
+        assert set(api.selected.values()) == {"genrm.dev/reward-model"}, "not every pod and Lease of the cluster"
         assert await get(port, "/healthz") == (200, "ok\n")
         _, text = await get(port, "/metrics")
         for plural in (watched.plural for watched in WATCHED):
