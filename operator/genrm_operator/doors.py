@@ -1,18 +1,18 @@
 """The operator's calls to one pod's door: look, set its state, and pass an admin call on to the engine behind it.
 
-Wire format: `docs/reference/door.md`. httpx is right here: a handful of calls per transition, each under a deadline.
+Wire format: `docs/reference/door.md`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlencode
 
-import httpx
 from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_EPOCH
 
+from genrm_operator.calls import Answer, Calls, Unreachable
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
 from genrm_operator.observed import Door, DoorState, Pod
@@ -29,15 +29,13 @@ class Doors:
     def __init__(self, epoch: Callable[[], int | None] = lambda: None) -> None:
         """`epoch` says under which leadership orders are given, and raises if they may not be given any more."""
         self._epoch = epoch
-        # uvicorn closes a connection after 5 s of silence; one that we drop earlier never dies under a call
-        limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=3.0)
-        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+        self._calls = Calls(most_connections=256)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self._http.aclose()
+        await self._calls.__aexit__(*exc)
 
     async def look(self, pod: Pod, token: str, timeout: float = LOOK_TIMEOUT) -> Door:
         """Read the door's document."""
@@ -48,10 +46,8 @@ class Doors:
         answer = await self._send(pod, token, "PUT", DOOR_PATH, LOOK_TIMEOUT * 5, {"state": str(state)})
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
-    async def call_engine(
-        self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT
-    ) -> httpx.Response:
-        path = str(httpx.URL(call.path, params=dict(call.query))) if call.query else call.path
+    async def call_engine(self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT) -> Answer:
+        path = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
         return await self._send(pod, token, call.method, path, timeout, call.body)
 
     async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
@@ -74,8 +70,8 @@ class Doors:
             NotVerified: the engine answers anyone, so something is wrong with its door.
         """
         answer = await self._request(pod, None, call.method, call.path, LOOK_TIMEOUT * 5)
-        if answer.status_code != 404:
-            raise NotVerified(pod.name, f"{call.path} without a token answers {answer.status_code} instead of 404")
+        if answer.status != 404:
+            raise NotVerified(pod.name, f"{call.path} without a token answers {answer.status} instead of 404")
 
     async def served_models(self, pod: Pod) -> tuple[str, ...]:
         answer = await self._send(pod, None, "GET", "/v1/models", LOOK_TIMEOUT * 5)
@@ -91,27 +87,22 @@ class Doors:
 
     async def _send(
         self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         answer = await self._request(pod, token, method, path, timeout, body)
-        if answer.status_code >= 300:
-            raise EngineError(pod.name, f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
+        if answer.status >= 300:
+            raise EngineError(pod.name, f"{method} {path} answered {answer.status}: {answer.text}")
         return answer
 
     async def _request(
         self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
-        """Send one request; `timeout` bounds the whole of it (httpx's own would bound each read)."""
+    ) -> Answer:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if token and method != "GET" and (epoch := self._epoch()) is not None:
             headers[HEADER_EPOCH] = str(epoch)
         try:
-            async with asyncio.timeout(timeout):
-                url = f"{_url(pod)}{path}"
-                return await self._http.request(method, url, json=body, timeout=timeout, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise DoorUnreachable(
-                pod.name, f"{method} {path}: {type(error).__name__} within {timeout:g} s ({error})"
-            ) from error
+            return await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
+        except Unreachable as error:
+            raise DoorUnreachable(pod.name, f"{method} {path}: {error}") from error
 
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 FORMATS: Final = ("text", "json")
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
-_NOISY: Final = ("aiohttp.access", "httpx", "httpcore", "kopf.objects", "kopf.activities")
+_NOISY: Final = ("aiohttp.access", "kopf.objects", "kopf.activities")
 
 _SPEC: Final = r"%[-+ #0]*\d*(?:\.\d+)?[a-zA-Z]"
 _PIECE: Final = re.compile(rf"%%|(?:\b(\w+)=)?({_SPEC}(?:/{_SPEC})*)")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
 from genrm_api.names import ENGINE_PORT, HEADER_EPOCH, ROUTER_PATH, WARDEN_PORT
 
+from genrm_operator.calls import Calls, Unreachable
 from genrm_operator.errors import EngineError
 from genrm_operator.observed import Pod, RouterPod
 
@@ -34,14 +34,13 @@ class Routers:
 
     def __init__(self, epoch: Callable[[], int | None] = lambda: None) -> None:
         self._epoch = epoch
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=3.0)
-        self._http = httpx.AsyncClient(limits=limits, trust_env=False, timeout=TIMEOUT)
+        self._calls = Calls(most_connections=64)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self._http.aclose()
+        await self._calls.__aexit__(*exc)
 
     async def follow(self, pod: RouterPod, token: str, wanted: list[str]) -> bool:
         """Make the router's workers equal to `wanted`; return whether anything had to be changed.
@@ -61,11 +60,11 @@ class Routers:
         if method != "GET" and (epoch := self._epoch()) is not None:
             headers[HEADER_EPOCH] = str(epoch)
         try:
-            answer = await self._http.request(
-                method, url(pod.ip, WARDEN_PORT) + ROUTER_PATH, json=body, headers=headers
-            )
-            if answer.status_code == 200:
+            answer = await self._calls.send(method, url(pod.ip, WARDEN_PORT) + ROUTER_PATH, headers, TIMEOUT, body)
+            if answer.status == 200:
                 return [str(worker) for worker in answer.json()["workers"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except Unreachable as error:
+            raise EngineError(pod.name, f"{method} {ROUTER_PATH}: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise EngineError(pod.name, f"{method} {ROUTER_PATH}: {error!r}") from error
-        raise EngineError(pod.name, f"{method} {ROUTER_PATH} answered {answer.status_code}: {answer.text[:300]}")
+        raise EngineError(pod.name, f"{method} {ROUTER_PATH} answered {answer.status}: {answer.text}")
