@@ -24,6 +24,7 @@ from genrm_operator.health import queue_moves, reconciler_lives, serve
 from genrm_operator.kube import Kube
 from genrm_operator.leadership import Leadership
 from genrm_operator.metrics import Metrics
+from genrm_operator.polling import Polling
 from genrm_operator.reconciler import Reconciler
 from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
@@ -95,12 +96,14 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             except ConfigurationError as error:
                 raise kopf.PermanentError(str(error)) from error
         state["listening"] = asyncio.create_task(watches.run())
-        state["task"] = asyncio.create_task(_lead(leadership, reconciler))
+        polling = Polling(kube, reconciler.cache, queue, own.namespaces, own.resync_seconds)
+        state["polling"] = asyncio.create_task(polling.run())
+        state["task"] = asyncio.create_task(_lead(leadership, reconciler, polling))
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
         state["reconciler"].stop()
-        for task in (state["task"], state["listening"]):
+        for task in (state["task"], state["listening"], state["polling"]):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -124,8 +127,9 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         _watch(registry, state, group, plural, selector, put)
 
 
-async def _lead(leadership: Leadership | None, reconciler: Reconciler) -> None:
+async def _lead(leadership: Leadership | None, reconciler: Reconciler, polling: Polling) -> None:
     """Work while this process leads. Until then the caches fill and the queue remembers who wants a look."""
+    await polling.listed.wait()
     if leadership is None:
         await reconciler.run()
         return
@@ -156,17 +160,22 @@ def _watch(
     belong to the event loop. An event that tells nothing new, like the echo of our own write, asks for no look.
     """
     unseen: set[Key] = set()
+    waiting: set[Key] = set()
 
     @kopf.index(group, plural, labels=selector, registry=registry, id=f"{plural}-cache")
     async def remember(body: kopf.Body, **_: Any) -> None:
-        key, news = put(state["reconciler"].cache)(dict(body), deleted=False)
+        key, news, others = put(state["reconciler"].cache)(dict(body), deleted=False)
+        waiting.update(others)
         if news:
             unseen.add(key)
 
     @kopf.on.event(group, plural, labels=selector, registry=registry, id=f"{plural}-event")
     async def look(event: kopf.RawEvent, **_: Any) -> None:
         reconciler: Reconciler = state["reconciler"]
-        key, news = put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED")
+        key, news, others = put(reconciler.cache)(event["object"], deleted=event["type"] == "DELETED")
+        for other in waiting | others:
+            reconciler.queue.add(other)
+        waiting.clear()
         if news or key in unseen:
             unseen.discard(key)
             reconciler.queue.add(key)

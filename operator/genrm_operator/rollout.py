@@ -2,7 +2,8 @@
 
 A pod template follows from the spec, the installation's settings, and this version of the operator. A new version may
 write it differently, ship another door, or name a volume otherwise; replacing thousands of loaded engines for that, at
-the hour of an upgrade, is nobody's wish. So the Deployment carries, beside the template, what it was made from. As long
+the hour of an upgrade, is nobody's wish. So the Deployment (of each slot, or
+the LeaderWorkerSet) carries, beside the template, what it was made from. As long
 as that is the same, the template that runs is kept to the letter (and still put back when somebody changes it), and the
 next change of the spec brings the new form. Pure.
 """
@@ -33,6 +34,9 @@ ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"
 
 DOOR_PROTOCOL: Final = 1
 """Raised when the operator can no longer speak to the doors of the version before the last: these are replaced."""
+
+_TEMPLATES: Final[Mapping[str, str]] = {"Deployment": "template", "LeaderWorkerSet": "leaderWorkerTemplate"}
+"""Where in the spec of a child of this kind it says what its pods are."""
 
 _NOT_IN_THE_TEMPLATE: Final = frozenset({"replicas", "lifecycle", "scoring", "access", "rollout", "routing"})
 """Fields of the spec that change nothing in a running pod."""
@@ -109,39 +113,46 @@ def settle(
         The children to apply. ConfigMaps that no template mounts are left out.
     """
     settled = [copy.deepcopy(dict(manifest)) for manifest in manifests]
-    deployments = [manifest for manifest in settled if manifest["kind"] == "Deployment"]
+    deployments = [manifest for manifest in settled if manifest["kind"] in _TEMPLATES]
     new = {m["metadata"]["name"] for m in settled if m["kind"] == "ConfigMap"}
     wanted: set[str] = set()
     for deployment in deployments:
-        spec, before = deployment["spec"], kept.get(deployment["metadata"]["name"])
+        spec, where = deployment["spec"], _TEMPLATES[deployment["kind"]]
+        before = kept.get(deployment["metadata"]["name"])
         if not any(container["name"] == ENGINE_CONTAINER for container in _containers(deployment)):
-            wanted |= _mounted(spec["template"])
+            wanted |= _mounted(spec[where])
             continue  # a router is replaced in a second, and nothing is lost with it
         if (
             before is not None
             and before.holds(made_from, key)
             and _mounted(json.loads(before.template)) <= _maps(there)
         ):
-            spec["template"] = json.loads(before.template)
-        own = Kept.make(made_from, spec["template"], key)
+            spec[where] = json.loads(before.template)
+        own = Kept.make(made_from, spec[where], key)
         deployment["metadata"].setdefault("annotations", {}).update(own.annotations())
-        wanted |= _mounted(spec["template"])
+        wanted |= _mounted(spec[where])
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
 
 
 def _containers(manifest: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    if manifest["kind"] != "Deployment":
+    if manifest["kind"] not in _TEMPLATES:
         return ()
-    containers: Sequence[Mapping[str, Any]] = manifest["spec"]["template"]["spec"]["containers"]
+    containers: Sequence[Mapping[str, Any]] = _front(manifest["spec"][_TEMPLATES[manifest["kind"]]])["containers"]
     return containers
+
+
+def _front(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The spec of the pod that answers: of a group of pods, the one that leads it."""
+    spec: Mapping[str, Any] = template.get("leaderTemplate", template)["spec"]
+    return spec
 
 
 def _mounted(template: Mapping[str, Any]) -> set[str]:
     """The ConfigMaps of ours that a template mounts: the door's."""
     return {
         volume["configMap"]["name"]
-        for volume in template["spec"].get("volumes") or ()
+        for volume in _front(template).get("volumes") or ()
         if volume["name"] == "door" and "configMap" in volume
     }
 

@@ -284,8 +284,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a slot on several nodes": (
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}], "nodes": 2}, "engine": {"tensorParallel": 2}},
-        "spec.gpu.nodes: more than 1 with sharing SharedClaim, whose slots lie on one node each; remove it, or write sharing: "
-        "Exclusive",
+        "spec.gpu.nodes: more than 1 with sharing SharedClaim, whose slots lie on one node each; remove it",
     ),
     "unequal nodes": (
         {"gpu": {"nodes": 3}, "engine": {"tensorParallel": 4, "pipelineParallel": 2}},
@@ -470,7 +469,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "gpu": {"nodes": 2}, "engine": {"name": "sglang", "tensorParallel": 8, "pipelineParallel": 2},
         "routing": {"mode": "Router"}, **sleep(mode="None"),
     },
-    "GPUs chosen by hand, without slots": {"gpu": {"nodes": 1}, "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]},
+    "GPUs chosen by hand": {"gpu": {"nodes": 1}, "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]},
     "a tournament": scoring(
         mode="pairwise", template=TEMPLATE, parse={"kind": "logprob", "values": {"A": 1, "B": 0}}, order="both",
         schedule={"kind": "active", "budget": 72, "rounds": 3}, aggregate="bt", anchor="reference", normalise="zscore",
