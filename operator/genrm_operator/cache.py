@@ -15,7 +15,7 @@ from genrm_api.names import COMPONENT_ROUTER, COMPONENT_WORKER, LABEL_COMPONENT,
 
 from genrm_operator import slots
 from genrm_operator.observed import Pod, SidePod
-from genrm_operator.rollout import Kept
+from genrm_operator.rollout import Kept, has_arrived
 from genrm_operator.slots import Holding
 from genrm_operator.trouble import Trouble, of_deployment
 
@@ -77,6 +77,8 @@ class Cache:
     """By RewardModel, then (kind, name)."""
     kept: defaultdict[Key, dict[str, Kept]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then name of the Deployment or LeaderWorkerSet: what runs, and what it was made from."""
+    arrived: defaultdict[Key, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then name of a slot's Deployment: its pod runs, as the Deployment now wants it."""
     refusals: defaultdict[Key, dict[str, Trouble]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Deployment name: why the cluster makes no pods for it."""
     _versions: dict[str, int] = field(default_factory=dict)
@@ -145,6 +147,7 @@ class Cache:
             if kind in ("Deployment", "LeaderWorkerSet"):
                 news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
             if kind == "Deployment":
+                news |= _keep(self.arrived[key], meta["name"], (not deleted and has_arrived(obj)) or None)
                 news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
             return Put(key, news)
 
@@ -173,7 +176,16 @@ class Cache:
 
     def tidy(self, key: Key) -> None:
         """Drop the empty shelves of a RewardModel that is gone; what still exists leaves by its own deletion."""
-        for store in (self.pods, self.routers, self.workers, self.leases, self.children, self.kept, self.refusals):
+        for store in (
+            self.pods,
+            self.routers,
+            self.workers,
+            self.leases,
+            self.children,
+            self.kept,
+            self.arrived,
+            self.refusals,
+        ):
             if not store[key]:
                 del store[key]
 

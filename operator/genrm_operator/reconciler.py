@@ -251,14 +251,18 @@ class Reconciler:
     # ------------------------------------------------------------------ act
 
     def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None, *, may_run: bool) -> Made:
-        kept, maps = self.cache.kept[key], {c for c in self.cache.children[key] if c[0] == "ConfigMap"}
+        kept, arrived, maps = (
+            self.cache.kept[key],
+            self.cache.arrived[key],
+            {c for c in self.cache.children[key] if c[0] == "ConfigMap"},
+        )
         generation = rm.metadata.get("generation")
-        out_of = (rm.metadata["uid"], generation, frozenset(kept.items()), frozenset(maps), may_run)
+        out_of = (rm.metadata["uid"], generation, frozenset(kept.items()), frozenset(maps), frozenset(arrived), may_run)
         if before is not None and before.out_of == out_of:
             return before
         made = children(rm, adapter, door_source(), self._settings, may_run=may_run)
         made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)
-        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key))
+        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key, arrived))
 
     async def _act_in_order(
         self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from genrm_api.names import GROUP
+from genrm_api.names import GROUP, LABEL_SLOT
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.engines.adapter import ENGINE_CONTAINER
@@ -67,6 +67,10 @@ class Kept:
         """Whether it is ours, and made from the same."""
         return self.inputs == made_from and hmac.compare_digest(self.seal, _seal(self.inputs, self.template, key))
 
+    def stands(self, made_from: str, there: Collection[tuple[str, str]], key: bytes) -> bool:
+        """Whether nothing speaks against its template: what it mounts is there too."""
+        return self.holds(made_from, key) and _mounted(json.loads(self.template)) <= _maps(there)
+
     def annotations(self) -> dict[str, str]:
         return {ANNOTATION_INPUTS: self.inputs, ANNOTATION_TEMPLATE: self.template, ANNOTATION_SEAL: self.seal}
 
@@ -99,6 +103,7 @@ def settle(
     kept: Mapping[str, Kept],
     there: Collection[tuple[str, str]],
     key: bytes,
+    arrived: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Put the templates that run in the place of those that this version would write, where nobody asked for a change.
 
@@ -108,6 +113,7 @@ def settle(
         kept: what the Deployments that exist say, by name.
         there: (kind, name) of the children that exist. A template whose ConfigMap is gone cannot be kept.
         key: the operator's master key, for the seal.
+        arrived: names of the Deployments of slots whose pods run, as these Deployments now want them.
 
     Returns:
         The children to apply. ConfigMaps that no template mounts are left out.
@@ -116,23 +122,52 @@ def settle(
     deployments = [manifest for manifest in settled if manifest["kind"] in _TEMPLATES]
     new = {m["metadata"]["name"] for m in settled if m["kind"] == "ConfigMap"}
     wanted: set[str] = set()
+    waiting = _waiting(deployments, made_from, kept, there, key, arrived)
     for deployment in deployments:
         spec, where = deployment["spec"], _TEMPLATES[deployment["kind"]]
         before = kept.get(deployment["metadata"]["name"])
         if not any(container["name"] == ENGINE_CONTAINER for container in _containers(deployment)):
             wanted |= _mounted(spec[where])
             continue  # a router is replaced in a second, and nothing is lost with it
-        if (
-            before is not None
-            and before.holds(made_from, key)
-            and _mounted(json.loads(before.template)) <= _maps(there)
-        ):
-            spec[where] = json.loads(before.template)
         own = Kept.make(made_from, spec[where], key)
+        if before is not None and (deployment["metadata"]["name"] in waiting or before.stands(made_from, there, key)):
+            own = before
+            spec[where] = json.loads(before.template)
         deployment["metadata"].setdefault("annotations", {}).update(own.annotations())
         wanted |= _mounted(spec[where])
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
+
+
+def _waiting(
+    deployments: Sequence[Mapping[str, Any]],
+    made_from: str,
+    kept: Mapping[str, Kept],
+    there: Collection[tuple[str, str]],
+    key: bytes,
+    arrived: Collection[str],
+) -> set[str]:
+    """Slots that stay as they are for now, because a change is under way in another one of the same model.
+
+    A Deployment replaces its own pods one by one, and of several nobody would. So a slot whose pod runs is changed only
+    when those of all others run; where none runs, nothing is lost by a change.
+    """
+    slots = [d["metadata"]["name"] for d in deployments if _is_slot(d) and d["spec"]["replicas"]]
+    run = [n for n in slots if n in arrived and n in kept and kept[n].stands(kept[n].inputs, there, key)]
+    to_change = [name for name in run if kept[name].inputs != made_from]
+    return set(to_change[1:] if len(run) == len(slots) else to_change)
+
+
+def _is_slot(deployment: Mapping[str, Any]) -> bool:
+    return LABEL_SLOT in (deployment["spec"].get("selector") or {}).get("matchLabels", {})
+
+
+def has_arrived(deployment: Mapping[str, Any]) -> bool:
+    """Whether this is a slot's, and its pod runs as it now wants it."""
+    meta, status = deployment["metadata"], deployment.get("status") or {}
+    wanted = deployment["spec"].get("replicas", 1) if _is_slot(deployment) else 0
+    seen = status.get("observedGeneration") == meta.get("generation")
+    return wanted > 0 and seen and status.get("updatedReplicas", 0) == status.get("availableReplicas", 0) == wanted
 
 
 def _containers(manifest: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
