@@ -38,7 +38,8 @@ def definition(tmp_path: Path) -> Path:
 
 def install(cluster: Cluster, definition: Path) -> None:
     cluster.kubectl("apply", "--server-side", "-f", str(definition))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
+    served = ["get", "leaderworkersets", "--all-namespaces"]
+    wait_for("it is served", lambda: cluster.kubectl(*served, check=False).returncode == 0, timeout=60)
 
 
 @pytest.fixture

@@ -108,10 +108,25 @@ def test_a_pod_gets_the_claim_of_its_slot(world: World, claims: list[str]) -> No
     world.phase("Serving")
 
 
-def test_a_slot_without_its_claim_says_what_the_scheduler_says(world: World) -> None:
-    world.apply(gpu={"sharing": "SharedClaim", "slots": [{"name": "nobodys"}]}, replicas=1)
-    wait_for("it says so", lambda: world.condition("Degraded").get("reason") == "Unschedulable")
-    assert "nobodys" in world.condition("Degraded")["message"]
+def test_a_change_comes_to_one_slot_after_another(world: World) -> None:
+    world.apply(**colocated(7, 8))
+    world.phase("Asleep")
+    before = {p["metadata"]["uid"] for p in world.pods()}
+    world.patch({"engine": {"dtype": "float32"}})
+
+    def changed() -> list[dict[str, Any]] | None:
+        new = [p for p in world.pods() if p["metadata"]["uid"] not in before]
+        return new if len(new) == 2 else None
+
+    first, second = sorted(
+        wait_for("both are new", changed, 60), key=lambda p: p["metadata"]["labels"]["genrm.dev/slot"]
+    )
+    world.phase("Asleep")
+    conditions = world.cluster.reader.get("pods", world.namespace, first["metadata"]["name"])["status"]["conditions"]
+    (verified,) = (c for c in conditions if c["type"] == "genrm.dev/verified")
+    assert second["metadata"]["creationTimestamp"] >= verified["lastTransitionTime"], "not before the first runs"
+    stamps = {p["metadata"]["annotations"]["genrm.dev/revision"] for p in world.pods()}
+    assert len(stamps) == 1
 
 
 def test_a_slot_that_an_older_model_holds_is_waited_for_without_pods(world: World) -> None:
