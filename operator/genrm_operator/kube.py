@@ -79,7 +79,7 @@ class Kube:
         """
         path = _PATHS[kind].format(ns=namespace) if namespace else _PATHS[kind].replace("/namespaces/{ns}", "")
         answer = await self._call("GET", path, {"labelSelector": selector}, accept=f"{_METADATA_LIST},application/json")
-        return [dict(item) for item in answer["items"]]
+        return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The answer has metadata at least.

@@ -45,6 +45,10 @@ class Polling:
             except ApiError as error:
                 log.warning("cannot list %s: %s", KIND, error)
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("cannot list %s by a bug of ours", KIND)
+                self.listed.set()  # models that need none of them go on
+                await asyncio.sleep(self._seconds)
             else:
                 self.listed.set()
                 await asyncio.sleep(self._seconds)

@@ -56,11 +56,11 @@ def test_a_model_has_a_pod_in_each_slot_that_sleeps_wakes_goes_and_comes_back(wo
 
 
 def test_a_slot_that_is_named_no_more_loses_its_deployment(world: World) -> None:
-    world.apply(**colocated(0, 1), lifecycle={"state": "Off"})
+    world.apply(**colocated(9, 10), lifecycle={"state": "Off"})
     world.phase("Off")
     wait_for("each has one", lambda: len(deployments(world)) == 2)
-    world.patch(colocated(0))
-    wait_for("one is left", lambda: deployments(world) == {slot_deployment_name("judge", "gpu-0"): 0})
+    world.patch(colocated(9))
+    wait_for("one is left", lambda: deployments(world) == {slot_deployment_name("judge", "gpu-9"): 0})
     world.patch({"lifecycle": {"state": "Auto"}})
     world.phase("Asleep")
 

@@ -108,6 +108,12 @@ async def test_a_set_that_comes_and_goes_asks_for_a_look(server: tuple[Server, K
     assert (made.metrics.registry.get_sample_value("genrm_api_request_seconds_count", labels) or 0) > 0
 
 
+async def test_no_items_are_null_in_a_list_of_metadata(server: tuple[Server, Kube]) -> None:
+    made, kube = server
+    made.answer = lambda _: web.json_response({"items": None})
+    assert await kube.list("LeaderWorkerSet", "", "x") == []
+
+
 async def test_what_is_there_is_known_before_anything_else_begins(server: tuple[Server, Kube]) -> None:
     made, kube = server
     made.answer = sets("judge")
