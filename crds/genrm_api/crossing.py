@@ -137,9 +137,32 @@ def _slot_of_other_size(spec: Any) -> str | None:
 _SIZE_SENTENCE: Final = (
     " has another number of devices than tensorParallel x pipelineParallel x dataParallel of spec.engine; write as many"
 )
+_VISIBLE: Final = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+"""Variables that choose among a node's GPUs: where slots do that, nobody else does."""
+_VISIBLE_SENTENCE: Final = " chooses GPUs, which spec.gpu.slots does; remove it"
+_A_VISIBLE: Final = "v.name in [" + ", ".join(map(quoted, _VISIBLE)) + "]"
+
+
+def _chooses_gpus(spec: Any) -> str | None:
+    found = next((v.name for v in spec.env or () if v.name in _VISIBLE), None) if _slots(spec) else None
+    return None if found is None else f"spec.env: {found}{_VISIBLE_SENTENCE}"
+
+
+_SPANS: Final = "(has(self.gpu) && self.gpu.nodes > 1)"
+
+
+def _spans(spec: Any) -> bool:
+    return spec.gpu is not None and spec.gpu.nodes > 1
+
+
+_UNEVEN: Final = (
+    "spec.gpu.nodes: %d does not divide tensorParallel x pipelineParallel of spec.engine; write a number of nodes that "
+    "each have as many of its GPUs"
+)
 _GPUS: Final = (
     "(has(self.engine) ? self.engine.tensorParallel * self.engine.pipelineParallel * self.engine.dataParallel : 1)"
 )
+_WORLD: Final = "(has(self.engine) ? self.engine.tensorParallel * self.engine.pipelineParallel : 1)"
 _OTHER_SIZE: Final = f"self.gpu.slots.filter(s, has(s.devices) && s.devices.size() != {_GPUS})"
 
 SPEC_RULES: Final[tuple[AnyRule, ...]] = (
@@ -238,6 +261,38 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         cel=f"!({_SLOTS}) || {_OTHER_SIZE}.size() == 0",
         message=with_found(f"spec.gpu.slots: %d{_SIZE_SENTENCE}", f"{_OTHER_SIZE}[0].name"),
         found_wrong=_slot_of_other_size,
+    ),
+    Rule(
+        cel=f"!({_SLOTS}) || !has(self.env) || !self.env.exists(v, {_A_VISIBLE})",
+        message=with_found(f"spec.env: %d{_VISIBLE_SENTENCE}", f"self.env.filter(v, {_A_VISIBLE})[0].name"),
+        found_wrong=_chooses_gpus,
+    ),
+    Rule(
+        cel=f"!{_SPANS} || {_WORLD} % self.gpu.nodes == 0",
+        message=with_found(_UNEVEN, "self.gpu.nodes"),
+        found_wrong=lambda s: (
+            _UNEVEN % s.gpu.nodes
+            if _spans(s) and s.engine.tensor_parallel * s.engine.pipeline_parallel % s.gpu.nodes
+            else None
+        ),
+    ),
+    rule(
+        f"!{_SPANS} || !{_CUSTOM}",
+        "spec.gpu.nodes: more than 1 with spec.engine.name custom, whose parts the operator cannot bring together; "
+        "remove it, or write engine vllm or sglang",
+        lambda s: _spans(s) and s.engine.name is EngineName.CUSTOM,
+    ),
+    rule(
+        f"!{_SPANS} || {_MODE} != 'Engine'",
+        "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
+        "write None, or remove it",
+        lambda s: _spans(s) and s.lifecycle.sleep.mode is SleepMode.ENGINE,
+    ),
+    rule(
+        f"!{_SPANS} || !has(self.lifecycle) || self.lifecycle.state != 'Asleep'",
+        "spec.lifecycle.state: Asleep with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
+        "write Off",
+        lambda s: _spans(s) and s.lifecycle.state is LifecycleState.ASLEEP,
     ),
     Rule(
         cel=f"!has(self.engine) || !has({_MODEL_LEN}) || !has(self.scoring) || !has(self.scoring.sampling) || "

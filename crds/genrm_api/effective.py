@@ -49,6 +49,8 @@ class EffectiveSpec:
     """Pods that should exist: none while the state is Off."""
     gpus: int
     """Of each replica; 0 is CPU."""
+    nodes: int
+    """Over which the GPUs of each replica are spread, evenly."""
     gpu_resource: str | None
     """What a pod asks for; `None` on CPU, and where a slot gives the GPUs."""
     sharing: Sharing
@@ -78,6 +80,7 @@ def effective_spec(rm: RewardModel) -> EffectiveSpec:
         revision=(weights.revision or "main") if weights is not None and from_hub else None,
         replicas=spec.replicas if has_pods and spec.lifecycle.state is not LifecycleState.OFF else 0,
         gpus=0 if gpu is None else spec.engine.gpus,
+        nodes=1 if gpu is None else gpu.nodes,
         gpu_resource=gpu.resource if gpu is not None and exclusive else None,
         sharing=Sharing.EXCLUSIVE if gpu is None else gpu.sharing,
         slots=tuple(gpu.slots or ()) if gpu is not None else (),
@@ -109,7 +112,8 @@ def _lifecycle(spec: RewardModelSpec) -> EffectiveLifecycle:
 
 def _sleep_mode(spec: RewardModelSpec) -> SleepMode:
     """The device plugin leaves an exclusive GPU with its pod, asleep or not, so sleep there only costs wakes."""
-    if spec.is_external or spec.engine.name is EngineName.CUSTOM:
+    spans_nodes = spec.gpu is not None and spec.gpu.nodes > 1
+    if spec.is_external or spec.engine.name is EngineName.CUSTOM or spans_nodes:
         return SleepMode.NONE
     exclusive = spec.gpu is not None and spec.gpu.sharing is Sharing.EXCLUSIVE
     asked_for = spec.lifecycle.state is LifecycleState.ASLEEP

@@ -73,7 +73,7 @@ class Engine(ApiModel):
         ge=1,
         le=64,
         description="Stages into which one replica's layers are cut. A replica has tensorParallel x pipelineParallel x "
-        "dataParallel GPUs, all in one pod.",
+        "dataParallel GPUs, all in one pod, or spread evenly over spec.gpu.nodes.",
     )
     data_parallel: Int = Field(1, ge=1, le=64, description="Copies of the model that one replica runs side by side.")
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from genrm_api.pods import ObjectName
-from genrm_api.rules import ApiModel, Rule, rule, with_found
+from genrm_api.rules import ApiModel, Rule, quoted, rule, with_found
 from genrm_api.values import Int
 
 
@@ -61,6 +61,7 @@ _NO_PLACE = "!(has(s.node) && has(s.devices))"
 _WRITE_PLACE = " has no place; write node and devices"
 _NO_PLACE_HERE = " has node or devices, which its claim decides; remove them"
 _A_PLACE = "has(s.node) || has(s.devices)"
+_ONE_NODE = ", whose slots lie on one node each; remove it, or write sharing: Exclusive"
 
 
 class Gpu(ApiModel):
@@ -78,6 +79,13 @@ class Gpu(ApiModel):
         None,
         description="One for each replica, under SharedClaim and Colocated. At most one holder of a slot is awake.",
     )
+    nodes: Int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Nodes that one replica spans, under sharing Exclusive: so many pods, each with its part of the "
+        "replica's GPUs. More than 1 needs LeaderWorkerSet in the cluster, and such engines never sleep.",
+    )
 
     rules: ClassVar = (
         Rule(
@@ -86,6 +94,15 @@ class Gpu(ApiModel):
             found_wrong=lambda g: (
                 f"spec.gpu.slots: missing with sharing {g.sharing}; write one for each replica"
                 if g.sharing is not Sharing.EXCLUSIVE and g.slots is None
+                else None
+            ),
+        ),
+        Rule(
+            cel="self.nodes == 1 || self.sharing == 'Exclusive'",
+            message=f"'spec.gpu.nodes: more than 1 with sharing ' + self.sharing + {quoted(_ONE_NODE)}",
+            found_wrong=lambda g: (
+                f"spec.gpu.nodes: more than 1 with sharing {g.sharing}{_ONE_NODE}"
+                if g.nodes > 1 and g.sharing is not Sharing.EXCLUSIVE
                 else None
             ),
         ),

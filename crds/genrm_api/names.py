@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 GROUP: Final = "genrm.dev"
@@ -16,6 +17,10 @@ LABEL_SERVING: Final = f"{GROUP}/serving"
 LABEL_COMPONENT: Final = f"{GROUP}/component"
 COMPONENT_ENGINE: Final = "engine"
 COMPONENT_ROUTER: Final = "router"
+COMPONENT_WORKER: Final = "worker"
+"""On a pod that holds a part of an engine that spans nodes, and answers nobody: the engine pod leads it."""
+LABEL_SLOT: Final = f"{GROUP}/slot"
+"""On an engine pod: the slot of `spec.gpu.slots` whose GPUs it has."""
 
 ANNOTATION_BOOT_ID: Final = f"{GROUP}/boot-id"
 """On a serving pod: the boot id of the door that was verified. With another boot id the label means nothing."""
@@ -52,6 +57,11 @@ def router_selector(reward_model: str) -> dict[str, str]:
     return {LABEL_REWARD_MODEL: reward_model, LABEL_COMPONENT: COMPONENT_ROUTER}
 
 
+def worker_selector(reward_model: str) -> dict[str, str]:
+    """Labels that select the pods which hold the other parts of engines that span nodes."""
+    return {LABEL_REWARD_MODEL: reward_model, LABEL_COMPONENT: COMPONENT_WORKER}
+
+
 def router_name(reward_model: str) -> str:
     """Deployment and Service of the router."""
     return f"{reward_model}-router"
@@ -69,6 +79,24 @@ def headless_service_name(reward_model: str) -> str:
 
 def deployment_name(reward_model: str) -> str:
     return reward_model
+
+
+def slot_deployment_name(reward_model: str, slot: str) -> str:
+    """The Deployment of one slot's pod.
+
+    The hash is always there: without it slot `router` would be the router, and slot `b` of model `a` the model `a-b`.
+    """
+    digest = hashlib.sha256(f"{reward_model}/{slot}".encode()).hexdigest()[:8]
+    return f"{f'{reward_model}-{slot}'[:SLOT_STEM_CHARACTERS].rstrip('-')}-{digest}"
+
+
+SLOT_STEM_CHARACTERS: Final = 43
+"""With the hash 52 characters, which is what a Deployment's name may have if its pods are to be called by all of it."""
+
+
+def leader_worker_set_name(reward_model: str) -> str:
+    """Not the model's own name: LeaderWorkerSet makes a headless Service of the name that it is given."""
+    return f"{reward_model}-nodes"
 
 
 def door_configmap_name(reward_model: str, digest: str) -> str:

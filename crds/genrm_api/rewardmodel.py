@@ -161,6 +161,16 @@ _OTHER_SLOTS = (
 )
 
 
+_OTHER_NODES = (
+    "spec.gpu.nodes: cannot change while pods exist, which are of another kind; write what was there, or "
+    "spec.replicas: 0 first"
+)
+
+
+def _nodes(spec: RewardModelSpec) -> int:
+    return 1 if spec.gpu is None else spec.gpu.nodes
+
+
 def _slots(spec: RewardModelSpec) -> list[Slot]:
     return list(spec.gpu.slots or ()) if spec.gpu is not None else []
 
@@ -187,6 +197,11 @@ class RewardModel(ApiModel):
             in_gpu("oldSelf", "sharing", "'Exclusive'"),
             in_gpu("self", "sharing", "'Exclusive'"),
             sharing_of,
+        ),
+        Transition(
+            cel=f"!{PODS_EXIST} || {in_gpu('oldSelf', 'nodes', '1')} == {in_gpu('self', 'nodes', '1')}",
+            message=f"'{_OTHER_NODES}'",
+            found_wrong=lambda old, new: _OTHER_NODES if _pods(old) and _nodes(old.spec) != _nodes(new.spec) else None,
         ),
         Transition(
             cel=f"!{PODS_EXIST} || {in_gpu('oldSelf', 'slots', '[]')} == {in_gpu('self', 'slots', '[]')}",

@@ -42,6 +42,8 @@ class Reason(enum.StrEnum):
     CANNOT_SLEEP = "CannotSleep"
     HOST_PATH_REFUSED = "HostPathRefused"
     POD_TEMPLATE_REFUSED = "PodTemplateRefused"
+    SLOT_TAKEN = "SlotTaken"
+    NODES_NOT_SUPPORTED = "NodesNotSupported"
     APPLY_FAILED = "ApplyFailed"
     PODS_REFUSED = "PodsRefused"
     UNSCHEDULABLE = "Unschedulable"
@@ -75,6 +77,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.CANNOT_SLEEP: "The engine has no sleep at all.",
     Reason.HOST_PATH_REFUSED: "`model.uri` is a folder of the node outside of what the installation allows.",
     Reason.POD_TEMPLATE_REFUSED: "`podTemplate` touches a part of the pod that is not its own.",
+    Reason.SLOT_TAKEN: "Another RewardModel, which is older, names one of the same `gpu.slots`; there are no pods.",
+    Reason.NODES_NOT_SUPPORTED: "The engine cannot spread these ranks over `gpu.nodes`.",
     Reason.APPLY_FAILED: "The API server refuses a child, or did not answer; the message says what it said.",
     Reason.PODS_REFUSED: "A quota, a policy or a missing object keeps pods from being made.",
     Reason.UNSCHEDULABLE: "No node takes the pod: GPUs, memory, taints or affinity.",

@@ -6,20 +6,22 @@ Handlers write, the reconciler reads. Nothing here decides or waits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from genrm_api.leases import DemandLease
-from genrm_api.names import COMPONENT_ROUTER, LABEL_COMPONENT, LABEL_REWARD_MODEL
+from genrm_api.names import COMPONENT_ROUTER, COMPONENT_WORKER, LABEL_COMPONENT, LABEL_REWARD_MODEL
 
-from genrm_operator.observed import Pod, RouterPod
-from genrm_operator.rollout import Kept
+from genrm_operator import slots
+from genrm_operator.observed import Pod, SidePod
+from genrm_operator.rollout import Kept, has_arrived
+from genrm_operator.slots import Holding
 from genrm_operator.trouble import Trouble, of_deployment
 
 K = TypeVar("K")
 V = TypeVar("V")
-P = TypeVar("P", Pod, RouterPod)
+P = TypeVar("P", Pod, SidePod)
 
 Key = tuple[str, str]
 """(namespace, name) of a RewardModel."""
@@ -33,6 +35,8 @@ class Put(NamedTuple):
 
     key: Key
     news: bool
+    others: frozenset[Key] = frozenset()
+    """RewardModels for which it is news too: those that name the same slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,20 @@ class Cache:
     """Whole objects: spec and status are both read."""
     pods: defaultdict[Key, dict[str, Pod]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then pod uid."""
-    routers: defaultdict[Key, dict[str, RouterPod]] = field(default_factory=lambda: defaultdict(dict))
+    routers: defaultdict[Key, dict[str, SidePod]] = field(default_factory=lambda: defaultdict(dict))
     """The same of the pods of its router."""
+    workers: defaultdict[Key, dict[str, SidePod]] = field(default_factory=lambda: defaultdict(dict))
+    """The same of the pods that its engine pods lead, where an engine spans nodes."""
+    holdings: dict[Key, Holding] = field(default_factory=dict)
+    """Of RewardModels that name slots."""
     leases: defaultdict[Key, dict[str, DemandLease]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Lease name."""
     children: defaultdict[Key, dict[tuple[str, str], Existing]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then (kind, name)."""
     kept: defaultdict[Key, dict[str, Kept]] = field(default_factory=lambda: defaultdict(dict))
-    """By RewardModel, then Deployment name: the template that runs, and what it was made from."""
+    """By RewardModel, then name of the Deployment or LeaderWorkerSet: what runs, and what it was made from."""
+    arrived: defaultdict[Key, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then name of a slot's Deployment: its pod runs, as the Deployment now wants it."""
     refusals: defaultdict[Key, dict[str, Trouble]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Deployment name: why the cluster makes no pods for it."""
     _versions: dict[str, int] = field(default_factory=dict)
@@ -83,12 +93,27 @@ class Cache:
         elif self._is_newer(obj):
             self.reward_models[key] = dict(obj)
         now = self.reward_models.get(key)
-        return Put(key, _what_counts(before) != _what_counts(now))
+        if (news := _what_counts(before) != _what_counts(now)) is False:
+            return Put(key, news)
+        held = self.holdings.get(key)
+        holds = None if now is None else slots.holding(now)
+        moved = _keep(self.holdings, key, holds)
+        return Put(key, news, (self._sharing(held) | self._sharing(holds)) - {key} if moved else frozenset())
+
+    def _sharing(self, mine: Holding | None) -> frozenset[Key]:
+        """RewardModels that name a slot of this one."""
+        return frozenset(key for key, other in self.holdings.items() if mine is not None and mine.shares_with(other))
+
+    def slot_taken(self, key: Key) -> str | None:
+        """Why a RewardModel gets no pods: a sentence about a slot that an older one holds."""
+        mine = self.holdings.get(key)
+        return None if mine is None else slots.taken(mine, self.holdings.values())
 
     def put_pod(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
-        if (obj["metadata"].get("labels") or {}).get(LABEL_COMPONENT) == COMPONENT_ROUTER:
-            router = RouterPod.from_object(obj)
-            return self._put_pod(self.routers[router.namespace, router.reward_model], router, obj, deleted)
+        component = (obj["metadata"].get("labels") or {}).get(LABEL_COMPONENT)
+        if component in (COMPONENT_ROUTER, COMPONENT_WORKER):
+            side, shelves = SidePod.from_object(obj), self.routers if component == COMPONENT_ROUTER else self.workers
+            return self._put_pod(shelves[side.namespace, side.reward_model], side, obj, deleted)
         pod = Pod.from_object(obj)
         return self._put_pod(self.pods[pod.namespace, pod.reward_model], pod, obj, deleted)
 
@@ -119,12 +144,27 @@ class Cache:
             meta = obj["metadata"]
             key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
             news = _keep(self.children[key], (kind, meta["name"]), None if deleted else Existing.of(obj))
-            if kind == "Deployment":
+            if kind in ("Deployment", "LeaderWorkerSet"):
                 news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
+            if kind == "Deployment":
+                news |= _keep(self.arrived[key], meta["name"], (not deleted and has_arrived(obj)) or None)
                 news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
             return Put(key, news)
 
         return put
+
+    def drop_children(self, kind: str, there: Collection[tuple[str, str]]) -> set[Key]:
+        """Forget the children of one kind but those that are `there`, as (namespace, name); return whose they were."""
+        gone = [
+            (key, child)
+            for key, children in self.children.items()
+            for child in children
+            if child[0] == kind and (key[0], child[1]) not in there
+        ]
+        for key, child in gone:
+            del self.children[key][child]
+            self.kept[key].pop(child[1], None)
+        return {key for key, _ in gone}
 
     def _is_newer(self, obj: Mapping[str, Any]) -> bool:
         """False for an object older than what is known: resource versions of one kind are ordered (KEP-5504)."""
@@ -136,7 +176,16 @@ class Cache:
 
     def tidy(self, key: Key) -> None:
         """Drop the empty shelves of a RewardModel that is gone; what still exists leaves by its own deletion."""
-        for store in (self.pods, self.routers, self.leases, self.children, self.kept, self.refusals):
+        for store in (
+            self.pods,
+            self.routers,
+            self.workers,
+            self.leases,
+            self.children,
+            self.kept,
+            self.arrived,
+            self.refusals,
+        ):
             if not store[key]:
                 del store[key]
 

@@ -6,6 +6,7 @@ OperatorError
 ├── Impossible              a RewardModel that passes the schema but cannot work: Degraded, no retry until it changes
 ├── ApiError                the API server refused or did not answer
 │   ├── NotFound
+│   ├── KindAbsent          the cluster does not know the resource at all: its definition is not installed
 │   ├── Forbidden           RBAC refuses the operator; the message names verb and resource
 │   ├── Terminating         the namespace is being deleted: nothing can be made in it, and nothing needs to be
 │   └── Conflict
@@ -49,6 +50,10 @@ class ApiError(OperatorError):
 
 class NotFound(ApiError):
     """404: the object is gone."""
+
+
+class KindAbsent(ApiError):
+    """404 for the resource, and not for an object of it."""
 
 
 class Forbidden(ApiError):

@@ -25,6 +25,7 @@ from genrm_operator.health import queue_moves, reconciler_lives, serve
 from genrm_operator.kube import Kube
 from genrm_operator.leadership import Leadership
 from genrm_operator.metrics import Metrics
+from genrm_operator.polling import Polling
 from genrm_operator.reconciler import Reconciler
 from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
@@ -115,12 +116,14 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             except ConfigurationError as error:
                 raise kopf.PermanentError(str(error)) from error
         state["listening"] = asyncio.create_task(watches.run())
-        state["task"] = asyncio.create_task(_lead(leadership, reconciler))
+        polling = Polling(kube, reconciler.cache, queue, own.namespaces, own.resync_seconds)
+        state["polling"] = asyncio.create_task(polling.run())
+        state["task"] = asyncio.create_task(_lead(leadership, reconciler, polling))
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
         state["reconciler"].stop()
-        for task in (state["task"], state["listening"]):
+        for task in (state["task"], state["listening"], state["polling"]):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -144,8 +147,9 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         _watch(registry, state, watched)
 
 
-async def _lead(leadership: Leadership | None, reconciler: Reconciler) -> None:
+async def _lead(leadership: Leadership | None, reconciler: Reconciler, polling: Polling) -> None:
     """Work while this process leads. Until then the caches fill and the queue remembers who wants a look."""
+    await polling.listed.wait()
     if leadership is None:
         await reconciler.run()
         return
@@ -169,11 +173,13 @@ def _watch(registry: kopf.OperatorRegistry, state: dict[str, Any], watched: Watc
     belong to the event loop. An event that tells nothing new, like the echo of our own write, asks for no look.
     """
     news: dict[str, Key] = {}
+    others: set[Key] = set()
     plural, put = watched.plural, watched.put
 
     @kopf.index(watched.group, plural, registry=registry, id=f"{plural}-cache")
     async def remember(body: kopf.Body, uid: str, **_: Any) -> None:
         found = put(state["reconciler"].cache)(dict(body), deleted=False)
+        others.update(found.others)
         if found.news:
             news[uid] = found.key
 
@@ -182,7 +188,10 @@ def _watch(registry: kopf.OperatorRegistry, state: dict[str, Any], watched: Watc
         reconciler: Reconciler = state["reconciler"]
         if event["type"] == "DELETED":  # an index function does not hear of these
             found = put(reconciler.cache)(event["object"], deleted=True)
-            news.pop(uid, None)
-            reconciler.queue.add(found.key)
-        elif (key := news.pop(uid, None)) is not None:
+            news[uid] = found.key
+            others.update(found.others)
+        for other in others:
+            reconciler.queue.add(other)
+        others.clear()
+        if (key := news.pop(uid, None)) is not None:
             reconciler.queue.add(key)

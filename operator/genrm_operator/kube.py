@@ -16,7 +16,7 @@ import aiohttp
 from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
-from genrm_operator.errors import ApiError, Conflict, Forbidden, NotFound, Terminating
+from genrm_operator.errors import ApiError, Conflict, Forbidden, KindAbsent, NotFound, Terminating
 from genrm_operator.metrics import Metrics
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -26,6 +26,7 @@ _PATHS: Final[Mapping[str, str]] = {
     "Deployment": "/apis/apps/v1/namespaces/{ns}/deployments",
     "Event": "/api/v1/namespaces/{ns}/events",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases",
+    "LeaderWorkerSet": "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{ns}/leaderworkersets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies",
     "Pod": "/api/v1/namespaces/{ns}/pods",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{ns}/poddisruptionbudgets",
@@ -33,6 +34,7 @@ _PATHS: Final[Mapping[str, str]] = {
     "Service": "/api/v1/namespaces/{ns}/services",
 }
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = _METADATA.replace("PartialObjectMetadata", "PartialObjectMetadataList")
 _KINDS: Final = {path.rsplit("/", 1)[1]: kind for kind, path in _PATHS.items()}
 
 
@@ -68,6 +70,16 @@ class Kube:
 
     async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         return await self._call("GET", _path(kind, namespace, name), {})
+
+    async def list(self, kind: str, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """The metadata of those that a label selector selects, in one namespace or, if that is empty, in all.
+
+        Raises:
+            KindAbsent: the cluster has no such resource.
+        """
+        path = _PATHS[kind].format(ns=namespace) if namespace else _PATHS[kind].replace("/namespaces/{ns}", "")
+        answer = await self._call("GET", path, {"labelSelector": selector}, accept=f"{_METADATA_LIST},application/json")
+        return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The answer has metadata at least.
@@ -193,8 +205,9 @@ def _accept(kind: str) -> str:
 
 def _verb_and_kind(method: str, path: str) -> tuple[str, str]:
     """What a call is to RBAC, for the metrics: `("patch", "RewardModel/status")`."""
-    _namespace, plural, *name = path.partition("/namespaces/")[2].split("/")
-    return {"POST": "create"}.get(method, method.lower()), "/".join((_KINDS[plural], *name[1:]))
+    plural, *name = path.partition("/namespaces/")[2].split("/")[1:] or path.split("/")[-1:]
+    verb = "list" if method == "GET" and not name else {"POST": "create"}.get(method, method.lower())
+    return verb, "/".join((_KINDS[plural], *name[1:]))
 
 
 def _error(call: str, status: int, data: bytes) -> ApiError:
@@ -204,6 +217,8 @@ def _error(call: str, status: int, data: bytes) -> ApiError:
         causes = [cause.get("reason") for cause in (document.get("details") or {}).get("causes") or []]
     except (ValueError, KeyError, TypeError):
         message, causes = data[:300].decode(errors="replace"), []
+        if status == 404:  # of an object that is not there the API server says so in a document
+            return KindAbsent(call, status, "the cluster has no such resource")
     if "NamespaceTerminating" in causes:
         return Terminating(call, status, message)
     kind = {403: Forbidden, 404: NotFound, 409: Conflict}.get(status, ApiError)

@@ -47,6 +47,9 @@ class MadeFrom:
     kept: Mapping[str, Kept]
     """By Deployment."""
     maps: frozenset[str]
+    arrived: frozenset[str] = frozenset()
+    """Slots whose pod runs as wanted."""
+    may_run: bool = True
 
     def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
         """The same once these are applied: nothing new, or they would be made again for being there."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_api.lifecycle import OnDrainTimeout, SleepMode
-from genrm_api.rewardmodel import RewardModel, RewardModelSpec, Sharing
+from genrm_api.rewardmodel import RewardModel, RewardModelSpec
 from genrm_api.status import Reason
 
 from genrm_operator.errors import Impossible
@@ -32,10 +32,6 @@ def _uri(spec: RewardModelSpec) -> str | None:
     return spec.weights.uri if spec.weights is not None and spec.weights.uri.startswith("oci://") else None
 
 
-def _sharing(spec: RewardModelSpec) -> str | None:
-    return None if spec.gpu is None or spec.gpu.sharing is Sharing.EXCLUSIVE else spec.gpu.sharing
-
-
 def _sleep_mode(spec: RewardModelSpec) -> str | None:
     mode = spec.lifecycle.sleep.mode
     return mode if mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO) else None
@@ -48,7 +44,6 @@ def _abort(spec: RewardModelSpec) -> str | None:
 
 GAPS: Final[Sequence[Gap]] = (
     Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
-    Gap("spec.gpu.sharing", "SharedClaim and Colocated", "write Exclusive", _sharing),
     Gap("spec.lifecycle.sleep.mode", "Restart and ScaleToZero", "write Engine or None", _sleep_mode),
     Gap("spec.lifecycle.sleep.onDrainTimeout", "Abort", "write Serve", _abort),
     Gap(

@@ -110,8 +110,11 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class RouterPod:
-    """One pod of a router; `ready` is the kubelet's word."""
+class SidePod:
+    """A pod that is not asked for scores itself: of a router, or a worker of an engine that spans nodes.
+
+    `ready` is the kubelet's word.
+    """
 
     namespace: str
     name: str

@@ -19,6 +19,7 @@ from genrm_api.leases import Sighting
 from genrm_api.lifecycle import SleepMode
 from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
 from pydantic import ValidationError
 
 from genrm_operator import apply, lifecycle, rollout, transitions
@@ -28,7 +29,16 @@ from genrm_operator.demand import Demand, demand
 from genrm_operator.door_source import door_source
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
-from genrm_operator.errors import ApiError, Deposed, DoorUnreachable, EngineError, Impossible, NotFound, Terminating
+from genrm_operator.errors import (
+    ApiError,
+    Deposed,
+    DoorUnreachable,
+    EngineError,
+    Impossible,
+    KindAbsent,
+    NotFound,
+    Terminating,
+)
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
 from genrm_operator.memory import Made, MadeFrom, Memory, Running
@@ -41,6 +51,11 @@ from genrm_operator.tokens import admin_token, router_token
 from genrm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
+
+_NO_LEADER_WORKER_SET: Final = (
+    "spec.gpu.nodes: replicas that span nodes need LeaderWorkerSet (leaderworkerset.x-k8s.io/v1), which this cluster "
+    "does not have; install it (https://lws.sigs.k8s.io), or write a model that fits one node and nodes: 1"
+)
 
 API_RETRY_SECONDS: Final = 1.0
 APPLY_RETRY_SECONDS: Final = 5.0
@@ -111,21 +126,25 @@ class Reconciler:
             await self._reporter.unreadable(obj, error)
             return self._now() + self._settings.resync_seconds
         adapter = adapter_for(rm.spec.engine.name)
-        problem: tuple[str, str] | None = None
+        taken = self.cache.slot_taken(key)
+        problem: tuple[str, str] | None = None if taken is None else (Reason.SLOT_TAKEN, taken)
         apply_again = None
         try:
-            made = memory.made = self._children(key, rm, adapter, memory.made)
+            made = memory.made = self._children(key, rm, adapter, memory.made, may_run=taken is None)
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, made)
         except Impossible as error:
             problem = (error.reason, str(error))
         except (NotFound, Terminating):
             raise
+        except KindAbsent:
+            problem, apply_again = ("ApplyFailed", _NO_LEADER_WORKER_SET), self._now() + APPLY_RETRY_SECONDS
         except ApiError as error:
             # A child that cannot be made must not keep those that run from being slept and woken.
             problem, apply_again = ("ApplyFailed", str(error)), self._now() + APPLY_RETRY_SECONDS
             self._metrics.look_failed("ApplyFailed")
         if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
             problem = (refusal.reason, refusal.message)
+        problem = problem or self._trouble_of_workers(key)
         if rm.spec.is_external:
             await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
@@ -181,6 +200,16 @@ class Reconciler:
             memory.engine = str(rm.spec.engine.name)
         return self._with_memory(pods, memory, {})
 
+    def _trouble_of_workers(self, key: Key) -> tuple[str, str] | None:
+        """An engine that spans nodes waits for all of its pods; the one that leads them does not know why."""
+        workers = (pod for pod in self.cache.workers[key].values() if not pod.deleting)
+        pod = next((pod for pod in workers if pod.trouble is not None), None)
+        return (
+            None
+            if pod is None or pod.trouble is None
+            else (pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
+        )
+
     async def _look(self, pod: Pod, token: str, memory: Memory) -> Pod:
         if not pod.ready or pod.ip is None or pod.deleting:
             return pod
@@ -221,15 +250,15 @@ class Reconciler:
 
     # ------------------------------------------------------------------ act
 
-    def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None) -> Made:
-        kept = dict(self.cache.kept[key])
+    def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None, *, may_run: bool) -> Made:
+        kept, arrived = dict(self.cache.kept[key]), frozenset(self.cache.arrived[key])
         maps = frozenset(name for kind, name in self.cache.children[key] if kind == "ConfigMap")
-        out_of = MadeFrom(rm.metadata["uid"], rm.metadata.get("generation"), kept, maps)
+        out_of = MadeFrom(rm.metadata["uid"], rm.metadata.get("generation"), kept, maps, arrived, may_run)
         if before is not None and out_of in before.out_of:
             return before
-        made = children(rm, adapter, door_source(), self._settings)
+        made = children(rm, adapter, door_source(), self._settings, may_run=may_run)
         made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)
-        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key))
+        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key, arrived))
 
     async def _act_in_order(
         self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]

@@ -76,7 +76,7 @@ class Reporter:
             answer = await self._kube.apply_status(
                 {"apiVersion": API_VERSION, "kind": "RewardModel", "metadata": metadata, "status": new}
             )
-            key, _ = self._cache.put_reward_model(answer, deleted=False)
+            key = self._cache.put_reward_model(answer, deleted=False).key
             if answer["metadata"].get("generation") != rm.metadata.get("generation"):
                 self._queue.add(key)
 
@@ -92,7 +92,7 @@ class Reporter:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
             except NotFound:
                 continue
-            key, _ = self._cache.put_lease(answer, deleted=False)
+            key = self._cache.put_lease(answer, deleted=False).key
             self._queue.add(key)  # it may tell more than what was written
 
     async def unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:

@@ -14,7 +14,7 @@ from genrm_api.names import ENGINE_PORT, HEADER_EPOCH, ROUTER_PATH, WARDEN_PORT
 
 from genrm_operator.calls import Calls, Unreachable
 from genrm_operator.errors import EngineError
-from genrm_operator.observed import Pod, RouterPod
+from genrm_operator.observed import Pod, SidePod
 
 TIMEOUT: Final = 6.0
 """Seconds for a change: the warden itself waits 4 s for its router."""
@@ -42,7 +42,7 @@ class Routers:
     async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._calls.__aexit__(*exc)
 
-    async def follow(self, pod: RouterPod, token: str, wanted: list[str]) -> bool:
+    async def follow(self, pod: SidePod, token: str, wanted: list[str]) -> bool:
         """Make the router's workers equal to `wanted`; return whether anything had to be changed.
 
         Raises:
@@ -54,7 +54,7 @@ class Routers:
             raise EngineError(pod.name, f"the router has the workers {there}, and should have {wanted}")
         return True
 
-    async def _ask(self, pod: RouterPod, token: str, method: str, body: Mapping[str, Any] | None = None) -> list[str]:
+    async def _ask(self, pod: SidePod, token: str, method: str, body: Mapping[str, Any] | None = None) -> list[str]:
         assert pod.ip is not None, "only pods with an address are called"
         headers = {"Authorization": f"Bearer {token}"}
         if method != "GET" and (epoch := self._epoch()) is not None:

@@ -240,8 +240,15 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
                 slot |= {"node": "n1", "devices": list(range(size))}
         if mostly():
             spec["replicas"] = len(gpu["slots"])
+        drop(gpu, "nodes")
+        drop(spec, "env")
     else:
         drop(gpu, "slots")
+    if gpu.get("nodes", 1) != 1 and mostly():
+        gpu["nodes"] = engine["tensorParallel"] = 2
+        spec["engine"] = engine
+        drop(part(life, "sleep"), "mode")
+        drop(life, "state")
     if part(life, "sleep").get("level") == 2:
         drop(part(life, "sleep"), "mode")
         if mostly():

@@ -2,7 +2,8 @@
 
 Every manifest is complete in what we own of it and is applied by server-side apply, owned by the RewardModel, so that
 deletion is garbage collection and works while the operator is down. `pod` makes the engine pod, `overlay` lays the
-user's podTemplate over it, `guards` makes what protects running pods: who may reach them, and how many may be evicted.
+user's podTemplate over it, `placement` puts it on a slot's GPUs, `nodes` spreads it over nodes, `guards` makes what
+protects running pods: who may reach them, and how many may be evicted.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from genrm_api.names import (
     ENGINE_PORT,
     ENGINE_PORT_NAME,
     LABEL_SERVING,
+    LABEL_SLOT,
     deployment_name,
     door_configmap_name,
     engine_selector,
     headless_service_name,
     service_name,
+    slot_deployment_name,
 )
-from genrm_api.rewardmodel import RewardModel
+from genrm_api.rewardmodel import RewardModel, Sharing, Slot
 
-from genrm_operator.children.guards import disruption_budget, network_policy, router_network_policy
+from genrm_operator.children.guards import (
+    disruption_budget,
+    network_policy,
+    router_network_policy,
+    worker_network_policy,
+)
 from genrm_operator.children.metadata import metadata
+from genrm_operator.children.nodes import leader_worker_set, worker_template
+from genrm_operator.children.placement import in_slot
 from genrm_operator.children.pod import pod_template
 from genrm_operator.children.router import router
 from genrm_operator.door_source import ARCHIVE_NAME, DoorSource
@@ -34,8 +44,12 @@ from genrm_operator.not_yet import refuse_gaps
 from genrm_operator.settings import Settings
 
 
-def children(rm: RewardModel, adapter: Adapter, door: DoorSource, settings: Settings) -> list[dict[str, Any]]:
+def children(
+    rm: RewardModel, adapter: Adapter, door: DoorSource, settings: Settings, *, may_run: bool = True
+) -> list[dict[str, Any]]:
     """All child manifests, in the order in which they are applied: what a pod needs before the pods.
+
+    `may_run` false: all but the engine pods, whose slots another model holds.
 
     Raises:
         Impossible: the engine or this operator cannot do what the spec asks for, or the pod template takes what is not
@@ -48,8 +62,8 @@ def children(rm: RewardModel, adapter: Adapter, door: DoorSource, settings: Sett
     template = pod_template(rm, effective, adapter, door, settings)
     made = [
         network_policy(rm, effective, settings.pod_namespace),
-        disruption_budget(rm),
-        _deployment(rm, effective, template),
+        disruption_budget(rm, effective),
+        *_engines(rm, effective, template, adapter, settings, effective.replicas if may_run else 0),
         _service(rm),
         _headless_service(rm),
     ]
@@ -98,18 +112,46 @@ def _headless_service(rm: RewardModel) -> dict[str, Any]:
     }
 
 
-def _deployment(rm: RewardModel, effective: EffectiveSpec, template: dict[str, Any]) -> dict[str, Any]:
+def _engines(
+    rm: RewardModel,
+    effective: EffectiveSpec,
+    template: dict[str, Any],
+    adapter: Adapter,
+    settings: Settings,
+    count: int,
+) -> list[dict[str, Any]]:
+    """What makes `count` engine pods: one Deployment, one for each slot, or a LeaderWorkerSet."""
+    if effective.nodes > 1:
+        worker = worker_template(rm, effective, adapter, settings)
+        return [
+            worker_network_policy(rm),
+            leader_worker_set(rm, effective, template, worker, count),
+        ]
+    if effective.slots:
+        return [_slot_deployment(rm, slot, effective.sharing, template, min(count, 1)) for slot in effective.slots]
     spec = {
-        "replicas": effective.replicas,
+        "replicas": count,
         "selector": {"matchLabels": engine_selector(rm.name)},
         "template": template,
     }
     if effective.gpus:
         # A surge pod would wait for a GPU that only the pod it is to replace can give back.
         spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata(rm, deployment_name(rm.name)),
-        "spec": spec,
+    return [_deployment(rm, deployment_name(rm.name), spec)]
+
+
+def _slot_deployment(
+    rm: RewardModel, slot: Slot, sharing: Sharing, template: dict[str, Any], count: int
+) -> dict[str, Any]:
+    spec = {
+        "replicas": count,
+        "selector": {"matchLabels": engine_selector(rm.name) | {LABEL_SLOT: slot.name}},
+        "template": in_slot(template, slot, sharing),
+        # A rolling update makes the new pod while the old one still ends, and here both would have the same GPUs.
+        "strategy": {"type": "Recreate"},
     }
+    return _deployment(rm, slot_deployment_name(rm.name, slot.name), spec)
+
+
+def _deployment(rm: RewardModel, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(rm, name), "spec": spec}

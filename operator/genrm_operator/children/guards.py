@@ -7,7 +7,19 @@ from typing import Any, Final
 
 from genrm_api.effective import EffectiveSpec
 from genrm_api.lifecycle import RoutingMode
-from genrm_api.names import ENGINE_PORT, WARDEN_PORT, engine_selector, router_name, router_selector
+from genrm_api.names import (
+    COMPONENT_ENGINE,
+    COMPONENT_WORKER,
+    ENGINE_PORT,
+    LABEL_COMPONENT,
+    LABEL_REWARD_MODEL,
+    WARDEN_PORT,
+    engine_selector,
+    leader_worker_set_name,
+    router_name,
+    router_selector,
+    worker_selector,
+)
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.children.metadata import metadata
@@ -26,7 +38,21 @@ def network_policy(rm: RewardModel, effective: EffectiveSpec, operator_namespace
     peers = [_operator(operator_namespace), *_allowed(effective)]
     if rm.spec.routing.mode is RoutingMode.ROUTER:
         peers.append({"podSelector": {"matchLabels": router_selector(rm.name)}})
-    return _policy(rm, rm.name, engine_selector(rm.name), [_on(ENGINE_PORT, peers)])
+    rules = [_on(ENGINE_PORT, peers)]
+    if effective.nodes > 1:
+        rules.append(_among_ranks(rm))
+    return _policy(rm, rm.name, engine_selector(rm.name), rules)
+
+
+def worker_network_policy(rm: RewardModel) -> dict[str, Any]:
+    """Let in to the other parts of an engine that spans nodes nobody but its parts."""
+    return _policy(rm, leader_worker_set_name(rm.name), worker_selector(rm.name), [_among_ranks(rm)])
+
+
+def _among_ranks(rm: RewardModel) -> dict[str, Any]:
+    """On all ports: where the ranks of an engine meet they agree among themselves."""
+    parts = (engine_selector(rm.name), worker_selector(rm.name))
+    return {"from": [{"podSelector": {"matchLabels": part}} for part in parts]}
 
 
 def router_network_policy(rm: RewardModel, effective: EffectiveSpec, operator_namespace: str) -> dict[str, Any]:
@@ -58,8 +84,12 @@ def _policy(rm: RewardModel, name: str, pods: Mapping[str, str], ingress: list[d
     }
 
 
-def disruption_budget(rm: RewardModel) -> dict[str, Any]:
+def disruption_budget(rm: RewardModel, effective: EffectiveSpec) -> dict[str, Any]:
     """One engine at a time, and those that do not run anyway at any time: a broken one must not hold up a drain."""
+    selector: dict[str, Any] = {"matchLabels": engine_selector(rm.name)}
+    if effective.nodes > 1:  # with any of its pods an engine that spans nodes is gone
+        parts = {"key": LABEL_COMPONENT, "operator": "In", "values": [COMPONENT_ENGINE, COMPONENT_WORKER]}
+        selector = {"matchLabels": {LABEL_REWARD_MODEL: rm.name}, "matchExpressions": [parts]}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -67,6 +97,6 @@ def disruption_budget(rm: RewardModel) -> dict[str, Any]:
         "spec": {
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": engine_selector(rm.name)},
+            "selector": selector,
         },
     }

@@ -63,38 +63,37 @@ def revision(template: Mapping[str, Any]) -> str:
 def pod_template(
     rm: RewardModel, effective: EffectiveSpec, adapter: Adapter, door: DoorSource, settings: Settings
 ) -> dict[str, Any]:
-    """The pod template of the engine's Deployment.
+    """The template of the engine pods.
 
     Raises:
         Impossible: the engine cannot do what the spec asks for, or the overlay takes what is not its own.
     """
     container = adapter.container(rm, settings)
-    claim = effective.cache_claim
-    volumes: list[Mapping[str, Any]] = [
-        {"name": "cache", "persistentVolumeClaim": {"claimName": claim}}
-        if claim
-        else {"name": "cache", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        *container.volumes,
-    ]
-    mounts: list[Mapping[str, Any]] = [
-        {"name": "cache", "mountPath": CACHE_MOUNT},
-        {"name": "shm", "mountPath": "/dev/shm"},
-        *container.mounts,
-    ]
-    door_env: dict[str, str] = {}
-    drain: dict[str, Any] = {}
+    template = bare_template(rm, effective, container, engine_selector(rm.name))
+    (engine,) = template["spec"]["containers"]
+    engine["ports"] = [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}]
+    engine |= _probes(container.health_path)
     if adapter.has_door:
-        token = admin_token(settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
-        door_env = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
-        door_env["GENRM_RUN_DIR"] = RUN_MOUNT
-        volumes.append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
-        mounts.append({"name": "door", "mountPath": DOOR_FOLDER, "readOnly": True})
-        volumes.append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
-        mounts.append({"name": "door-run", "mountPath": RUN_MOUNT})
-        drain = {"lifecycle": {"preStop": {"exec": {"command": _drain_command(rm)}}}}
-    template: dict[str, Any] = {
-        "metadata": {"labels": engine_selector(rm.name)},
+        _put_door(template["spec"], rm, door, settings)
+    if rm.spec.pod_template is not None:
+        template = lay_over(
+            template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
+        )
+    stamp = revision(template)
+    template["metadata"].setdefault("annotations", {})[f"{GROUP}/revision"] = stamp
+    if adapter.has_door:
+        engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
+        engine["env"].append({"name": "GENRM_REVISION", "value": stamp})
+    return template
+
+
+def bare_template(
+    rm: RewardModel, effective: EffectiveSpec, container: Container, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """A pod that runs the container, and that nobody can ask for anything yet."""
+    claim = effective.cache_claim
+    return {
+        "metadata": {"labels": dict(labels)},
         "spec": {
             "enableServiceLinks": False,  # a Service called "vllm" would set VLLM_PORT=tcp://… and vLLM dies of it
             "automountServiceAccountToken": False,
@@ -106,34 +105,43 @@ def pod_template(
                     "image": container.image,
                     "command": list(container.command),
                     "args": list(container.args),
-                    "env": _environment(rm, container, door_env),
-                    "ports": [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}],
+                    "env": _environment(rm, container),
                     "resources": _resources(rm, effective),
-                    **_probes(container.health_path),
-                    **drain,
-                    "volumeMounts": mounts,
+                    "volumeMounts": [
+                        {"name": "cache", "mountPath": CACHE_MOUNT},
+                        {"name": "shm", "mountPath": "/dev/shm"},
+                        *container.mounts,
+                    ],
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "securityContext": container_security(),
                 }
             ],
-            "volumes": volumes,
+            "volumes": [
+                {"name": "cache", "persistentVolumeClaim": {"claimName": claim}}
+                if claim
+                else {"name": "cache", "emptyDir": {}},
+                {"name": "shm", "emptyDir": {"medium": "Memory"}},
+                *container.volumes,
+            ],
         },
     }
-    if adapter.has_door:
-        # Not Ready, and no reason for a rollout to go on, before the operator has seen that its admin routes are shut.
-        template["spec"]["readinessGates"] = [{"conditionType": CONDITION_VERIFIED}]
-        grace = LINGER_SECONDS + _drain_seconds(rm) + SHUTDOWN_SECONDS
-        template["spec"]["terminationGracePeriodSeconds"] = grace
-    if rm.spec.pod_template is not None:
-        template = lay_over(
-            template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
-        )
-    stamp = revision(template)
-    template["metadata"].setdefault("annotations", {})[f"{GROUP}/revision"] = stamp
-    if adapter.has_door:
-        engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
-        engine["env"].append({"name": "GENRM_REVISION", "value": stamp})
-    return template
+
+
+def _put_door(pod: dict[str, Any], rm: RewardModel, door: DoorSource, settings: Settings) -> None:
+    """In front of the engine, with what it needs to know, to be verified before it serves, and to end in order."""
+    (engine,) = pod["containers"]
+    token = admin_token(settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
+    told = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
+    told["GENRM_RUN_DIR"] = RUN_MOUNT
+    engine["env"] += [{"name": name, "value": value} for name, value in told.items()]
+    engine["volumeMounts"].append({"name": "door", "mountPath": DOOR_FOLDER, "readOnly": True})
+    engine["volumeMounts"].append({"name": "door-run", "mountPath": RUN_MOUNT})
+    engine["lifecycle"] = {"preStop": {"exec": {"command": _drain_command(rm)}}}
+    pod["volumes"].append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
+    pod["volumes"].append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    # Not Ready, and no reason for a rollout to go on, before the operator has seen that its admin routes are shut.
+    pod["readinessGates"] = [{"conditionType": CONDITION_VERIFIED}]
+    pod["terminationGracePeriodSeconds"] = LINGER_SECONDS + _drain_seconds(rm) + SHUTDOWN_SECONDS
 
 
 def _placement(rm: RewardModel) -> dict[str, Any]:
@@ -150,15 +158,14 @@ def _placement(rm: RewardModel) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _environment(rm: RewardModel, container: Container, door_env: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Ours, then the user's over it, then the door's over both. Secrets are named, never read."""
+def _environment(rm: RewardModel, container: Container) -> list[dict[str, Any]]:
+    """Ours, then the user's over it; the door's names are refused to users. Secrets are named, never read."""
     env: dict[str, dict[str, Any]] = {name: {"value": v} for name, v in {**_HOME_ENV, **container.env}.items()}
     if (credentials := rm.spec.model.credentials_secret_ref) is not None:
         reference = {"name": credentials.name, "key": credentials.key}
         env[TOKEN_ENV] = {"valueFrom": {"secretKeyRef": reference}}
     for variable in rm.spec.env or ():
         env[variable.name] = variable.model_dump(by_alias=True, exclude_none=True, exclude={"name"})
-    env |= {name: {"value": value} for name, value in door_env.items()}
     return [{"name": name, **source} for name, source in env.items()]
 
 
@@ -188,5 +195,5 @@ def _resources(rm: RewardModel, effective: EffectiveSpec) -> dict[str, Any]:
     requests = asked.requests.amounts() if asked and asked.requests else {}
     limits = asked.limits.amounts() if asked and asked.limits else {}
     if effective.gpu_resource is not None:
-        limits[effective.gpu_resource] = str(effective.gpus)
+        limits[effective.gpu_resource] = str(effective.gpus // effective.nodes)
     return {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}

@@ -18,6 +18,9 @@ from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
 
 ENGINE_CONTAINER: Final = "engine"
+LEADER_ADDRESS: Final = "$(LWS_LEADER_ADDRESS)"
+WORKER_RANK: Final = "$(LWS_WORKER_INDEX)"
+"""In arguments of an engine that spans nodes: LeaderWorkerSet sets both in each container, the kubelet reads them."""
 DOOR_MOUNT: Final = "/genrm"
 DOOR_FOLDER: Final = f"{DOOR_MOUNT}/door"
 DOOR: Final = ("python3", f"{DOOR_FOLDER}/{ARCHIVE_NAME}")
@@ -80,6 +83,13 @@ class Adapter(Protocol):
             Impossible: the spec passes the schema but this engine cannot do it.
         """
 
+    def worker(self, rm: RewardModel, settings: Settings) -> Container:
+        """Describe the container of the other ranks of an engine that spans nodes; it is not asked for anything.
+
+        Raises:
+            Impossible: as `container`.
+        """
+
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
         """The calls that put the drained engine to sleep, in order. The sequence may be begun again at any point."""
 
@@ -91,6 +101,11 @@ class Adapter(Protocol):
 
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         """Why the server that says this of itself must not serve the model; `None` if it may."""
+
+
+def nodes(rm: RewardModel) -> int:
+    """How many a replica spans."""
+    return 1 if rm.spec.gpu is None else rm.spec.gpu.nodes
 
 
 def refuse_what_it_cannot(rm: RewardModel, able: Capabilities) -> None:

@@ -35,6 +35,9 @@ class Custom:
             mounts=weights.mounts,
         )
 
+    def worker(self, rm: RewardModel, settings: Settings) -> Container:
+        raise Impossible(Reason.NODES_NOT_SUPPORTED, "spec.gpu.nodes: engine custom runs on one node; remove it")
+
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
         raise Impossible(
             Reason.CANNOT_SLEEP, "spec.engine.name: custom has no sleep; use vllm or sglang to give memory back"

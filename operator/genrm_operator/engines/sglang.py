@@ -9,7 +9,7 @@ Routes: SGLang `python/sglang/srt/entrypoints/http_server.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from genrm_api.engine import Engine
 from genrm_api.names import ENGINE_PORT
@@ -19,17 +19,23 @@ from genrm_api.status import Reason
 from genrm_operator.engines.adapter import (
     CACHE_MOUNT,
     DOOR,
+    LEADER_ADDRESS,
+    WORKER_RANK,
     Call,
     Capabilities,
     Container,
     flags,
     known_bad,
+    nodes,
     refuse_what_it_cannot,
     unexpanded,
 )
 from genrm_operator.engines.weights import locate
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
+
+MEETING_PORT: Final = 20000
+"""On the leader, where the ranks of an engine that spans nodes meet."""
 
 
 class Sglang:
@@ -45,31 +51,11 @@ class Sglang:
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)
         _refuse_expandable_segments(rm)
-        engine = rm.spec.engine
-        weights = locate(rm, settings)
-        args = ["--model-path", weights.path, "--served-model-name", rm.served_name]
-        args += ["--host", "0.0.0.0", "--port", str(ENGINE_PORT)]
-        # With the saver alone, weights come back from a release uninitialised: the backup is what level 1 means.
-        args += ["--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics"]
-        args.append("--sleep-on-idle")  # else a scheduler with nothing to do keeps a core busy, asleep or not
-        if rm.spec.type is RewardModelType.CLASSIFIER:
-            args.append("--is-embedding")
-        if rm.spec.model.revision is not None:
-            args += ["--revision", rm.spec.model.revision]
-        args += _options(engine)
-        env = {"SGLANG_CACHE_DIR": f"{CACHE_MOUNT}/sglang"}
-        if rm.spec.gpu is None:
-            args += ["--device", "cpu"]
-            env["SGLANG_USE_CPU_ENGINE"] = "1"
-        return Container(
-            image=engine.image or settings.engine_images["sglang"],
-            command=(*DOOR, "launcher", "--engine", "sglang", "--"),
-            args=(*args, *(engine.args or ())),
-            env=env,
-            health_path="/health",  # the door's: the engine's own would kill it while its memory is released
-            volumes=weights.volumes,
-            mounts=weights.mounts,
-        )
+        _refuse_uneven_stages(rm)
+        return _container(rm, settings, command=(*DOOR, "launcher", "--engine", "sglang", "--"), rank="0")
+
+    def worker(self, rm: RewardModel, settings: Settings) -> Container:
+        return _container(rm, settings, command=("python3", "-m", "sglang.launch_server"), rank=WORKER_RANK)
 
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
         return (
@@ -97,11 +83,53 @@ class Sglang:
             kind = "generates text" if generates else "does not generate text"
             return f"serves a model that {kind}: spec.type {rm.spec.type} does not fit it"
         missing = [name for name in ("enable_memory_saver", "enable_weights_cpu_backup") if about.get(name) is not True]
-        if missing:
+        if missing and nodes(rm) == 1:  # over several nodes nothing is ever released
             return (
                 f"runs without {' and '.join(missing)}: a release would say 200 and free nothing, or lose the weights"
             )
         return known_bad(self.capabilities, rm, about)
+
+
+def _container(rm: RewardModel, settings: Settings, *, command: Sequence[str], rank: str) -> Container:
+    engine = rm.spec.engine
+    weights = locate(rm, settings)
+    args = ["--model-path", weights.path, "--served-model-name", rm.served_name]
+    args += ["--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--enable-metrics"]
+    if (span := nodes(rm)) > 1:
+        args += ["--nnodes", str(span), "--node-rank", rank, "--dist-init-addr", f"{LEADER_ADDRESS}:{MEETING_PORT}"]
+    else:
+        # With the saver alone, weights come back from a release uninitialised: the backup is what level 1 means.
+        args += ["--enable-memory-saver", "--enable-weights-cpu-backup"]
+    args.append("--sleep-on-idle")  # else a scheduler with nothing to do keeps a core busy, asleep or not
+    if rm.spec.type is RewardModelType.CLASSIFIER:
+        args.append("--is-embedding")
+    if rm.spec.model.revision is not None:
+        args += ["--revision", rm.spec.model.revision]
+    args += _options(engine)
+    env = {"SGLANG_CACHE_DIR": f"{CACHE_MOUNT}/sglang"}
+    if rm.spec.gpu is None:
+        args += ["--device", "cpu"]
+        env["SGLANG_USE_CPU_ENGINE"] = "1"
+    return Container(
+        image=engine.image or settings.engine_images["sglang"],
+        command=command,
+        args=(*args, *(engine.args or ())),
+        env=env,
+        health_path="/health",  # the door's: the engine's own would kill it while its memory is released
+        volumes=weights.volumes,
+        mounts=weights.mounts,
+    )
+
+
+def _refuse_uneven_stages(rm: RewardModel) -> None:
+    """SGLang gives each node whole stages, or each stage whole nodes (`_calculate_rank_ranges` in its engine.py)."""
+    span, stages = nodes(rm), rm.spec.engine.pipeline_parallel
+    if stages % span and span % stages:
+        raise Impossible(
+            Reason.NODES_NOT_SUPPORTED,
+            f"spec.gpu.nodes: sglang cannot lay {stages} stages (spec.engine.pipelineParallel) on {span} nodes; write "
+            "numbers of which one divides the other",
+        )
 
 
 def _refuse_expandable_segments(rm: RewardModel) -> None:

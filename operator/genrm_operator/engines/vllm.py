@@ -16,15 +16,18 @@ from genrm_api.rewardmodel import RewardModel, RewardModelType
 from genrm_operator.engines.adapter import (
     CACHE_MOUNT,
     DOOR,
+    LEADER_ADDRESS,
+    WORKER_RANK,
     Call,
     Capabilities,
     Container,
     flags,
     known_bad,
+    nodes,
     refuse_what_it_cannot,
     unexpanded,
 )
-from genrm_operator.engines.weights import locate
+from genrm_operator.engines.weights import Weights, locate
 from genrm_operator.settings import Settings
 
 
@@ -42,26 +45,20 @@ class Vllm:
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)
-        engine = rm.spec.engine
         weights = locate(rm, settings)
-        args = ["--model", weights.path, "--served-model-name", rm.served_name, "--port", str(ENGINE_PORT)]
-        if rm.spec.type is RewardModelType.CLASSIFIER:
-            # A model that has a head of its own keeps it: vLLM converts only what could not classify otherwise.
-            args += ["--runner", "pooling", "--convert", "classify"]
-        if rm.spec.model.revision is not None:
-            args += ["--revision", rm.spec.model.revision]
-        args += _options(engine)
-        if rm.spec.gpu is not None:
-            args.append("--enable-sleep-mode")  # vLLM refuses the flag on CPU, where sleep works as a state without it
-        return Container(
-            image=engine.image or settings.engine_images["vllm"],
+        return _container(
+            rm, settings, weights,
             command=(*DOOR, "launcher", "--engine", "vllm", "--"),
-            args=(*args, *(engine.args or ())),
-            env={"VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm", "VLLM_NO_USAGE_STATS": "1"},
-            health_path="/health",
-            volumes=weights.volumes,
-            mounts=weights.mounts,
-        )
+            args=("--model", weights.path, *_arguments(rm, rank="0")),
+        )  # fmt: skip
+
+    def worker(self, rm: RewardModel, settings: Settings) -> Container:
+        weights = locate(rm, settings)
+        return _container(
+            rm, settings, weights,
+            command=("python3", "-m", "vllm.entrypoints.cli.main", "serve"),
+            args=(weights.path, "--headless", *_arguments(rm, rank=WORKER_RANK)),
+        )  # fmt: skip
 
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
         # The door has drained the pod, so nothing is left that mode=abort could hurt.
@@ -75,6 +72,37 @@ class Vllm:
 
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         return known_bad(self.capabilities, rm, about)
+
+
+def _container(
+    rm: RewardModel, settings: Settings, weights: Weights, *, command: Sequence[str], args: Sequence[str]
+) -> Container:
+    return Container(
+        image=rm.spec.engine.image or settings.engine_images["vllm"],
+        command=command,
+        args=args,
+        env={"VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm", "VLLM_NO_USAGE_STATS": "1"},
+        health_path="/health",
+        volumes=weights.volumes,
+        mounts=weights.mounts,
+    )
+
+
+def _arguments(rm: RewardModel, rank: str) -> list[str]:
+    """What all ranks are told alike, and which of them this is; the user's words come last."""
+    engine = rm.spec.engine
+    args = ["--served-model-name", rm.served_name, "--port", str(ENGINE_PORT)]
+    if rm.spec.type is RewardModelType.CLASSIFIER:
+        # A model that has a head of its own keeps it: vLLM converts only what could not classify otherwise.
+        args += ["--runner", "pooling", "--convert", "classify"]
+    if rm.spec.model.revision is not None:
+        args += ["--revision", rm.spec.model.revision]
+    args += _options(engine)
+    if (span := nodes(rm)) > 1:
+        args += ["--nnodes", str(span), "--node-rank", rank, "--master-addr", LEADER_ADDRESS]
+    elif rm.spec.gpu is not None:
+        args.append("--enable-sleep-mode")  # vLLM refuses the flag on CPU, where sleep works as a state without it
+    return [*args, *(engine.args or ())]
 
 
 def _options(engine: Engine) -> list[str]:

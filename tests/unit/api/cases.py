@@ -278,6 +278,38 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         slots({"name": "a", "node": "n", "devices": [0]}, sharing="Colocated", engine={"tensorParallel": 2}),
         "spec.gpu.slots: a has another number of devices than tensorParallel x pipelineParallel x dataParallel",
     ),
+    "who chooses the GPUs of a slot": (
+        slots({"name": "a"}, env=[{"name": "CUDA_VISIBLE_DEVICES", "value": "1"}]),
+        "spec.env: CUDA_VISIBLE_DEVICES chooses GPUs, which spec.gpu.slots does; remove it",
+    ),
+    "a slot on several nodes": (
+        {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}], "nodes": 2}, "engine": {"tensorParallel": 2}},
+        "spec.gpu.nodes: more than 1 with sharing SharedClaim, whose slots lie on one node each; remove it",
+    ),
+    "unequal nodes": (
+        {"gpu": {"nodes": 3}, "engine": {"tensorParallel": 4, "pipelineParallel": 2}},
+        "spec.gpu.nodes: 3 does not divide tensorParallel x pipelineParallel of spec.engine; write a number of nodes",
+    ),
+    "more nodes than GPUs": (
+        {"gpu": {"nodes": 2}},
+        "spec.gpu.nodes: 2 does not divide tensorParallel x pipelineParallel of spec.engine; write a number of nodes",
+    ),
+    "a custom engine on several nodes": (
+        {"gpu": {"nodes": 2}, "engine": CUSTOM | {"tensorParallel": 2}},
+        "spec.gpu.nodes: more than 1 with spec.engine.name custom, whose parts the operator cannot bring together",
+    ),
+    "a sleep over several nodes": (
+        {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, **sleep(mode="Engine")},
+        "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved",
+    ),
+    "asleep over several nodes": (
+        {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, "lifecycle": {"state": "Asleep"}},
+        "spec.lifecycle.state: Asleep with spec.gpu.nodes more than 1, and no sleep over several nodes is proved",
+    ),
+    "ranks by hand": (
+        {"engine": {"args": ["--node-rank=1"]}},
+        "spec.engine.args: --node-rank is set by the operator or the door",
+    ),
     "asleep and never asleep": (
         {"lifecycle": {"state": "Asleep", "sleep": {"mode": "None"}}},
         "spec.lifecycle.state: Asleep with sleep.mode None, which never sleeps; write state: Off, or another mode",
@@ -433,6 +465,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         {"name": "a", "node": "n1", "devices": [0, 1]}, {"name": "b", "node": "n1", "devices": [2, 3]},
         sharing="Colocated", engine={"tensorParallel": 2},
     ),
+    "a replica over two nodes": {
+        "gpu": {"nodes": 2}, "engine": {"name": "sglang", "tensorParallel": 8, "pipelineParallel": 2},
+        "routing": {"mode": "Router"}, **sleep(mode="None"),
+    },
+    "GPUs chosen by hand": {"gpu": {"nodes": 1}, "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]},
     "a tournament": scoring(
         mode="pairwise", template=TEMPLATE, parse={"kind": "logprob", "values": {"A": 1, "B": 0}}, order="both",
         schedule={"kind": "active", "budget": 72, "rounds": 3}, aggregate="bt", anchor="reference", normalise="zscore",

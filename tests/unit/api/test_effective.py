@@ -54,6 +54,7 @@ def test_a_manifest_that_says_much() -> None:
         ({"gpu": {}, "lifecycle": {"state": "Asleep"}}, "Engine"),
         ({"gpu": {}, "lifecycle": {"sleep": {"mode": "Engine"}}}, "Engine"),
         (slots({"name": "a"}), "Engine"),
+        ({"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}}, "None"),
         ({"lifecycle": {"sleep": {"mode": "Restart"}}}, "Restart"),
     ],
 )

@@ -81,6 +81,11 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "spec.gpu.sharing: Exclusive was SharedClaim, and cannot change while pods exist; write spec.gpu.sharing: "
         "SharedClaim, or spec.replicas: 0 first; spec.gpu.slots: cannot change",
     ),
+    "nodes": (
+        {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}},
+        {"gpu": {}, "engine": {"tensorParallel": 2}},
+        "spec.gpu.nodes: cannot change while pods exist, which are of another kind; write what was there, or",
+    ),
     "slots": (
         FIRST,
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "b"}]}},

@@ -29,7 +29,7 @@ def container(rm: RewardModel) -> Container:
 
 SGLANG_ALWAYS = [
     "--model-path", "a/b", "--served-model-name", "judge", "--host", "0.0.0.0", "--port", "8000",
-    "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics", "--sleep-on-idle",
+    "--enable-metrics", "--enable-memory-saver", "--enable-weights-cpu-backup", "--sleep-on-idle",
 ]  # fmt: skip
 VLLM_ALWAYS = ["--model", "a/b", "--served-model-name", "judge", "--port", "8000"]
 FIELDS = {
@@ -149,3 +149,43 @@ def test_a_revision_reaches_the_engine(engine: str) -> None:
     rm = model(engine, model={"uri": "hf://a/b", "revision": "v2"})
     args = list(container(rm).args)
     assert args[args.index("--revision") + 1] == "v2"
+
+
+SPREAD: dict[str, Any] = {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 4}}
+TOLD_ALIKE = {
+    "vllm": ["--tensor-parallel-size", "4", "--nnodes", "2", "--master-addr", "$(LWS_LEADER_ADDRESS)"],
+    "sglang": ["--tp-size", "4", "--nnodes", "2", "--dist-init-addr", "$(LWS_LEADER_ADDRESS):20000"],
+}
+
+
+@pytest.mark.parametrize("name", TOLD_ALIKE)
+def test_an_engine_that_spans_nodes_is_told_who_leads_and_which_rank_it_is(name: str) -> None:
+    rm = model(name, **SPREAD)
+    leader, worker = container(rm), adapter_for(rm.spec.engine.name).worker(rm, SETTINGS)
+    for one, rank in ((leader, "0"), (worker, "$(LWS_WORKER_INDEX)")):
+        given = list(one.args)
+        assert set(TOLD_ALIKE[name]) < set(given) and given[given.index("--node-rank") + 1] == rank
+        assert not {"--enable-sleep-mode", "--enable-memory-saver"} & set(given), "it never sleeps"
+    assert "genrm_door" in str(leader.command) and "genrm_door" not in str(worker.command)
+    assert leader.image == worker.image and leader.env == worker.env and leader.mounts == worker.mounts
+    assert leader.args[1] in worker.args, "the same weights"
+
+
+def test_a_vllm_worker_has_no_server() -> None:
+    rm = model("vllm", **SPREAD)
+    worker = adapter_for(rm.spec.engine.name).worker(rm, SETTINGS)
+    assert worker.command[-1] == "serve" and worker.args[:2] == ("a/b", "--headless")
+
+
+def test_sglang_that_spans_nodes_serves_without_a_memory_saver() -> None:
+    assert adapter_for(EngineName.SGLANG).unfit(model("sglang", **SPREAD), {"is_generation": True}) is None
+
+
+@pytest.mark.parametrize(("stages", "span", "fits"), [(2, 4, True), (4, 2, True), (3, 2, False)])
+def test_sglang_lays_whole_stages_on_nodes_or_whole_nodes_under_stages(stages: int, span: int, fits: bool) -> None:
+    rm = model("sglang", gpu={"nodes": span}, engine={"tensorParallel": 4, "pipelineParallel": stages})
+    if fits:
+        container(rm)
+        return
+    with pytest.raises(Impossible, match=r"^spec\.gpu\.nodes: sglang cannot lay 3 stages .* on 2 nodes; write"):
+        container(rm)

@@ -12,7 +12,7 @@ from aiohttp import web
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator import transitions
 from genrm_operator.doors import Doors
-from genrm_operator.errors import ApiError, DrainTimeout, Forbidden, NotVerified
+from genrm_operator.errors import ApiError, DrainTimeout, Forbidden, KindAbsent, NotVerified
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics
@@ -48,15 +48,21 @@ class FakeKube:
     def __init__(self) -> None:
         self.refuse: Exception | None = None
         self.refuse_status: Exception | None = None
+        self.applied: dict[str, Mapping[str, Any]] = {}
+        """What each Deployment was last, by the RewardModel that it is of."""
+        self.conditions: list[dict[str, Any]] = []
 
     async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if self.refuse is not None:
             raise self.refuse
+        if manifest["kind"] == "Deployment":
+            self.applied[manifest["metadata"]["ownerReferences"][0]["name"]] = manifest
         return {**manifest, "metadata": {**manifest["metadata"], "uid": "c", "generation": 1, "resourceVersion": "2"}}
 
     async def apply_status(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if self.refuse_status is not None:
             raise self.refuse_status
+        self.conditions = manifest["status"]["conditions"]
         return {**reward_model(resourceVersion="3"), "status": manifest["status"]}
 
     async def create_event(self, *_: Any, **__: Any) -> None:
@@ -72,6 +78,10 @@ class World:
     def value(self, name: str, **labels: str) -> float | None:
         found = self.metrics.registry.get_sample_value(name, labels)
         return None if found is None else float(found)
+
+    def replicas(self, name: str) -> int | None:
+        found = self.kube.applied.get(name)
+        return None if found is None else int(found["spec"]["replicas"])
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -207,3 +217,28 @@ async def test_calls_are_counted_by_verb_kind_and_code(
         await kube.close()
     labels = {"verb": verb, "kind": kind, "code": str(status) if status else "none"}
     assert metrics.registry.get_sample_value("genrm_api_request_seconds_count", labels) == 1
+
+
+def on_slot(name: str, created: str, **metadata: Any) -> dict[str, Any]:
+    made = reward_model(name=name, uid=name, creationTimestamp=created, **metadata)
+    made["spec"]["gpu"] = {"sharing": "SharedClaim", "slots": [{"name": "a"}]}
+    return made
+
+
+async def test_a_model_whose_slot_is_taken_has_no_pods_until_it_is_free(world: World) -> None:
+    for obj in (on_slot("young", "2026-01-02T00:00:00Z"), on_slot("old", "2026-01-01T00:00:00Z")):
+        world.reconciler.cache.put_reward_model(obj, deleted=False)
+    young, old = ("rl", "young"), ("rl", "old")
+    for key in (young, old):
+        world.reconciler.queue.add(key)
+    await world.until(lambda: world.replicas("old") == 1 and world.replicas("young") == 0)
+    for key in world.reconciler.cache.put_reward_model(on_slot("old", "2026-01-01T00:00:00Z"), deleted=True).others:
+        world.reconciler.queue.add(key)
+    await world.until(lambda: world.replicas("young") == 1)
+
+
+async def test_an_absent_kind_is_no_model_that_went_away(world: World) -> None:
+    world.kube.refuse = KindAbsent("PATCH x", 404, "the cluster has no such resource")
+    world.see(reward_model())
+    await world.until(lambda: "install it" in str(world.kube.conditions))
+    assert {c["reason"] for c in world.kube.conditions if c["type"] == "Degraded"} == {"ApplyFailed"}

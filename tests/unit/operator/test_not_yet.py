@@ -28,7 +28,6 @@ SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1", "sgla
 
 ASKED: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
-    "spec.gpu.sharing": {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
     "spec.lifecycle.sleep.mode": {"lifecycle": {"sleep": {"mode": "Restart"}}},
     "spec.lifecycle.sleep.onDrainTimeout": {"lifecycle": {"sleep": {"onDrainTimeout": "Abort"}}},
     "spec.lifecycle.idle.sleepAfter": {"lifecycle": {"idle": {"sleepAfter": "2m"}}},
@@ -55,6 +54,7 @@ def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> No
         {},
         {"rollout": {"pinDuringLease": False}, "lifecycle": {"sleep": {"mode": "None", "level": 1}}},
         {"gpu": {}, "engine": {"name": "sglang"}},
+        {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
         {"type": "Classifier", "scoring": {"mode": "classify"}},
     ],
 )

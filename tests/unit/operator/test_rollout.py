@@ -134,3 +134,79 @@ def test_the_digest_does_not_change_by_accident() -> None:
     """A changed digest replaces every engine of every installation at its next upgrade."""
     spec = {"gpu": {}, "engine": {"tensorParallel": 2, "args": ["--seed=1"]}, "env": [{"name": "A", "value": "1"}]}
     assert rollout.inputs(model(spec), "vllm:1", SETTINGS) == "e7c2eb2242cda5b2"
+
+
+SLOTS = ("a", "b", "c")
+
+
+def in_slots(arg: str, replicas: int = 1) -> list[dict[str, Any]]:
+    """A model with three slots, as the operator writes it."""
+    (door, one, _) = written("old", arg)
+    made = [door]
+    for slot in SLOTS:
+        deployment = copy.deepcopy(one)
+        deployment["metadata"]["name"] = slot
+        deployment["spec"] |= {"replicas": replicas, "selector": {"matchLabels": {"genrm.dev/slot": slot}}}
+        made.append(deployment)
+    return made
+
+
+def changed_slots(before: list[dict[str, Any]], arrived: str, replicas: int = 1) -> str:
+    """The slots that get the new template when it is asked for while the pods of `arrived` run."""
+    there = {m["metadata"]["name"] for m in before if m["kind"] == "ConfigMap"}
+    kept = {m["metadata"]["name"]: k for m in before if (k := Kept.of(m)) is not None}
+    after = rollout.settle(in_slots("--new", replicas), "asked", kept, there, KEY, set(arrived))
+    new = [m for m in after if m["kind"] == "Deployment" and "--new" in str(m["spec"]["template"])]
+    held = [m for m in after if m["kind"] == "Deployment" and m not in new]
+    assert all(Kept.of(m) == kept[m["metadata"]["name"]] for m in held), "it says what it really runs"
+    return "".join(m["metadata"]["name"] for m in new)
+
+
+@pytest.mark.parametrize(
+    ("arrived", "change"),
+    [
+        pytest.param("abc", "a", id="one at a time"),
+        pytest.param("bc", "a", id="one that does not run may be changed, and those that do wait for it"),
+        pytest.param("c", "ab", id="all that do not run"),
+        pytest.param("", "abc", id="nothing runs"),
+    ],
+)
+def test_the_slots_of_a_model_are_changed_one_after_another(arrived: str, change: str) -> None:
+    assert changed_slots(settle(in_slots("--old"), []), arrived) == change
+
+
+def test_the_next_slot_is_changed_when_the_one_before_runs() -> None:
+    before = settle(in_slots("--old"), [])
+    there = {m["metadata"]["name"] for m in before if m["kind"] == "ConfigMap"}
+    kept = {m["metadata"]["name"]: k for m in before if (k := Kept.of(m)) is not None}
+    (_, first, *_) = rollout.settle(in_slots("--new"), "asked", kept, there, KEY, SLOTS)
+    mixed = [before[0], first, *before[2:]]
+    assert changed_slots(mixed, "bc") == "a", "it is under way"
+    assert changed_slots(mixed, "abc") == "ab"
+
+
+def test_slots_without_pods_are_changed_at_once() -> None:
+    assert changed_slots(settle(in_slots("--old"), []), "abc", replicas=0) == "abc"
+
+
+def test_a_template_that_somebody_else_wrote_does_not_wait() -> None:
+    before = settle(in_slots("--old"), [])
+    before[2]["metadata"]["annotations"][rollout.ANNOTATION_SEAL] = "forged"
+    assert changed_slots(before, "abc") == "b"
+
+
+@pytest.mark.parametrize(
+    ("status", "arrived"),
+    [
+        ({}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1}, True),
+        ({"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 1}, False),
+        ({"observedGeneration": 2, "availableReplicas": 1}, False),
+    ],
+)
+def test_a_slot_has_arrived_when_its_pod_runs_as_it_is_wanted_now(status: dict[str, Any], arrived: bool) -> None:
+    selector = {"matchLabels": {"genrm.dev/slot": "a"}}
+    deployment = {"metadata": {"generation": 2}, "spec": {"replicas": 1, "selector": selector}, "status": status}
+    assert rollout.has_arrived(deployment) is arrived
+    assert not rollout.has_arrived(deployment | {"spec": {"replicas": 1}}), "of others nobody asks"
