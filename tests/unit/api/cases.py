@@ -399,6 +399,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
+UNFIT = "must be DNS-1035 (a-z, 0-9, -), at most 40 characters"
+BROKEN_NAMES: dict[str, str] = {
+    **{name: f"metadata.name: {name} {UNFIT}" for name in ("Judge", "1judge", "j" * 41, "judge-")},
+    "judge-pods": "metadata.name: judge-pods could be the headless Service of another RewardModel; write a name that "
+    "does not end in -pods",
+    "judge-router": "metadata.name: judge-router could be the router of another RewardModel; write a name that does not "
+    "end in -router",
+}
+ACCEPTED_NAMES = ("j", "judge-1", "j" * 40, "pods", "router", "judge-podsy", "judgerouter", "judge-pods-2")
+
 ACCEPTED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "nulls are absent": {"engine": None, "replicas": None, "gpu": None, "scoring": {"timeout": None}},
