@@ -404,8 +404,8 @@ BROKEN_NAMES: dict[str, str] = {
     **{name: f"metadata.name: {name} {UNFIT}" for name in ("Judge", "1judge", "j" * 41, "judge-")},
     "judge-pods": "metadata.name: judge-pods could be the headless Service of another RewardModel; write a name that "
     "does not end in -pods",
-    "judge-router": "metadata.name: judge-router could be the router of another RewardModel; write a name that does not "
-    "end in -router",
+    "judge-router": "metadata.name: judge-router could be the router of another RewardModel; write a name that does "
+    "not end in -router",
 }
 ACCEPTED_NAMES = ("j", "judge-1", "j" * 40, "pods", "router", "judge-podsy", "judgerouter", "judge-pods-2")
 
