@@ -32,16 +32,21 @@ try:
 except OSError as error:
     print("out:", error)
 """
+SERVE = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+http.server.test(http.server.SimpleHTTPRequestHandler, bind="0.0.0.0", port=8000)
+"""
 Picture = dict[str, bool]
 EVERYBODY: Picture = dict.fromkeys(("same namespace", "other namespace", "operator", "host network", "its node"), True)
 
 
 def server() -> dict[str, Any]:
     """A reward model as light as can be."""
-    command = ["python3", "-m", "http.server", "8000"]
+    how = {"command": ["python3", "-c", SERVE], "healthPath": "/"}
     spec = {
         "model": {"uri": "hf://a/b"},
-        "engine": {"name": "custom", "image": images.VLLM, "custom": {"command": command, "healthPath": "/"}},
+        "engine": {"name": "custom", "image": images.VLLM, "custom": how},
         "resources": {"limits": {"memory": "256Mi"}},
     }
     return {"apiVersion": "genrm.dev/v1alpha1", "kind": "RewardModel", "metadata": {"name": NAME}, "spec": spec}
