@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from genrm_api.engine import EngineName
 from genrm_api.gpu import Sharing
-from genrm_api.lifecycle import LifecycleState, SleepMode, camel
+from genrm_api.lifecycle import LifecycleState, RoutingMode, SleepMode, camel
 from genrm_api.model import COMMIT_PATTERN, TOKEN_ENV
 from genrm_api.rules import AnyRule, Rule, quoted, rule, with_found
 from genrm_api.scoring import IN_WORDS, ScoringMode
@@ -226,6 +226,13 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
             and s.weights.credentials_secret_ref is not None
             and any(v.name == TOKEN_ENV for v in s.env or ())
         ),
+    ),
+    rule(
+        "self.type != 'Classifier' || !has(self.routing) || self.routing.mode != 'Router' || "
+        "(has(self.engine) && self.engine.name != 'vllm')",
+        "spec.routing.mode: Router with type Classifier and spec.engine.name vllm, whose /classify sglang-router does "
+        "not pass on; write Direct, or engine sglang",
+        lambda s: s.type == "Classifier" and s.engine.name is EngineName.VLLM and s.routing.mode is RoutingMode.ROUTER,
     ),
     rule(
         f"!{_CUSTOM} || !has(self.lifecycle) || self.lifecycle.state != 'Asleep'",

@@ -14,7 +14,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class Structured(ApiModel):
-    """What the engine is made to answer (vLLM structured_outputs)."""
+    """What the engine is made to answer: the plugin asks each engine in its own words."""
 
     choice: Annotated[list[Text], Field(min_length=2, max_length=32)] = Field(
         description="The answer is exactly one of these texts."

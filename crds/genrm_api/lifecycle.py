@@ -170,5 +170,6 @@ class RoutingMode(enum.StrEnum):
 class Routing(ApiModel):
     mode: RoutingMode = Field(
         RoutingMode.DIRECT,
-        description="Direct: clients reach the engine pods. Router: an sglang-router stands in front of them.",
+        description="Direct: clients reach the engine pods. Router: an sglang-router stands in front of them, "
+        "too; it has no route for a Classifier on vLLM.",
     )

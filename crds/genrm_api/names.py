@@ -46,6 +46,17 @@ HEADER_REVISION: Final = "genrm-revision"
 HEADER_BOOT_ID: Final = "genrm-boot-id"
 HEADER_EPOCH: Final = "genrm-epoch"
 
+_HEADLESS_SUFFIX: Final = "-pods"
+_ROUTER_SUFFIX: Final = "-router"
+_NODES_SUFFIX: Final = "-nodes"
+CHILD_SUFFIXES: Final = {
+    _HEADLESS_SUFFIX: "headless Service",
+    _ROUTER_SUFFIX: "router",
+    _NODES_SUFFIX: "set of nodes",
+}
+"""What a child's name has behind its RewardModel's, and which child it is. A RewardModel may not be called so itself:
+its Service and Deployment have its bare name. (The door's ConfigMap meets only other ConfigMaps.)"""
+
 
 def engine_selector(reward_model: str) -> dict[str, str]:
     """Labels that select every engine pod of one RewardModel, asleep or not."""
@@ -64,7 +75,7 @@ def worker_selector(reward_model: str) -> dict[str, str]:
 
 def router_name(reward_model: str) -> str:
     """Deployment and Service of the router."""
-    return f"{reward_model}-router"
+    return reward_model + _ROUTER_SUFFIX
 
 
 def service_name(reward_model: str) -> str:
@@ -74,7 +85,7 @@ def service_name(reward_model: str) -> str:
 
 def headless_service_name(reward_model: str) -> str:
     """The headless Service whose EndpointSlices name the serving pods one by one; discovery watches these."""
-    return f"{reward_model}-pods"
+    return reward_model + _HEADLESS_SUFFIX
 
 
 def deployment_name(reward_model: str) -> str:
@@ -96,7 +107,7 @@ SLOT_STEM_CHARACTERS: Final = 43
 
 def leader_worker_set_name(reward_model: str) -> str:
     """Not the model's own name: LeaderWorkerSet makes a headless Service of the name that it is given."""
-    return f"{reward_model}-nodes"
+    return reward_model + _NODES_SUFFIX
 
 
 def door_configmap_name(reward_model: str, digest: str) -> str:

@@ -31,7 +31,7 @@ from genrm_api.lifecycle import (
     SleepMode,
 )
 from genrm_api.model import TOKEN_ENV, Model
-from genrm_api.names import API_VERSION
+from genrm_api.names import API_VERSION, CHILD_SUFFIXES
 from genrm_api.pods import EnvVar, LocalObjectReference, ObjectName, PodTemplate, Resources
 from genrm_api.rules import ApiModel, Rule, Transition
 from genrm_api.scoring import Scoring, ScoringMode
@@ -154,6 +154,21 @@ def _immutable(where: str, before: str, after: str, value: Any) -> Transition:
     )
 
 
+def _not_a_childs(suffix: str, child: str) -> Rule:
+    """A RewardModel is not called as the child of another one is: the two would write one object in turns."""
+    could_be = f" could be the {child} of another RewardModel; write a name that does not end in {suffix}"
+
+    def found_wrong(rm: RewardModel) -> str | None:
+        name = str(rm.metadata.get("name", ""))
+        return f"metadata.name: {name}{could_be}" if name.endswith(suffix) else None
+
+    return Rule(
+        cel=f"!self.metadata.name.endsWith('{suffix}')",
+        message=f"'metadata.name: ' + self.metadata.name + '{could_be}'",
+        found_wrong=found_wrong,
+    )
+
+
 _OTHER_SLOTS = (
     "spec.gpu.slots: cannot change while pods exist, each of which holds one; write what was there, or "
     "spec.replicas: 0 "
@@ -188,6 +203,7 @@ class RewardModel(ApiModel):
             message="'metadata.name: ' + self.metadata.name + ' must be DNS-1035 (a-z, 0-9, -), at most 40 characters'",
             found_wrong=lambda rm: _bad_name(rm.metadata.get("name", "")),
         ),
+        *(_not_a_childs(suffix, child) for suffix, child in CHILD_SUFFIXES.items()),
         _immutable("spec.type", "oldSelf.spec.type", "self.spec.type", lambda spec: spec.type),
         _immutable(
             "spec.engine.name", _ENGINE.format("oldSelf"), _ENGINE.format("self"), lambda spec: spec.engine.name

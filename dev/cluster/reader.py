@@ -16,6 +16,7 @@ _RESOURCES: Final = {
     "endpointslices": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
     "events": "/api/v1/namespaces/{}/events",
     "leases": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "namespaces": "/api/v1/namespaces",
     "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "poddisruptionbudgets": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "pods": "/api/v1/namespaces/{}/pods",

@@ -28,7 +28,7 @@ from dev.bootstrap import ROOT
 from dev.cluster import Cluster
 from tests.cluster.conftest import wait_for
 from tests.cluster.manifests import smallest, text
-from tests.unit.api.cases import ACCEPTED, BROKEN, manifest
+from tests.unit.api.cases import ACCEPTED, ACCEPTED_NAMES, BROKEN, BROKEN_NAMES, manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -168,6 +168,12 @@ def test_the_api_server_takes_what_works(api: Api, spec: dict[str, Any]) -> None
     assert servers_word(api, "POST", path(), document("judge", json.dumps(manifest(spec)["spec"]))) is None
 
 
+@pytest.mark.parametrize("name", [*BROKEN_NAMES, *ACCEPTED_NAMES])
+def test_the_api_server_says_the_same_of_a_name(api: Api, name: str) -> None:
+    theirs = servers_word(api, "POST", path(), document(name, json.dumps(manifest({})["spec"])))
+    assert BROKEN_NAMES[name] in (theirs or "") if name in BROKEN_NAMES else theirs is None
+
+
 def test_a_new_manifest_gets_one_verdict(api: Api) -> None:
     verdicts: list[bool] = []
 
@@ -175,7 +181,9 @@ def test_a_new_manifest_gets_one_verdict(api: Api) -> None:
     @given(SEEDS)
     def same(seed: int) -> None:
         luck = Random(seed)
-        name = luck.choice(["judge", "judge", "j", "a" * 40, "a" * 41, "1a", "A", "a-", "a.b", "judge-1"])
+        name = luck.choice(
+            [*["judge"] * 5, "j", "a" * 40, "a" * 41, "1a", "A", "a-", "a.b", "judge-1", "a-pods", "a-router", "pods"]
+        )
 
         def words(spec: str) -> tuple[str | None, str | None]:
             whole = document(name, spec)

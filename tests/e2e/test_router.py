@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -133,6 +136,76 @@ def test_a_list_that_is_none_is_refused_and_changes_nothing(process: RouterProce
     before = ask("GET", f"{process.warden}/genrm/router", headers=headers).json()
     assert ask("PUT", f"{process.warden}/genrm/router", content=body, headers=headers).status_code == 400
     assert ask("GET", f"{process.warden}/genrm/router", headers=headers).json() == before
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    """A worker that writes down what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Listening)
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Listening(http.server.BaseHTTPRequestHandler):
+    server: Listener
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path == "/health" else 404)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.heard.append((self.path, json.loads(body)))
+        self._answer(200)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def listener(process: RouterProcess) -> Iterator[Listener]:
+    """The router's only worker."""
+    with Listener() as worker:
+        threading.Thread(target=worker.serve_forever, daemon=True).start()
+        assert process.put(worker.url, epoch=99).json()["workers"] == [worker.url]
+        yield worker
+        worker.shutdown()
+
+
+TEXT = {"model": "judge", "text": "x", "input": "x", "prompt": "x"}
+PASSES = ("/v1/chat/completions", "/v1/completions", "/generate", "/v1/embeddings", "/v1/classify")
+LACKS = ("/classify", "/encode", "/pooling", "/score", "/v1/score", "/tokenize", "/v1/messages")
+
+
+def test_the_router_has_the_routes_that_our_page_names(process: RouterProcess, listener: Listener) -> None:
+    """Which is why a classifier on vLLM may have no router."""
+    for path in PASSES:
+        assert ask("POST", process.router + path, json=TEXT | QUESTION).status_code == 200, path
+    for path in LACKS:
+        assert ask("POST", process.router + path, json=TEXT | QUESTION).status_code == 404, path
+    assert tuple(path for path, _ in listener.heard) == PASSES
+
+
+def test_of_a_chat_it_passes_on_the_keys_that_it_knows(process: RouterProcess, listener: Listener) -> None:
+    verdict = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": {"enum": ["True", "False"]}}}
+    known = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "logprobs": True, "chat_template_kwargs": {"a": 1}}
+    unknown = {"structured_outputs": {"choice": ["a", "b"]}, "priority": 1, "cache_salt": "x"}
+    for constraint in ({"regex": "(a|b)"}, {"response_format": verdict}):
+        body = QUESTION | known | unknown | constraint
+        assert ask("POST", f"{process.router}/v1/chat/completions", json=body).status_code == 200
+        _, heard = listener.heard[-1]
+        assert heard.pop("max_completion_tokens") == body.pop("max_tokens"), "by its newer name"
+        assert {key: heard.get(key) for key in body} == body | dict.fromkeys(unknown)
 
 
 @pytest.fixture

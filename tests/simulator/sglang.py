@@ -315,4 +315,5 @@ class SimSglangEmbedding(SimSglang):
 def _choices(request: Mapping[str, Any]) -> list[Any] | None:
     """The alternatives of a guiding expression of the form `(one|another)`."""
     found = re.fullmatch(r"\((.*)\)", str(request.get("regex") or ""), re.DOTALL)
-    return [re.sub(r"\\(.)", r"\1", word) for word in found[1].split("|")] if found else None
+    words = re.findall(r"(?:\\.|[^\\|])+", found[1], re.DOTALL) if found else []
+    return [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in words] or None

@@ -1,7 +1,8 @@
 """What a set of NetworkPolicies means: who may connect to whom.
 
 The meaning is the one of the API's documentation, for ingress: a pod that no policy selects lets everybody in; a pod
-that some select lets in what one of them allows. No enforcer runs here. A source outside the pod network (a node, a pod
+that some select lets in what one of them allows. No enforcer runs here; the double of one that the e2e tier has
+(`tests.e2e.policy_double`) takes the meaning from here. A source outside the pod network (a node, a pod
 with the node's network, the world) is an address.
 """
 
@@ -30,7 +31,7 @@ class Pod:
 
 def may_connect(policies: Iterable[Policy], source: Pod | str, target: Pod, port: int, protocol: str = "TCP") -> bool:
     """Whether `source`, a pod or an address, may open a connection to a port of `target`."""
-    own = [p for p in policies if _selects(p, target)]
+    own = isolating(policies, target)
     if not own:
         return True
     rules = [(policy, rule) for policy in own for rule in policy["spec"].get("ingress") or []]
@@ -39,6 +40,11 @@ def may_connect(policies: Iterable[Policy], source: Pod | str, target: Pod, port
         and _peers_match(rule.get("from"), policy["metadata"]["namespace"], source)
         for policy, rule in rules
     )
+
+
+def isolating(policies: Iterable[Policy], target: Pod) -> list[Policy]:
+    """The policies that select a pod for ingress; none: everybody may connect."""
+    return [policy for policy in policies if _selects(policy, target)]
 
 
 def _selects(policy: Policy, pod: Pod) -> bool:

@@ -1,7 +1,7 @@
 """The OpenAI chat wire format: a question as a request body, an HTTP reply as an `Answer` or as the error it is.
 
-Pure functions. An answer counts only if the engine says that it ended by itself (`finish_reason: stop`; a guided
-choice ends so too).
+Pure functions. What OpenAI's format has no word for is said in the words of the engine that is asked. An answer counts
+only if the engine says that it ended by itself (`finish_reason: stop`; a guided choice ends so too).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import Any, Final
 
 from genrm_api.names import HEADER_BOOT_ID, HEADER_REVISION
-from genrm_api.rewardmodel import Sampling
+from genrm_api.rewardmodel import EngineName, Sampling, Structured
 
 from genrm_scoring.errors import Aborted, NotServing, PromptTooLong, RequestRefused, ServerFailed, Truncated
 from genrm_scoring.transport import Reply
@@ -21,9 +21,14 @@ from genrm_scoring.types import Answer
 PATH: Final = "/v1/chat/completions"
 _TOO_LONG: Final = re.compile(r"maximum (context|model|input) length|context_length_exceeded|max_model_len", re.I)
 _RETRYABLE_4XX: Final = (408, 425, 429)
+_SPECIAL: Final = re.compile(r"[\\^$.|?*+()\[\]{}/]")
+"""What has a meaning in the regular expressions of any of SGLang's grammar backends. `re.escape` escapes more, and some
+of them do not know `\\ ` or `\\-`."""
 
 
-def request_body(model: str, messages: list[dict[str, str]], sampling: Sampling) -> dict[str, Any]:
+def request_body(
+    model: str, messages: list[dict[str, str]], sampling: Sampling, engine: EngineName = EngineName.VLLM
+) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": messages}
     settings = {
         "temperature": sampling.temperature,
@@ -31,9 +36,23 @@ def request_body(model: str, messages: list[dict[str, str]], sampling: Sampling)
         "max_tokens": sampling.max_tokens,
         "seed": judgement_seed(sampling.seed, messages),
         "chat_template_kwargs": sampling.chat_template_kwargs,
-        "structured_outputs": {"choice": sampling.structured.choice} if sampling.structured else None,
     }
-    return body | {key: value for key, value in settings.items() if value is not None}
+    constraint = constrained_to(sampling.structured, engine) if sampling.structured is not None else {}
+    return body | {key: value for key, value in settings.items() if value is not None} | constraint
+
+
+def constrained_to(structured: Structured, engine: EngineName) -> dict[str, Any]:
+    """The form of the answer as the engine takes it. SGLang has no choice, and ignores vLLM's word for it."""
+    match engine:
+        case EngineName.SGLANG:
+            # Without ^ and $: the expression always is of the whole answer, and outlines refuses the two.
+            return {"regex": f"({'|'.join(_SPECIAL.sub(_escaped, text) for text in structured.choice)})"}
+        case EngineName.VLLM | EngineName.CUSTOM:
+            return {"structured_outputs": {"choice": structured.choice}}
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"
 
 
 def judgement_seed(base: int | None, messages: list[dict[str, str]]) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from genrm_api import durations
-from genrm_api.rewardmodel import FailurePolicy, OnFailure, Scoring
+from genrm_api.rewardmodel import EngineName, FailurePolicy, OnFailure, Scoring
 from genrm_api.scoring import DEFAULT_JUDGE
 
 from genrm_scoring import chat
@@ -69,9 +69,11 @@ class Scorer:
         transport: Transport,
         balancer: Balancer | None = None,
         budget: RetryBudget | None = None,
+        engine: EngineName = EngineName.VLLM,
     ) -> None:
         self._scoring = scoring
         self._model = model
+        self._engine = engine
         self._judge = BY_NAME[scoring.judge or DEFAULT_JUDGE]
         self._timeout = durations.seconds(scoring.timeout)
         self._endpoints = endpoints
@@ -88,7 +90,7 @@ class Scorer:
         started = _now()
         self._budget.judgement_started()
         messages = self._judge.messages(sample)
-        body = chat.request_body(self._model, messages, self._scoring.sampling)
+        body = chat.request_body(self._model, messages, self._scoring.sampling, self._engine)
         trial = _Trial(json.dumps(body).encode(), sample.question.encode(), started + self._timeout)
         try:
             answer = await self._answer(trial)

@@ -55,7 +55,8 @@ async def smoke(cluster: Cluster, name: str, namespace: str, wait_seconds: float
 async def _judge(model: RewardModel, endpoints: Endpoints) -> Judgement:
     transport = AiohttpTransport()
     try:
-        return await Scorer(model.spec.scoring, model.served_name, endpoints, transport).judge(SAMPLE)
+        scorer = Scorer(model.spec.scoring, model.served_name, endpoints, transport, engine=model.spec.engine.name)
+        return await scorer.judge(SAMPLE)
     finally:
         await transport.close()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from genrm_api.judging import FailurePolicy
-from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
+from genrm_api.rewardmodel import RewardModel, RewardModelType
 from genrm_api.scoring import Normalise, Scoring, ScoringMode
 
 Sentence = tuple[str, str]
@@ -45,6 +45,4 @@ def unsupported(rm: RewardModel) -> Sentence | None:
     """The first thing that keeps this library from scoring with a model, `None` if there is none."""
     if rm.spec.type is not RewardModelType.GENERATIVE:
         return "type", f"{rm.spec.type} {_LATER}; name a RewardModel of type Generative"
-    if rm.spec.engine.name is EngineName.SGLANG and rm.spec.scoring.sampling.structured is not None:
-        return "scoring.sampling.structured", f"with engine sglang {_LATER}; remove it, or use engine vllm"
     return unsupported_scoring(rm.spec.scoring)

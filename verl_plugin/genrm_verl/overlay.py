@@ -8,6 +8,7 @@ REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "namespace": None,  # k8s: where it is; default: the credentials' own namespace
     "endpoints": None,  # static: base URLs of OpenAI-compatible servers
     "served_name": None,  # static: the model's name in requests
+    "engine": None,  # static: vllm | sglang | custom, what serves there; default vllm
     "scoring": None,  # static: what spec.scoring is in a RewardModel
     "judgement_log": None,  # directory for one JSON line per judgement
     "lease_ttl_s": None,  # k8s: how long a dead run keeps its reward model, default 30

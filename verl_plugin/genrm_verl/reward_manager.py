@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from genrm_api.rewardmodel import Scoring
+from genrm_api.rewardmodel import EngineName, Scoring
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints, StaticEndpoints
 from genrm_scoring.errors import ConfigurationError, JudgementFailed
@@ -64,7 +64,8 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
                 transport = AiohttpTransport()
                 self._open.push_async_callback(transport.close)
                 scoring = Scoring.model_validate(section.scoring)
-                self._scorer = Scorer(scoring, section.served_name, await self._endpoints(), transport)
+                engine = EngineName(section.engine)
+                self._scorer = Scorer(scoring, section.served_name, await self._endpoints(), transport, engine=engine)
             return self._scorer
 
     async def _endpoints(self) -> Endpoints:

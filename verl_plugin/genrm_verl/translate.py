@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS
+from genrm_api.rewardmodel import EngineName
 from genrm_scoring.errors import ConfigurationError
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -42,6 +43,7 @@ class RewardRequest:
     namespace: str | None
     endpoints: tuple[str, ...]
     served_name: str | None
+    engine: str
     scoring: Mapping[str, Any]
     judgement_log: str | None
     lease_ttl_s: int
@@ -59,6 +61,7 @@ class RunSection:
     discovery: str
     served_name: str
     scoring: dict[str, Any]
+    engine: str = EngineName.VLLM.value
     name: str | None = None
     namespace: str | None = None
     uid: str | None = None
@@ -100,7 +103,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         raise ConfigurationError(
             "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
         )
-    foreign = ("endpoints", "served_name", "scoring") if discovery == "k8s" else ("namespace", "lease_ttl_s")
+    foreign = ("endpoints", "served_name", "engine", "scoring") if discovery == "k8s" else ("namespace", "lease_ttl_s")
     for key in foreign:
         if ours[key] is not None:
             raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
@@ -114,6 +117,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         namespace=ours["namespace"],
         endpoints=_endpoints(ours["endpoints"]) if discovery == "static" else (),
         served_name=ours["served_name"] or ours["name"],
+        engine=_engine(ours["engine"]),
         scoring=_scoring(ours["scoring"]),
         judgement_log=ours["judgement_log"],
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
@@ -197,6 +201,14 @@ def _endpoints(value: Any) -> tuple[str, ...]:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ConfigurationError("reward_model.endpoints", f"{url!r} is no base URL; write http://host:port")
     return tuple(str(url).rstrip("/").removesuffix("/v1") for url in value)
+
+
+def _engine(value: Any) -> str:
+    if value is None:
+        return EngineName.VLLM.value
+    if value not in tuple(EngineName):
+        raise ConfigurationError("reward_model.engine", f"found {value!r}; write {', '.join(EngineName)}")
+    return str(value)
 
 
 def _scoring(value: Any) -> Mapping[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from genrm_api.rewardmodel import EngineName, Sampling, Structured
+from genrm_scoring import chat
 
 from tests.e2e.contract.conftest import Background
 from tests.e2e.contract.dialects import CHAT, MODEL, ROWS
@@ -51,6 +53,18 @@ def test_a_chat_answer_is_openais(engine: Engine) -> None:
     answer = engine.ask().json()
     assert answer["object"] == "chat.completion"
     assert set(answer["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+def test_what_our_library_asks_as_a_choice_is_what_the_engine_chooses_from(engine: Engine) -> None:
+    generative(engine)
+    engine.serve()
+    choice = [r"\boxed{True}", "a.b|c (d) [e]", "g-h/i ^$ +?* #&~"]
+    sampling = Sampling(temperature=1.0, max_tokens=64, structured=Structured(choice=choice))
+    name = EngineName(engine.dialect.door)
+    for text in ("Is it?", "Are you sure?", "Why?"):
+        body = chat.request_body(MODEL, [{"role": "user", "content": text}], sampling, name)
+        (answered,) = engine.http.post(CHAT, json=body).json()["choices"]
+        assert (answered["message"]["content"] in choice, answered["finish_reason"]) == (True, "stop"), answered
 
 
 def test_a_stream_comes_through(engine: Engine) -> None:

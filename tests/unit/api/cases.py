@@ -246,6 +246,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         scoring(mode="classify"),
         "spec.scoring.mode: classify needs a model that gives a number; write pointwise, or type: Classifier",
     ),
+    "a classifier that its router cannot ask": (
+        {"type": "Classifier", "routing": {"mode": "Router"}},
+        "spec.routing.mode: Router with type Classifier and spec.engine.name vllm, whose /classify sglang-router does "
+        "not pass on; write Direct, or engine sglang",
+    ),
     "shared GPUs without slots": (
         {"gpu": {"sharing": "SharedClaim"}},
         "spec.gpu.slots: missing with sharing SharedClaim; write one for each replica",
@@ -431,6 +436,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
+UNFIT = "must be DNS-1035 (a-z, 0-9, -), at most 40 characters"
+BROKEN_NAMES: dict[str, str] = {
+    **{name: f"metadata.name: {name} {UNFIT}" for name in ("Judge", "1judge", "j" * 41, "judge-")},
+    "judge-pods": "metadata.name: judge-pods could be the headless Service of another RewardModel; write a name that "
+    "does not end in -pods",
+    "judge-router": "metadata.name: judge-router could be the router of another RewardModel; write a name that does "
+    "not end in -router",
+    "judge-nodes": "metadata.name: judge-nodes could be the set of nodes of another RewardModel; write a name that "
+    "does not end in -nodes",
+}
+ACCEPTED_NAMES = ("j", "judge-1", "j" * 40, "pods", "router", "judge-podsy", "judgerouter", "judge-pods-2")
+
 ACCEPTED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "nulls are absent": {"engine": None, "replicas": None, "gpu": None, "scoring": {"timeout": None}},
@@ -455,6 +472,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an image of weights": {"model": {"uri": "oci://r.io:5000/team/judge:v1"}},
     "a commit, and deep sleep": {"model": {"uri": "hf://a/b", "revision": "0" * 40}, **sleep(level=2)},
     "a classifier": {"type": "Classifier", **scoring(mode="classify", timeout="5s", calibrate={"kind": "sigmoid"})},
+    "a classifier behind a router": {
+        "type": "Classifier", "engine": {"name": "sglang"}, "routing": {"mode": "Router"},
+    },
+    "a vLLM classifier without": {"type": "Classifier", "routing": {"mode": "Direct"}},
     "an endpoint": external(model="gpt-x", credentialsSecretRef={"name": "key"}) | scoring(mode="pairwise"),
     "a reward API in the cluster": external(
         url="http://rewards.rl.svc:6009/get_reward2", format="get-reward2", credentialsSecretRef={"name": "key"}

@@ -14,6 +14,7 @@ from genrm_operator.engines import adapter_for
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
+from pydantic import ValidationError
 
 SETTINGS = Settings(
     master_key=b"k" * 32, engine_images={"vllm": "vllm/vllm-openai:test"}, host_model_prefixes=("/models",)
@@ -21,9 +22,11 @@ SETTINGS = Settings(
 DOOR = DoorSource(b"an archive", "d" * 64)
 
 
-def make(spec: dict[str, Any], settings: Settings = SETTINGS, door: DoorSource = DOOR) -> dict[str, dict[str, Any]]:
+def make(
+    spec: dict[str, Any], settings: Settings = SETTINGS, door: DoorSource = DOOR, name: str = "judge"
+) -> dict[str, dict[str, Any]]:
     rm = RewardModel.model_validate(
-        {"metadata": {"name": "judge", "namespace": "rl", "uid": "u1", "generation": 1}, "spec": spec}
+        {"metadata": {"name": name, "namespace": "rl", "uid": "u1", "generation": 1}, "spec": spec}
     )
     made = children(rm, adapter_for(rm.spec.engine.name), door, settings)
     return {f"{m['kind']}/{m['metadata']['name']}": m for m in made}
@@ -43,6 +46,18 @@ def test_a_vllm_model_becomes_six_objects_owned_by_it_and_the_guards_come_before
     for manifest in made.values():
         (owner,) = manifest["metadata"]["ownerReferences"]
         assert owner["uid"] == "u1" and owner["controller"] is True and owner["blockOwnerDeletion"] is False
+
+
+def test_no_other_reward_model_has_a_child_of_the_same_name() -> None:
+    spec = {"model": {"uri": "hf://a/b"}, "routing": {"mode": "Router"}}
+    made = make(spec)
+    refused = set()
+    for name in {manifest["metadata"]["name"] for manifest in made.values()} - {"judge"}:
+        try:
+            assert not make(spec, name=name).keys() & made.keys(), name
+        except ValidationError:
+            refused.add(name)
+    assert refused == {"judge-pods", "judge-router"}, "and no name is refused for nothing"
 
 
 def test_services_select_only_pods_that_serve_and_the_deployment_selects_all() -> None:

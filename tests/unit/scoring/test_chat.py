@@ -1,7 +1,8 @@
 import json
+import re
 
 import pytest
-from genrm_api.rewardmodel import Sampling, Structured
+from genrm_api.rewardmodel import EngineName, Sampling, Structured
 from genrm_scoring import chat, errors
 from genrm_scoring.transport import Reply
 from hypothesis import given
@@ -37,6 +38,30 @@ def test_sampling_reaches_the_engine_under_its_own_names() -> None:
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert body["structured_outputs"] == {"choice": [r"\boxed{True}", "b"]}
     assert 0 <= body["seed"] < 2**31
+
+
+STRUCTURED = Sampling(structured=Structured(choice=[r"\boxed{True}", "a.b|c", "d (e)/[f]^$+?*", "g-h #&~"]))
+
+
+def test_sglang_is_given_a_choice_as_a_regular_expression_of_the_whole_answer() -> None:
+    body = chat.request_body("judge", MESSAGES, STRUCTURED, EngineName.SGLANG)
+    assert body["regex"] == r"(\\boxed\{True\}|a\.b\|c|d \(e\)\/\[f\]\^\$\+\?\*|g-h #&~)"
+    assert "structured_outputs" not in body
+    assert "regex" not in chat.request_body("judge", MESSAGES, Sampling(), EngineName.SGLANG)
+
+
+def test_an_engine_of_ones_own_is_asked_as_vllm_is() -> None:
+    bodies = [
+        chat.request_body("judge", MESSAGES, STRUCTURED, engine) for engine in (EngineName.CUSTOM, EngineName.VLLM)
+    ]
+    assert bodies[0] == bodies[1] and "structured_outputs" in bodies[0]
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=8, unique=True), st.text())
+def test_the_expression_fits_each_choice_and_nothing_else(choice: list[str], other: str) -> None:
+    expression = chat.constrained_to(Structured(choice=choice), EngineName.SGLANG)["regex"]
+    assert all(re.fullmatch(expression, text) for text in choice)
+    assert bool(re.fullmatch(expression, other)) is (other in choice)
 
 
 @given(st.integers(0, 2**31 - 1), st.text(), st.text())

@@ -42,10 +42,6 @@ def test_what_is_not_done_yet_is_refused(scoring: dict[str, Any], field: str, sa
     [
         ({"type": "Classifier"}, "type"),
         ({"type": "External", "model": None, "external": {"url": "https://api.example.com/v1"}}, "type"),
-        (
-            {"engine": {"name": "sglang"}, "scoring": {"sampling": {"structured": {"choice": ["a", "b"]}}}},
-            "scoring.sampling.structured",
-        ),
     ],
 )
 def test_so_is_a_model_that_is_asked_in_another_way(spec: dict[str, Any], field: str) -> None:
@@ -59,6 +55,7 @@ def test_so_is_a_model_that_is_asked_in_another_way(spec: dict[str, Any], field:
         {},
         {"mode": "pointwise", "judge": "boxed-true-false", "votes": {"count": 1}, "normalise": "none"},
         {"sampling": {"temperature": 0, "chatTemplateKwargs": {"enable_thinking": False}}, "timeout": "60s"},
+        {"sampling": {"structured": {"choice": ["a", "b"]}}},
         {"onFailure": {"policy": "value", "value": 0}},
     ],
 )

@@ -104,6 +104,7 @@ async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path,
         code, _, errors = await program.end()
     assert code == 143
     assert leases(api) == []
+    assert section["engine"] == "vllm"
     (looking, found) = errors.strip().splitlines()
     assert looking == "genrm: looking for RewardModel judge in the default namespace"
     assert "RewardModel rl/judge" in found

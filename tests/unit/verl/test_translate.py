@@ -60,6 +60,7 @@ def test_no_discovery_no_request() -> None:
         ({"endpoints": []}, {}, "reward_model.endpoints"),
         ({"endpoints": ["a:1"]}, {}, "reward_model.endpoints"),
         ({"served_name": None}, {}, "reward_model.served_name"),
+        ({"engine": "tgi"}, {}, "reward_model.engine"),
         ({"scoring": "fast"}, {}, "reward_model.scoring"),
         ({}, {"custom_reward_function": {"path": "f.py"}}, "custom_reward_function.path"),
         ({}, {"sandbox_fusion": {"url": "http://x"}}, "sandbox_fusion.url"),
@@ -77,7 +78,7 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("key", ["endpoints", "served_name", "scoring"])
+@pytest.mark.parametrize("key", ["endpoints", "served_name", "engine", "scoring"])
 def test_keys_of_static_discovery_are_refused_with_k8s(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=k8s"):
         read_request(config({"discovery": "k8s", "name": "judge", key: STATIC.get(key, {"timeout": "1s"})}))
@@ -101,13 +102,14 @@ def test_the_legacy_number_of_workers_is_honoured() -> None:
     assert made.reward.num_workers == 3
 
 
-def test_the_section_comes_back_from_the_configuration_as_it_went_in() -> None:
-    made = config(STATIC)
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_section_comes_back_from_the_configuration_as_it_went_in(engine: str) -> None:
+    made = config({**STATIC, "engine": engine})
     request = read_request(made)
     assert request is not None
     section = static_section(request, "run-1")
     apply(made, section, request, {})
-    assert RunSection.of(made) == section
+    assert RunSection.of(made) == section and section.engine == engine
     assert RunSection.of(config({})) is None
 
 
