@@ -5,8 +5,9 @@ container that restarts in the middle of a run comes back as another model. So t
 of the branch and starts the engine with that. The operator reads it from the door's document and leaves it in a
 ConfigMap (the *pin*), which every later start finds mounted and obeys, without asking anybody.
 
-A folder (a volume, a path of the node) cannot be told which commit to be. It gets a name from what is cheap to read, so
-that replicas that do not hold the same files can be told apart. What nobody can say is None, never a reason not to start.
+A folder (a volume, a path of the node) cannot be told which commit to be. It gets a name from what is cheap to read,
+so that replicas that do not hold the same files can be told apart. What nobody can say is None, never a reason not to
+start.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _ask(
     for pause in HUB_PAUSES[:tries]:
         sleep(pause)
         try:
-            with urllib.request.urlopen(request, timeout=HUB_SECONDS) as answer:  # noqa: S310  (the hub's own URL)
+            with urllib.request.urlopen(request, timeout=HUB_SECONDS) as answer:
                 return _read(json.loads(answer.read(MAX_ANSWER_BYTES)))
         except urllib.error.HTTPError as error:
             _say(f"{hub} answers {error.code} for {model} at {revision}")
@@ -141,8 +142,9 @@ def _read(document: Any) -> Weights:
         raise ValueError("the answer has no commit")
     files = [file for file in document.get("siblings") or [] if isinstance(file, dict)]
     sizes = {str(file.get("rfilename")): file.get("size") for file in files}
-    chosen = [sizes[name] for name in weight_files(sizes)]
-    return Weights(commit, sum(chosen) if chosen and all(type(size) is int for size in chosen) else None)
+    named = weight_files(sizes)
+    known = [size for name in named if isinstance(size := sizes[name], int)]
+    return Weights(commit, sum(known) if known and len(known) == len(named) else None)
 
 
 @dataclass(frozen=True)

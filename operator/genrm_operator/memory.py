@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -14,6 +15,7 @@ from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Transition
+from genrm_operator.pinning import Pin
 from genrm_operator.trouble import Trouble
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -61,6 +63,11 @@ class Memory:
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
+    pin: Pin | None = None
+    """The weights of all pods, as of the last look."""
+    replaced: deque[float] = field(default_factory=deque)
+    """When pods were deleted because they started with other weights."""
+    announced_warning: str | None = None
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
     announced_troubles: set[Trouble] = field(default_factory=set)

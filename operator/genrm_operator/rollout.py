@@ -21,6 +21,7 @@ from genrm_api.names import GROUP
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.engines.adapter import ENGINE_CONTAINER
+from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 
@@ -125,7 +126,7 @@ def settle(
             spec["template"] = json.loads(before.template)
         own = Kept.make(made_from, spec["template"], key)
         deployment["metadata"].setdefault("annotations", {}).update(own.annotations())
-        wanted |= _mounted(spec["template"])
+        wanted |= _mounted(spec["template"], DOOR_VOLUME, PIN_VOLUME)
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
 
@@ -137,12 +138,12 @@ def _containers(manifest: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return containers
 
 
-def _mounted(template: Mapping[str, Any]) -> set[str]:
-    """The ConfigMaps of ours that a template mounts: the door's."""
+def _mounted(template: Mapping[str, Any], *volumes: str) -> set[str]:
+    """The ConfigMaps of ours that a template mounts: the door's, without which no pod starts, or those of `volumes`."""
     return {
         volume["configMap"]["name"]
         for volume in template["spec"].get("volumes") or ()
-        if volume["name"] == "door" and "configMap" in volume
+        if volume["name"] in (volumes or (DOOR_VOLUME,)) and "configMap" in volume
     }
 
 

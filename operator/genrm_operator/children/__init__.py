@@ -23,6 +23,7 @@ from genrm_api.names import (
 )
 from genrm_api.rewardmodel import RewardModel
 
+from genrm_operator import pinning
 from genrm_operator.children.guards import disruption_budget, network_policy, router_network_policy
 from genrm_operator.children.metadata import metadata
 from genrm_operator.children.pod import pod_template
@@ -57,6 +58,8 @@ def children(rm: RewardModel, adapter: Adapter, door: DoorSource, settings: Sett
         made += [router_network_policy(rm, effective, settings.pod_namespace), *router(rm, door, settings)]
     if adapter.has_door or routed:
         made.insert(0, _door_configmap(rm, door))
+    if adapter.has_door and (data := pinning.manifest_data(rm)) is not None:
+        made.insert(0, _pin_configmap(rm, data))
     return made
 
 
@@ -68,6 +71,11 @@ def _door_configmap(rm: RewardModel, door: DoorSource) -> dict[str, Any]:
         "immutable": True,
         "data": dict(door.files),
     }
+
+
+def _pin_configmap(rm: RewardModel, data: dict[str, str]) -> dict[str, Any]:
+    meta = metadata(rm, pinning.config_map(rm))
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
 def _service(rm: RewardModel) -> dict[str, Any]:

@@ -24,19 +24,21 @@ from genrm_api.names import (
 )
 from genrm_api.rewardmodel import TOKEN_ENV, RewardModel
 
+from genrm_operator import pinning
 from genrm_operator.children.overlay import lay_over
 from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import Adapter, Container
 from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR_MOUNT, ENGINE_CONTAINER
+from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 
-STARTUP_DEADLINE_SECONDS: Final = 1800
-"""Weights of a large model take many minutes to load; a dead engine is noticed by its exit, not by this."""
-
 RUN_MOUNT: Final = f"{DOOR_MOUNT}/run"
 """Where the launcher leaves the secret of this start of the container for the preStop hook, and for nobody else."""
+
+PIN_MOUNT: Final = f"{DOOR_MOUNT}/pin"
+"""Where the launcher finds which weights to use, once the operator knows."""
 
 LINGER_SECONDS: Final = 2
 """For how long a pod that is being deleted still lets clients in: until kube-proxy has heard that it is going."""
@@ -87,9 +89,12 @@ def pod_template(
     if adapter.has_door:
         token = admin_token(settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
         door_env = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
-        door_env["GENRM_RUN_DIR"] = RUN_MOUNT
-        volumes.append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
-        mounts.append({"name": "door", "mountPath": f"{DOOR_MOUNT}/genrm_door", "readOnly": True})
+        door_env |= {"GENRM_RUN_DIR": RUN_MOUNT, "GENRM_PIN_DIR": PIN_MOUNT}
+        # Optional: it is written when the first pod has said what it found, and replaces none by that.
+        volumes.append({"name": PIN_VOLUME, "configMap": {"name": pinning.config_map(rm), "optional": True}})
+        mounts.append({"name": PIN_VOLUME, "mountPath": PIN_MOUNT, "readOnly": True})
+        volumes.append({"name": DOOR_VOLUME, "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
+        mounts.append({"name": DOOR_VOLUME, "mountPath": f"{DOOR_MOUNT}/genrm_door", "readOnly": True})
         volumes.append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         mounts.append({"name": "door-run", "mountPath": RUN_MOUNT})
         drain = {"lifecycle": {"preStop": {"exec": {"command": _drain_command(rm)}}}}
@@ -109,7 +114,7 @@ def pod_template(
                     "env": _environment(rm, container, door_env),
                     "ports": [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}],
                     "resources": _resources(rm, effective),
-                    **_probes(container.health_path),
+                    **_probes(container.health_path, effective.startup_timeout),
                     **drain,
                     "volumeMounts": mounts,
                     "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -162,12 +167,12 @@ def _environment(rm: RewardModel, container: Container, door_env: Mapping[str, s
     return [{"name": name, **source} for name, source in env.items()]
 
 
-def _probes(health_path: str) -> dict[str, Any]:
-    """Probes ask whether the engine lives; a sleeping engine lives."""
+def _probes(health_path: str, startup_seconds: float) -> dict[str, Any]:
+    """Probes ask whether the engine lives; a sleeping engine lives. A dead one is noticed by its exit."""
     health = {"httpGet": {"path": health_path, "port": ENGINE_PORT_NAME}}
     return {
         "startupProbe": health
-        | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": STARTUP_DEADLINE_SECONDS},
+        | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": math.ceil(startup_seconds)},
         "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3},
         "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
     }
