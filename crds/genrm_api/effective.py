@@ -78,7 +78,7 @@ def effective_spec(rm: RewardModel) -> EffectiveSpec:
         has_pods=has_pods,
         engine=spec.engine,
         startup_timeout=_startup_timeout(spec, from_hub=from_hub),
-        revision=(weights.revision or "main") if weights is not None and from_hub else None,
+        revision=None if weights is None else weights.effective_revision,
         replicas=spec.replicas if has_pods and spec.lifecycle.state is not LifecycleState.OFF else 0,
         gpus=0 if gpu is None else spec.engine.gpus,
         gpu_resource=gpu.resource if gpu is not None and exclusive else None,

@@ -105,6 +105,11 @@ class Model(ApiModel):
     )
 
     @property
+    def effective_revision(self) -> str | None:
+        """Branch, tag or commit of an hf:// model; every other one has none."""
+        return (self.revision or "main") if self.uri.startswith("hf://") else None
+
+    @property
     def reloads_the_same(self) -> bool:
         """Whether reading the weights a second time is sure to give the same ones."""
         return not self.uri.startswith("hf://") or re.fullmatch(COMMIT_PATTERN, self.revision or "") is not None

@@ -59,8 +59,8 @@ class Pin:
 
 def asked_for(rm: RewardModel) -> str:
     """The weights as the spec names them: what a pin is for."""
-    revision = effective_spec(rm).revision
-    return rm.spec.model.uri if revision is None else f"{rm.spec.model.uri}@{revision}"
+    weights = rm.spec.model
+    return weights.uri if (revision := weights.effective_revision) is None else f"{weights.uri}@{revision}"
 
 
 def config_map(rm: RewardModel) -> str:
@@ -129,14 +129,14 @@ def host_memory(rm: RewardModel, pin: Pin | None) -> Trouble | None:
 
     Only said where there are GPUs: without them the weights are there from the start, asleep or awake.
     """
-    effective, asked = effective_spec(rm), rm.spec.resources
+    asked = rm.spec.resources
     limit = asked.limits.memory if asked is not None and asked.limits is not None else None
+    if pin is None or pin.bytes is None or limit is None or amount(limit) >= (needed := host_memory_bytes(pin.bytes)):
+        return None
+    effective = effective_spec(rm)
     lives = effective.lifecycle
     sleeps = lives.sleep_mode is SleepMode.ENGINE and lives.sleep_level == 1 and lives.state is not LifecycleState.AWAKE
-    if pin is None or pin.bytes is None or limit is None or not effective.gpus or not sleeps:
-        return None
-    needed = host_memory_bytes(pin.bytes)
-    if amount(limit) >= needed:
+    if not effective.gpus or not sleeps:
         return None
     return Trouble(
         Reason.HOST_MEMORY_TOO_SMALL,

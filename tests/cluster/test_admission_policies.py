@@ -207,7 +207,8 @@ def test_pods_of_others_are_not_the_operators_to_label(place: Place) -> None:
 
 
 def test_a_pod_of_a_reward_model_may_be_replaced(place: Place) -> None:
-    astray = {**POD, "metadata": {**POD["metadata"], "name": "judge-astray"}}
+    labels = {"genrm.dev/reward-model": "judge"}
+    astray = {**POD, "metadata": {"name": "judge-astray", "labels": labels}}
     allowed(place.create("pods", astray))
     allowed(place.delete("pods/judge-astray", OPERATOR))
 
