@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from genrm_door.weights import PIN_DIR_ENV, PIN_FILE, Weights, look_up, of_path, weight_files
+from genrm_door import launcher
+from genrm_door.weights import HUB_SECONDS, PIN_DIR_ENV, PIN_FILE, Weights, look_up, of_path, weight_files
 
 from tests.unit.door.hub import Hub, hub
 from tests.unit.door.stock import ADMIN, launched
@@ -206,6 +212,17 @@ def test_the_door_of_a_launched_engine_tells_it(here: Hub, environ: dict[str, st
             assert pod.http.get("/v1/models").json()["args"][-2:] == ["org/judge", f"--revision={ONE}"]
         if not pinned:
             pin(environ, json.dumps(dataclasses.asdict(Weights(ONE, BYTES))))
+
+
+def test_a_container_that_is_stopped_while_it_asks_ends_at_once(tmp_path: Path) -> None:
+    """As number 1 of its container it hears of no signal for which it has no handler."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HUB_OFFLINE": "0"}
+        words = [sys.executable, launcher.__file__, "--engine", "vllm", "--", *MODEL]
+        process = subprocess.Popen(words, env=environ, cwd=tmp_path, stderr=subprocess.PIPE)
+        with silent.accept()[0], process:
+            process.terminate()
+            assert process.wait(HUB_SECONDS / 2) == 128 + signal.SIGTERM
 
 
 def test_nothing_from_outside_passes_for_the_launchers_word(tmp_path: Path) -> None:
