@@ -7,6 +7,7 @@ here, in one pure function that everybody who acts on a RewardModel or shows one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from genrm_api import durations
 from genrm_api.access import LabelSelector, Peer
@@ -43,6 +44,7 @@ class EffectiveSpec:
     has_pods: bool
     """False for an endpoint outside the cluster: whatever else this spec says of pods means nothing then."""
     engine: Engine
+    startup_timeout: float
     revision: str | None
     """Of an hf:// model."""
     replicas: int
@@ -77,7 +79,8 @@ def effective_spec(rm: RewardModel) -> EffectiveSpec:
         served_name=rm.served_name,
         has_pods=has_pods,
         engine=spec.engine,
-        revision=(weights.revision or "main") if weights is not None and from_hub else None,
+        startup_timeout=_startup_timeout(spec, from_hub=from_hub),
+        revision=None if weights is None else weights.effective_revision,
         replicas=spec.replicas if has_pods and spec.lifecycle.state is not LifecycleState.OFF else 0,
         gpus=0 if gpu is None else spec.engine.gpus,
         nodes=1 if gpu is None else gpu.nodes,
@@ -108,6 +111,23 @@ def _lifecycle(spec: RewardModelSpec) -> EffectiveLifecycle:
         sleep_after=None if idle.sleep_after is None else durations.seconds(idle.sleep_after),
         off_after=None if idle.off_after is None else durations.seconds(idle.off_after),
     )
+
+
+LOAD_SECONDS: Final = 1800.0
+"""For what every engine does: to load, to compile, to capture graphs."""
+DOWNLOAD_SECONDS: Final = 1800.0
+"""For the weights that one GPU holds, from a hub: 80 GB at 45 MB/s."""
+READ_SECONDS: Final = 300.0
+"""The same from a volume: at 270 MB/s."""
+
+
+def _startup_timeout(spec: RewardModelSpec, *, from_hub: bool) -> float:
+    """How large a model is nobody knows before its first pod; that it fits its GPUs is all that can be counted on."""
+    if spec.engine.startup_timeout is not None:
+        return durations.seconds(spec.engine.startup_timeout)
+    gpus = 0 if spec.gpu is None else spec.engine.gpus
+    fetch = DOWNLOAD_SECONDS * max(gpus, 1) if from_hub else READ_SECONDS * gpus
+    return min(LOAD_SECONDS + fetch, durations.seconds(durations.LONGEST))
 
 
 def _sleep_mode(spec: RewardModelSpec) -> SleepMode:

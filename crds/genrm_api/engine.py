@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from genrm_api.arguments import refuse_args
+from genrm_api.lifecycle import bounded_duration
 from genrm_api.rules import ApiModel, Rule, quoted, rule, with_found
-from genrm_api.values import Int, Number
+from genrm_api.values import Duration, Int, Number
 
 IMAGE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 
@@ -106,6 +107,12 @@ class Engine(ApiModel):
         None,
         description="Arguments appended to the engine's command line. What a typed field or the door sets is refused.",
     )
+    startup_timeout: Duration | None = Field(
+        None,
+        description="How long an engine may take to start before its container is started anew, with the download of "
+        "an hf:// model in it. At most 24h. Default: 30m, and for each GPU of a replica 30m more with hf://, which "
+        "is 80 GB at 45 MB/s, else 5m more; without GPUs 60m with hf://, else 30m.",
+    )
     custom: CustomEngine | None = Field(None, description="How to start the server; required by engine custom only.")
 
     rules: ClassVar = (
@@ -129,6 +136,7 @@ class Engine(ApiModel):
             lambda e: e.name is EngineName.CUSTOM and e.image is None,
         ),
         _no_field_of_others(),
+        bounded_duration("startup_timeout", "spec.engine.startupTimeout"),
         refuse_args("operator", "is set by the operator or the door, or would take the server from them; remove it"),
         refuse_args(
             "fields",

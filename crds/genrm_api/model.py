@@ -47,7 +47,11 @@ class Model(ApiModel):
         "on the node (only below a prefix that the operator's installation allows)."
     )
     revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=253)] | None = (
-        Field(None, description="Branch, tag or commit of an hf:// model. Default: main.")
+        Field(
+            None,
+            description="Branch, tag or commit of an hf:// model. A branch is looked up once; all pods "
+            "serve the commit that status.resolvedRevision then names. Default: main.",
+        )
     )
     served_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]+$", max_length=253)] | None = Field(
         None, description="Model name in requests to the engine. Default: the resource's name."
@@ -99,6 +103,11 @@ class Model(ApiModel):
             ),
         ),
     )
+
+    @property
+    def effective_revision(self) -> str | None:
+        """Branch, tag or commit of an hf:// model; every other one has none."""
+        return (self.revision or "main") if self.uri.startswith("hf://") else None
 
     @property
     def reloads_the_same(self) -> bool:

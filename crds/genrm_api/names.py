@@ -110,5 +110,10 @@ def leader_worker_set_name(reward_model: str) -> str:
     return reward_model + _NODES_SUFFIX
 
 
+def pin_configmap_name(reward_model: str, digest: str) -> str:
+    """Says which weights every start of an engine uses. A template that runs names it, so that this may not change."""
+    return f"{reward_model}-weights-{digest[:10]}"
+
+
 def door_configmap_name(reward_model: str, digest: str) -> str:
     return f"{reward_model}-door-{digest[:10]}"

@@ -53,8 +53,12 @@ class Reason(enum.StrEnum):
     ENGINE_CRASHED = "EngineCrashed"
     OUT_OF_MEMORY = "OutOfMemory"
     POD_FAILED = "PodFailed"
+    WEIGHTS_DIFFER = "WeightsDiffer"
     TRANSITION_FAILED = "TransitionFailed"
     ROUTER_UNREACHABLE = "RouterUnreachable"
+    HOST_MEMORY_TOO_SMALL = "HostMemoryTooSmall"
+    # What follows from where the weights are: the reason of HostPath.
+    NODE_FOLDER = "NodeFolder"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -88,8 +92,11 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.ENGINE_CRASHED: "The engine ended; the message has its last words.",
     Reason.OUT_OF_MEMORY: "The engine was killed for memory.",
     Reason.POD_FAILED: "The pod failed as a whole: evicted, or its node is gone.",
+    Reason.WEIGHTS_DIFFER: "A pod started with other weights than `resolvedRevision`: it does not serve.",
     Reason.TRANSITION_FAILED: "A sleep, a wake or a verification failed; it is tried again.",
     Reason.ROUTER_UNREACHABLE: "The router does not follow who serves; it is tried again.",
+    Reason.HOST_MEMORY_TOO_SMALL: "`resources.limits.memory` does not hold the weights of a model asleep at level 1.",
+    Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
 }
 """What each of them means, for the reference page."""
 
@@ -98,7 +105,7 @@ class Condition(ApiModel):
     """metav1.Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
-        description="Ready, Available, Progressing, Degraded or Asleep."
+        description="Ready, Available, Progressing, Degraded, Asleep, or for a file:// model HostPath."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
@@ -156,3 +163,12 @@ class RewardModelStatus(ApiModel):
         None, description="Seconds from the decision to sleep to the last replica asleep, last time."
     )
     engine: str | None = Field(None, description="Engine and version as the engine itself reports it.")
+    resolved_revision: str | None = Field(
+        None,
+        description="The weights that every pod serves: the commit that model.revision was when the first pod looked, "
+        "or sha256:… of a folder's index. Absent until a pod has told, and where none can.",
+    )
+    resolved_model: str | None = Field(None, description="The uri, and the branch of the hub, that it was found for.")
+    weight_bytes: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="Size of the weight files in bytes, where a pod could tell."
+    )

@@ -6,6 +6,7 @@ yes exactly where a structural schema does, so that one manifest gets one verdic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
@@ -39,6 +40,20 @@ Duration = Annotated[str, StringConstraints(pattern=durations.PATTERN, max_lengt
 
 QUANTITY_PATTERN: Final = r"^([0-9]{1,15}m?|[0-9]{1,6}(\.[0-9]{1,6})?([kMGT]|[KMGT]i)?)$"
 """What fits every machine; larger or finer numbers are typing errors."""
+
+
+_FACTORS: Final[Mapping[str, int]] = {
+    **{unit: 1000**power for power, unit in enumerate(("", "k", "M", "G", "T"))},
+    **{f"{unit}i": 1024**power for power, unit in enumerate(("K", "M", "G", "T"), start=1)},
+}
+
+
+def amount(quantity: str) -> float:
+    """The number that a quantity is: bytes or cores."""
+    if quantity.endswith("m"):
+        return int(quantity[:-1]) / 1000
+    number = quantity.rstrip("kKMGTi")
+    return float(number) * _FACTORS[quantity[len(number) :]]
 
 
 def _quantity(value: Any) -> Any:

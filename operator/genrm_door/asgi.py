@@ -19,11 +19,13 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 
 from genrm_door.inner import Inner
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind, canonical
 from genrm_door.settings import Settings
+from genrm_door.weights import Weights
 from genrm_door.wire import (
     NOT_FOUND,
     App,
@@ -74,7 +76,8 @@ class Door:
         self.routes = ROUTES[settings.engine]
         self.memory = self.routes.memory()
         boot_id = boot_id or settings.boot_id or secrets.token_hex(8)
-        self.record = Record(boot_id, settings.engine, settings.revision, now=now)
+        weights = asdict(Weights.from_json(settings.weights)) if settings.weights else None
+        self.record = Record(boot_id, settings.engine, settings.revision, weights=weights, now=now)
         self.record.take_over(settings.remembered())
         self._stamp = [
             (b"genrm-revision", settings.revision.encode("latin-1", "replace")),

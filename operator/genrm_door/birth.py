@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from genrm_door.settings import BOOT_ID_ENV, LOCAL_ENV, PAST_ENV
+from genrm_door.settings import BOOT_ID_ENV, LOCAL_ENV, PAST_ENV, WEIGHTS_ENV
 
 RUN_DIR_ENV = "GENRM_RUN_DIR"
 SECRET_FILE = "secret"
@@ -25,7 +25,7 @@ def birth(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         OSError: the folder cannot be written to.
     """
-    env = {name: value for name, value in environ.items() if name not in (LOCAL_ENV, PAST_ENV)}
+    env = {name: value for name, value in environ.items() if name not in (LOCAL_ENV, PAST_ENV, WEIGHTS_ENV)}
     env[BOOT_ID_ENV] = secrets.token_hex(8)
     if folder := environ.get(RUN_DIR_ENV):
         secret = secrets.token_hex(32)

@@ -5,7 +5,8 @@
 It adds what the door needs and nothing else; model, port and the rest stand on the command line that the operator
 wrote. What it adds comes last, because the engine believes the last word and the last middleware is the outermost.
 It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own. With
-`GENRM_START_GATE=1` it first waits at the engine's port until the operator lets it go on (`gate`).
+`GENRM_START_GATE=1` it first waits at the engine's port until the operator lets it go on (`gate`). Last of all it looks
+up which commit the model's branch is now, and gives the engine that (`weights`).
 
 It runs as a script, from the archive or from its folder, and uses nothing but the standard library.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -77,11 +79,17 @@ def main(argv: Sequence[str]) -> None:
     sys.path.insert(0, root)
     from genrm_door import gate
     from genrm_door.birth import birth
-    from genrm_door.settings import PAST_ENV, Settings
+    from genrm_door.settings import PAST_ENV, WEIGHTS_ENV, Settings
+    from genrm_door.weights import look_up
 
-    command, env = engine_command(options.engine, rest, birth(os.environ), python=sys.executable, root=root)
+    _, env = engine_command(options.engine, rest, birth(os.environ), python=sys.executable, root=root)
     if env.get(gate.START_GATE_ENV) == "1":
         env[PAST_ENV] = gate.wait(Settings.from_env(env), *listens(options.engine, rest))
+    # As number 1 of its container it would otherwise hear of no end while it asks the hub.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    weights, rest = look_up(rest, env)
+    env[WEIGHTS_ENV] = weights.to_json()
+    command, env = engine_command(options.engine, rest, env, python=sys.executable, root=root)
     sys.stderr.write(f"genrm: starting {' '.join(command[1:])}\n")
     sys.stderr.flush()
     os.execve(command[0], command, env)

@@ -70,12 +70,15 @@ class Record:
         engine: str,
         revision: str,
         *,
+        weights: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.boot_id = boot_id
         self.engine = engine
         self.revision = revision
+        self.weights = weights
+        """What the launcher found out of the model's files (see `weights`); None where none looked."""
         self.state = State.CLOSED
         self.inside = 0
         self.served = 0
@@ -179,6 +182,7 @@ class Record:
             "bootId": self.boot_id,
             "engine": self.engine,
             "revision": self.revision,
+            "weights": self.weights,
             "asleep": asleep,
             "memory": memory,
             "epoch": self.epoch,

@@ -11,6 +11,7 @@ from typing import Any
 BOOT_ID_ENV = "GENRM_BOOT_ID"
 LOCAL_ENV = "GENRM_LOCAL_SHA256"
 PAST_ENV = "GENRM_PAST"
+WEIGHTS_ENV = "GENRM_WEIGHTS"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Settings:
     """Of this start of the container; empty where no launcher made one."""
     past: str = ""
     """What the start gate remembers, as JSON (`Record.hand_over`)."""
+    weights: str = ""
+    """Which weights the engine was started with, as JSON (`Weights.to_json`); empty where no launcher looked."""
     health_seconds: float = 2.0
     """How long the engine may take to say that it lives."""
     word_seconds: float = 0.5
@@ -53,6 +56,7 @@ class Settings:
             revision=environ.get("GENRM_REVISION", ""),
             boot_id=environ.get(BOOT_ID_ENV, ""),
             past=environ.get(PAST_ENV, ""),
+            weights=environ.get(WEIGHTS_ENV, ""),
         )
 
     def remembered(self) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,12 @@ class Announcer:
         if problem and sentence != memory.announced_problem:
             await self._say(rm, problem[0], problem[1], warning=True)
         memory.announced_problem = sentence
+
+    async def warning(self, rm: RewardModel, memory: Memory, found: Trouble | None) -> None:
+        sentence = found.message if found else None
+        if found and sentence != memory.announced_warning:
+            await self._say(rm, found.reason, found.message, warning=True)
+        memory.announced_warning = sentence
 
     async def _expired_leases(self, rm: RewardModel, memory: Memory, wants: Demand) -> None:
         for lease in wants.expired:

@@ -37,7 +37,8 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
         memory.applied[child] = (digest, now.fingerprint)
         if before != now:
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
-    in_use = {pod.door_map for pod in cache.pods[key].values() if pod.door_map is not None}
+    mounted = (name for pod in cache.pods[key].values() for name in (pod.door_map, pod.pin_map))
+    in_use = {name for name in mounted if name is not None}
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.manifests]
     for kind, name in unwanted(cache.children[key], names, owner, in_use):
         with contextlib.suppress(NotFound):

@@ -106,7 +106,7 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
-    if door.state is DoorState.GATED:
+    if door.state is DoorState.GATED or pod.astray:
         return [stop] if pod.serving else []
     if pod.gated and pod.verified_boot_id != door.boot_id:
         verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
@@ -139,6 +139,8 @@ def _why_not_serving(pod: Pod, desired: Desired) -> str:
         return "the pod is being deleted"
     if not pod.ready:
         return "the engine does not live"
+    if pod.astray:
+        return "it started with other weights than the model's"
     if pod.door is not None and pod.labelled_boot_id != pod.door.boot_id:
         return "its container restarted"
     return f"desired {desired}"

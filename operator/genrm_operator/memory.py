@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,6 +17,7 @@ from genrm_api.status import RewardModelStatus
 
 from genrm_operator.demand import Desired
 from genrm_operator.observed import Transition
+from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble
 
@@ -50,6 +52,8 @@ class MadeFrom:
     arrived: frozenset[str] = frozenset()
     """Slots whose pod runs as wanted."""
     may_run: bool = True
+    pin: Pin | None = None
+    """The weights that the status names."""
 
     def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
         """The same once these are applied: nothing new, or they would be made again for being there."""
@@ -84,6 +88,11 @@ class Memory:
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
+    pin: Pin | None = None
+    """The weights of all pods, as of the last look."""
+    replaced: deque[float] = field(default_factory=deque)
+    """When pods were deleted because they started with other weights."""
+    announced_warning: str | None = None
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
     announced_troubles: set[Trouble] = field(default_factory=set)

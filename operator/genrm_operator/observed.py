@@ -8,12 +8,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_REWARD_MODEL, LABEL_SERVING
 
 from genrm_operator import trouble
 from genrm_operator.trouble import Trouble
+
+DOOR_VOLUME: Final = "door"
+PIN_VOLUME: Final = "weights-pin"
+"""Names of the volumes in an engine pod that hold a ConfigMap of ours."""
 
 
 class DoorState(enum.StrEnum):
@@ -26,6 +30,22 @@ class DoorState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """What the engine was started with. `revision`: a commit, or `sha256:…` of a folder; `None` is unknown."""
+
+    revision: str | None
+    bytes: int | None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Weights | None:
+        found = document.get("weights")  # a door of before does not say
+        if found is None:
+            return None
+        revision, size = found.get("revision"), found.get("bytes")
+        return cls(None if revision is None else str(revision), None if size is None else max(int(size), 0))
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """The document of `GET /genrm/door`. `engine_asleep` is the engine's own word, `None` if it gave none."""
 
@@ -34,6 +54,7 @@ class Door:
     boot_id: str
     engine_asleep: bool | None
     version: str | None = None
+    weights: Weights | None = None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -42,6 +63,7 @@ class Door:
             inside=int(document["inside"]),
             boot_id=str(document["bootId"]),
             engine_asleep=document.get("asleep"),
+            weights=Weights.from_document(document),
         )
 
 
@@ -78,7 +100,11 @@ class Pod:
     restarts: int
     trouble: Trouble | None
     """Why the engine does not run; `None` while all is well."""
+    pin_map: str | None = None
+    """The ConfigMap in which it would find which weights to use."""
     door: Door | None = None
+    astray: bool = False
+    """Whether it started with other weights than the model's (`pinning`)."""
     busy: Transition | None = None
     retry_at: float = 0.0
     """Monotonic seconds before which a failed transition is not tried again."""
@@ -90,7 +116,7 @@ class Pod:
         containers = status.get("containerStatuses") or []
         conditions = {c["type"]: c for c in status.get("conditions") or []}
         verified = conditions.get(CONDITION_VERIFIED, {})
-        volumes = spec.get("volumes") or []
+        maps = {v["name"]: v["configMap"]["name"] for v in spec.get("volumes") or [] if "configMap" in v}
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
@@ -103,7 +129,8 @@ class Pod:
             labelled_boot_id=annotations.get(ANNOTATION_BOOT_ID),
             gated=any(gate["conditionType"] == CONDITION_VERIFIED for gate in spec.get("readinessGates") or []),
             verified_boot_id=verified.get("message") if verified.get("status") == "True" else None,
-            door_map=next((v["configMap"]["name"] for v in volumes if v["name"] == "door" and "configMap" in v), None),
+            door_map=maps.get(DOOR_VOLUME),
+            pin_map=maps.get(PIN_VOLUME),
             restarts=sum(c.get("restartCount", 0) for c in containers),
             trouble=trouble.of_pod(obj),
         )

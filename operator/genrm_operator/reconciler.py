@@ -8,6 +8,7 @@ end asks for the next look.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, rollout, transitions
+from genrm_operator import apply, lifecycle, pinning, rollout, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.children import children
 from genrm_operator.demand import Demand, demand
@@ -152,6 +153,9 @@ class Reconciler:
         if wants.desired is not memory.desired:
             memory.failures.clear()  # the other direction did not fail yet
         pods = await self._observe(key, rm, adapter, memory)
+        memory.pin = pinning.settle(rm, pods)
+        pods = pinning.judge(rm, pods, memory.pin)
+        await self._replace_astray(key, rm, memory, pods)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=adapter.has_door)
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
@@ -159,6 +163,7 @@ class Reconciler:
                 by_pod.setdefault(action.pod.uid, []).append(action)
             await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
+            pods = pinning.judge(rm, pods, memory.pin)
         astray = await self._follow_routers(key, rm)
         await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray)
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
@@ -253,7 +258,8 @@ class Reconciler:
     def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None, *, may_run: bool) -> Made:
         kept, arrived = dict(self.cache.kept[key]), frozenset(self.cache.arrived[key])
         maps = frozenset(name for kind, name in self.cache.children[key] if kind == "ConfigMap")
-        out_of = MadeFrom(rm.metadata["uid"], rm.metadata.get("generation"), kept, maps, arrived, may_run)
+        generation, pin = rm.metadata.get("generation"), pinning.written(rm)
+        out_of = MadeFrom(rm.metadata["uid"], generation, kept, maps, arrived, may_run, pin)
         if before is not None and out_of in before.out_of:
             return before
         made = children(rm, adapter, door_source(), self._settings, may_run=may_run)
@@ -282,6 +288,15 @@ class Reconciler:
             case GiveUp(pod):
                 if (running := memory.running.get(pod.uid)) is not None:
                     running.task.cancel()
+
+    async def _replace_astray(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+        """Delete pods that started with other weights: the ones that follow find which to use."""
+        maps = {name for kind, name in self.cache.children[key] if kind == "ConfigMap"}
+        for pod in pinning.to_delete(rm, pods, maps, memory.replaced, self._now()):
+            memory.replaced.append(self._now())
+            with contextlib.suppress(NotFound):
+                await self._kube.delete("Pod", pod.namespace, pod.name, pod.uid)
+            log.warning("replaced namespace=%s pod=%s: it started with other weights", pod.namespace, pod.name)
 
     async def _follow_routers(self, key: Key, rm: RewardModel) -> tuple[str, str] | None:
         """Tell every router who serves; return what is wrong with one of them, as (reason, sentence)."""

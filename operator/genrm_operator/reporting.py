@@ -11,7 +11,7 @@ from genrm_api.names import ANNOTATION_GRANTED, API_VERSION
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from genrm_operator import status
+from genrm_operator import pinning, status
 from genrm_operator.announcements import Announcer
 from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand
@@ -53,7 +53,10 @@ class Reporter:
             last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
             last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
             engine=memory.engine or (before.engine if before else None),
+            pin=memory.pin,
+            warning=pinning.host_memory(rm, memory.pin),
         )
+        await self.announce.warning(rm, memory, seen.warning)
         new = status.compute(rm, seen, datetime.now(UTC))
         key = (rm.namespace, rm.name)
         written = self._cache.reward_models.get(key)
@@ -61,6 +64,8 @@ class Reporter:
             return  # deleted while we looked
         self._metrics.saw(key, ModelView.of(rm, str(new["phase"]), seen, len(memory.failures)))
         await self._write_status(rm, new, written)
+        if memory.pin != pinning.written(rm):
+            self._queue.add(key)  # the pods' ConfigMap follows from the status that has just been written
         await self._grant(wants, granted=new["phase"] == "Serving")
 
     async def external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:

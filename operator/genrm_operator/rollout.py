@@ -21,6 +21,7 @@ from genrm_api.names import GROUP, LABEL_SLOT
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.engines.adapter import ENGINE_CONTAINER
+from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 
@@ -134,7 +135,7 @@ def settle(
         metadata = deployment["metadata"]
         notes = {**metadata.get("annotations", {}), **own.annotations()}
         deployment |= {"spec": spec, "metadata": {**metadata, "annotations": notes}}
-        wanted |= _mounted(spec[where])
+        wanted |= _mounted(spec[where], DOOR_VOLUME, PIN_VOLUME)
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
 
@@ -183,10 +184,10 @@ def _front(template: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec
 
 
-def _mounted(template: Mapping[str, Any]) -> set[str]:
-    """The ConfigMaps of ours that a template mounts: the door's."""
+def _mounted(template: Mapping[str, Any], *volumes: str) -> set[str]:
+    """The ConfigMaps of ours that a template mounts: the door's, without which no pod starts, or those of `volumes`."""
     return {
         volume["configMap"]["name"]
         for volume in _front(template).get("volumes") or ()
-        if volume["name"] == "door" and "configMap" in volume
+        if volume["name"] in (volumes or (DOOR_VOLUME,)) and "configMap" in volume
     }

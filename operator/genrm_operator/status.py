@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.observed import Pod
+from genrm_operator.pinning import Pin, node_folder
+from genrm_operator.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Seen:
     last_wake_seconds: float | None
     last_sleep_seconds: float | None
     engine: str | None
+    pin: Pin | None = None
+    """The weights of all pods."""
+    warning: Trouble | None = None
+    """What will go wrong some day, and does not yet."""
 
 
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "lastWakeSeconds": seen.last_wake_seconds,
         "lastSleepSeconds": seen.last_sleep_seconds,
         "engine": seen.engine,
+        **_weights(seen.pin),
     }
     conditions = _conditions(rm, seen, states, trouble, phase)
     status["conditions"] = [_dated(condition, rm, generation, now) for condition in conditions]
@@ -90,6 +97,12 @@ def unreadable(generation: int | None, error: ValidationError, now: datetime) ->
         "message": f"{where}: {first['msg']}; correct the field, this operator cannot read it",
     }
     return {"phase": "Degraded", "conditions": [condition]}
+
+
+def _weights(pin: Pin | None) -> dict[str, Any]:
+    if pin is None:
+        return {}
+    return {"resolvedRevision": pin.revision, "resolvedModel": pin.model, "weightBytes": pin.bytes}
 
 
 def _by_name(item: tuple[Pod, PodState]) -> str:
@@ -140,15 +153,19 @@ def _conditions(
         degraded = (True, trouble.trouble.reason, f"pod {trouble.name}: {trouble.trouble.message}")
     elif seen.last_error is not None:
         degraded = (True, "TransitionFailed", seen.last_error)
+    elif seen.warning is not None:
+        degraded = (True, seen.warning.reason, seen.warning.message)
     else:
         degraded = (False, "AsExpected", "nothing is wrong")
     stuck = seen.problem is not None or trouble is not None
+    node = node_folder(rm)
     return [
         ("Ready", settled and not stuck, degraded[1] if stuck else phase, degraded[2] if stuck else summary),
         ("Available", awake > 0, "Serving" if awake else phase, f"{awake} of {want} pods serve"),
         ("Progressing", not settled and not stuck, phase, summary),
         ("Degraded", *degraded),
         ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
+        *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
     ]
 
 

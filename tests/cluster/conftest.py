@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -25,6 +26,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
+from genrm_door.weights import Weights, look_up
 
 from dev.bootstrap import ROOT
 from dev.cluster import Cluster
@@ -190,7 +192,11 @@ class World:
 
 
 class SimulatedKubelet:
-    """Tells the simulator each fake pod's environment, as a kubelet would give it to the container."""
+    """Tells the simulator each fake pod's environment, as a kubelet would give it to the container.
+
+    It also plays the launcher's part: which weights the container reads is looked up by the real code, in the pod's own
+    environment and with the ConfigMap that the pod mounts for it. Pods that name no hub of a test are offline.
+    """
 
     def __init__(self, cluster: Cluster, simulator: Simulator) -> None:
         self._cluster, self._simulator = cluster, simulator
@@ -215,26 +221,40 @@ class SimulatedKubelet:
         async with Api.connect(self._cluster.settings.kubeconfig("admin")) as api:
             async for kind, pod in api.follow("/api/v1/pods?labelSelector=genrm.dev%2Fcomponent%3Dengine"):
                 if kind != "DELETED":
-                    self._tell(pod)
+                    await self._tell(api, pod)
 
-    def _tell(self, pod: Mapping[str, Any]) -> None:
+    async def _tell(self, api: Api, pod: Mapping[str, Any]) -> None:
         uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
         if not address or self._known.get(address) == uid:
             return
         container = pod["spec"]["containers"][0]
         env = {e["name"]: e.get("value", "") for e in container.get("env", [])}
         args = container.get("args") or []
+        weights = await _weights(api, pod, args, env)
         model = args[args.index("--served-model-name") + 1] if "--served-model-name" in args else "judge"
         settings = {
             "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
             "revision": env.get("GENRM_REVISION", ""),
             "model": model,
             "engine": _simulated(env.get("GENRM_ENGINE", "vllm"), args),
+            "weights": weights.to_json(),
         }
         if address in self._known:
             self._simulator.forget(address)
         self._simulator.put(address, settings=settings)
         self._known[address] = uid
+
+
+async def _weights(api: Api, pod: Mapping[str, Any], args: list[str], env: Mapping[str, str]) -> Weights:
+    """What the launcher of this pod finds."""
+    names = (v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "weights-pin")
+    maps = f"/api/v1/namespaces/{pod['metadata']['namespace']}/configmaps"
+    mounted = [m for name in names for m in await api.items(f"{maps}?fieldSelector=metadata.name%3D{name}")]
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in (mounted[0]["data"] if mounted else {}).items():
+            (Path(folder) / file).write_text(text)
+        offline = {} if "HF_ENDPOINT" in env else {"HF_HUB_OFFLINE": "1"}
+        return look_up(args, {**env, **offline, "GENRM_PIN_DIR": folder})[0]
 
 
 def _simulated(engine: str, args: list[str]) -> str:

@@ -60,6 +60,7 @@ WORDS: Final[Mapping[str, tuple[Sequence[Any], Sequence[Any]]]] = {
     "quantization": (["fp8", "awq"], ["", "FP8", "-x", "x" * 64]),
     "chatTemplate": (["{{ m }}", "/t.jinja", "{"], ["chatml", "", "-{", "--{{x}}", "x\n"]),
     "drainTimeout": (["60s", "1h30m", "24h", "1ms", "1m60s"], ["0s", "24h1ms", "9999999h", "1", "", "1.5s", "1s\n"]),
+    "startupTimeout": (["1h", "90m", "24h", "1ms"], ["0s", "24h1ms", "25h", "", "1.5h", "1h\n"]),
     "timeout": (["300s", "2m", "24h"], ["0ms", "25h", "soon", "0h0m0s0ms", "1h1m1s1ms1h"]),
     "resource": (["nvidia.com/gpu", "a/b"], ["gpu", "", "A/b", "a/b/c"]),
     "serviceAccountName": (["judge"], ["", "Judge", "a b"]),

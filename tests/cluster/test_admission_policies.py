@@ -203,6 +203,14 @@ def test_pods_of_others_are_not_the_operators_to_label(place: Place) -> None:
     allowed(place.create("pods", other))
     change = {"metadata": {"labels": {"genrm.dev/serving": "true"}}}
     refused(place.patch("pods/web-0", change, OPERATOR), "only to pods of reward models")
+    refused(place.delete("pods/web-0", OPERATOR), "deletes no others")
+
+
+def test_a_pod_of_a_reward_model_may_be_replaced(place: Place) -> None:
+    labels = {"genrm.dev/reward-model": "judge"}
+    astray = {**POD, "metadata": {"name": "judge-astray", "labels": labels}}
+    allowed(place.create("pods", astray))
+    allowed(place.delete("pods/judge-astray", OPERATOR))
 
 
 def test_the_policies_on_pods_are_about_the_operator_only(place: Place) -> None:

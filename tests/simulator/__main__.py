@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--revision", default="simulated", help="revision of pods nobody configured")
     parser.add_argument("--model", default="judge", help="served model name of pods nobody configured")
     parser.add_argument("--engine", default="vllm", choices=ENGINES, help="engine of pods nobody configured")
+    parser.add_argument("--weights", default="", help="what the launchers of pods nobody configured found, as JSON")
     options = parser.parse_args()
     host, _, port = options.control.rpartition(":")
     names = (field.name for field in dataclasses.fields(PodSettings))

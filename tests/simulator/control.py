@@ -2,8 +2,8 @@
 
 GET    /pods           {address: {"state", "asleep", "bootId", "served", "inside", "epoch", "violations": how many}}
 GET    /pods/<ip>      everything about one pod (`SimPod.to_json`); 404 if nobody ever spoke to it
-PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision", "model", "engine"}, "faults": {...}},
-                       each part optional
+PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision", "model", "engine", "weights"},
+                       "faults": {...}}, each part optional
 DELETE /pods/<ip>      forget it: the next contact is a new boot
 """
 

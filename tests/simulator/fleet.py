@@ -36,6 +36,8 @@ class PodSettings:
     revision: str = "simulated"
     model: str = "judge"
     engine: str = "vllm"
+    weights: str = ""
+    """What its launcher found, as the launcher hands it to the door: JSON."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], default: PodSettings) -> PodSettings:
@@ -67,6 +69,7 @@ class SimPod:
             client_key_sha256=keys,
             revision=settings.revision,
             engine=type(self.engine).door,
+            weights=settings.weights,
         )
         self.door = Door(self.engine, words)
 

@@ -105,7 +105,7 @@ CEL: variables with the maps whose keys `genrm.changed` compares, each as it is 
   verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, patch]
+  verbs: [list, watch, patch, delete]
 - apiGroups: [""]
   resources: [pods/status]
   verbs: [patch]

@@ -27,6 +27,7 @@ from genrm_api.names import (
 )
 from genrm_api.rewardmodel import RewardModel, Sharing, Slot
 
+from genrm_operator import pinning
 from genrm_operator.children.guards import (
     disruption_budget,
     network_policy,
@@ -72,6 +73,8 @@ def children(
         made += [router_network_policy(rm, effective, settings.pod_namespace), *router(rm, door, settings)]
     if adapter.has_door or routed:
         made.insert(0, _door_configmap(rm, door))
+    if adapter.has_door and (data := pinning.manifest_data(rm)) is not None:
+        made.insert(0, _pin_configmap(rm, data))
     return made
 
 
@@ -83,6 +86,11 @@ def _door_configmap(rm: RewardModel, door: DoorSource) -> dict[str, Any]:
         "immutable": True,
         "binaryData": {ARCHIVE_NAME: base64.b64encode(door.archive).decode()},
     }
+
+
+def _pin_configmap(rm: RewardModel, data: dict[str, str]) -> dict[str, Any]:
+    meta = metadata(rm, pinning.config_map(rm))
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
 def _service(rm: RewardModel) -> dict[str, Any]:

@@ -55,6 +55,7 @@ _DRAINED_PARTS: Final[Mapping[str, str]] = {
 _OUR_VOLUMES: Final = {
     "door": "the door's code",
     "door-run": "the door's own",
+    "weights-pin": "where the pod finds which weights to use",
     "model": "the weights of spec.model.uri",
 }
 

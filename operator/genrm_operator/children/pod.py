@@ -24,19 +24,21 @@ from genrm_api.names import (
 )
 from genrm_api.rewardmodel import TOKEN_ENV, RewardModel
 
+from genrm_operator import pinning
 from genrm_operator.children.overlay import lay_over
 from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import Adapter, Container
 from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR, DOOR_FOLDER, DOOR_MOUNT, ENGINE_CONTAINER
+from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 
-STARTUP_DEADLINE_SECONDS: Final = 1800
-"""Weights of a large model take many minutes to load; a dead engine is noticed by its exit, not by this."""
-
 RUN_MOUNT: Final = f"{DOOR_MOUNT}/run"
 """Where the launcher leaves the secret of this start of the container for the preStop hook, and for nobody else."""
+
+PIN_MOUNT: Final = f"{DOOR_MOUNT}/pin"
+"""Where the launcher finds which weights to use, once the operator knows."""
 
 LINGER_SECONDS: Final = 2
 """For how long a pod that is being deleted still lets clients in: until kube-proxy has heard that it is going."""
@@ -72,7 +74,7 @@ def pod_template(
     template = bare_template(rm, effective, container, engine_selector(rm.name))
     (engine,) = template["spec"]["containers"]
     engine["ports"] = [{"name": ENGINE_PORT_NAME, "containerPort": ENGINE_PORT, "protocol": "TCP"}]
-    engine |= _probes(container.health_path)
+    engine |= _probes(container.health_path, effective.startup_timeout)
     if adapter.has_door:
         _put_door(template["spec"], rm, door, settings)
     if rm.spec.pod_template is not None:
@@ -132,12 +134,15 @@ def _put_door(pod: dict[str, Any], rm: RewardModel, door: DoorSource, settings: 
     (engine,) = pod["containers"]
     token = admin_token(settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
     told = {"GENRM_ENGINE": str(rm.spec.engine.name), "GENRM_TOKEN_SHA256": token_digest(token)}
-    told["GENRM_RUN_DIR"] = RUN_MOUNT
+    told |= {"GENRM_RUN_DIR": RUN_MOUNT, "GENRM_PIN_DIR": PIN_MOUNT}
     engine["env"] += [{"name": name, "value": value} for name, value in told.items()]
-    engine["volumeMounts"].append({"name": "door", "mountPath": DOOR_FOLDER, "readOnly": True})
+    engine["volumeMounts"].append({"name": DOOR_VOLUME, "mountPath": DOOR_FOLDER, "readOnly": True})
+    engine["volumeMounts"].append({"name": PIN_VOLUME, "mountPath": PIN_MOUNT, "readOnly": True})
     engine["volumeMounts"].append({"name": "door-run", "mountPath": RUN_MOUNT})
     engine["lifecycle"] = {"preStop": {"exec": {"command": _drain_command(rm)}}}
-    pod["volumes"].append({"name": "door", "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
+    pod["volumes"].append({"name": DOOR_VOLUME, "configMap": {"name": door_configmap_name(rm.name, door.digest)}})
+    # Optional: it is written when the first pod has said what it found, and replaces none by that.
+    pod["volumes"].append({"name": PIN_VOLUME, "configMap": {"name": pinning.config_map(rm), "optional": True}})
     pod["volumes"].append({"name": "door-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
     # Not Ready, and no reason for a rollout to go on, before the operator has seen that its admin routes are shut.
     pod["readinessGates"] = [{"conditionType": CONDITION_VERIFIED}]
@@ -169,12 +174,12 @@ def _environment(rm: RewardModel, container: Container) -> list[dict[str, Any]]:
     return [{"name": name, **source} for name, source in env.items()]
 
 
-def _probes(health_path: str) -> dict[str, Any]:
-    """Probes ask whether the engine lives; a sleeping engine lives."""
+def _probes(health_path: str, startup_seconds: float) -> dict[str, Any]:
+    """Probes ask whether the engine lives; a sleeping engine lives. A dead one is noticed by its exit."""
     health = {"httpGet": {"path": health_path, "port": ENGINE_PORT_NAME}}
     return {
         "startupProbe": health
-        | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": STARTUP_DEADLINE_SECONDS},
+        | {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": math.ceil(startup_seconds)},
         "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3},
         "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
     }

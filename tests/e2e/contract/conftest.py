@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ _ALL = [f"{kind}-{reality}" for kind in DIALECTS for reality in ("simulated", "r
 def simulated(kind: str) -> Iterator[Engine]:
     dialect = DIALECTS[kind]
     secrets = ("--token-sha256", digest(TOKEN), "--client-key-sha256", digest(KEY))
-    arguments = (*secrets, "--revision", REVISION, "--model", MODEL, "--engine", kind)
+    weights = json.dumps({"revision": f"sha256:{'0' * 64}", "bytes": 1})
+    arguments = (*secrets, "--revision", REVISION, "--model", MODEL, "--engine", kind, "--weights", weights)
     with client.running(*arguments) as running, clients(f"http://127.0.0.1:{running.port}") as (calls, nobody):
 
         def faults(**words: object) -> None:

@@ -29,6 +29,7 @@ def test_it_is_born_closed(engine: Engine) -> None:
         "ledger": [],
     }
     assert (born["epoch"], born["lastRequestAt"]) == (None, None)
+    assert born["weights"]["revision"].startswith("sha256:") and born["weights"]["bytes"] > 0
 
 
 def test_the_operator_asks_first_through_the_closed_door_and_nobody_else(engine: Engine) -> None:

@@ -82,6 +82,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"engine": CUSTOM, "lifecycle": {"state": "Asleep"}},
         "spec.lifecycle.state: Asleep with spec.engine.name custom, which cannot sleep; write Off",
     ),
+    "no time to start": (
+        {"engine": {"startupTimeout": "25h"}},
+        "spec.engine.startupTimeout: 25h is no time to wait; write more than 0s and at most 24h",
+    ),
     "reserved argument": ({"engine": {"args": ["--port=9"]}}, "spec.engine.args: --port is set by the operator"),
     "argument of a field": (
         {"engine": {"args": ["--enforce-eager", "--max_model_len", "9"]}},
@@ -452,6 +456,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "nulls are absent": {"engine": None, "replicas": None, "gpu": None, "scoring": {"timeout": None}},
     "bare quantities": {"resources": {"requests": {"cpu": 8, "memory": "16Gi"}, "limits": {"cpu": "500m"}}},
+    "a long start": {"engine": {"startupTimeout": "24h"}},
     "longer flags than reserved ones": {"engine": {"args": ["--model-impl=x", "--config-format", "hf", "-O3", "-"]}},
     "everything of an engine": {
         "engine": {

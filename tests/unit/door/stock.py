@@ -29,7 +29,7 @@ API_SERVER = """
 import argparse, asyncio, contextlib, importlib, json, os, signal, socket, uvicorn
 
 parser = argparse.ArgumentParser()
-for flag in ("--host", "--port", "--middleware", "--api-server-count"):
+for flag in ("--host", "--port", "--model", "--revision", "--middleware", "--api-server-count"):
     parser.add_argument(flag)
 given = parser.parse_args()
 state = {"asleep": False, "dead": False}
@@ -49,6 +49,8 @@ async def engine(scope, receive, send):
         await asyncio.sleep(json.loads(body)["seconds"])
     elif path in ("/sleep", "/wake_up"):
         state["asleep"] = path == "/sleep"
+    elif path == "/v1/models":
+        said = {"args": [given.model, f"--revision={given.revision}"]}
     elif path == "/is_sleeping":
         said = {"is_sleeping": state["asleep"]}
     elif path == "/reset_prefix_cache":
@@ -113,6 +115,7 @@ def launched(
     environ: Mapping[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    model: str = "",
 ) -> Iterator[Pod]:
     """A container for the time of a `with` block; gated, it has not started its engine when the block begins."""
     package = folder / "stock" / "vllm" / "entrypoints" / "openai"
@@ -130,8 +133,9 @@ def launched(
         **({"GENRM_START_GATE": "1"} if gated else {}),
         **(environ or {}),
     }
+    arguments = ["--host", host, "--port", str(port), *(("--model", model) if model else ())]
     process = subprocess.Popen(
-        [sys.executable, str(FOLDER / "launcher.py"), "--engine", "vllm", "--", "--host", host, "--port", str(port)],
+        [sys.executable, str(FOLDER / "launcher.py"), "--engine", "vllm", "--", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -38,6 +38,7 @@ def test_it_lives_and_says_that_it_is_gated(gated: Pod) -> None:
         "inside": 0,
         "engine": "vllm",
         "revision": "rev-1",
+        "weights": None,
         "asleep": None,
         "memory": None,
         "epoch": None,

@@ -86,6 +86,7 @@ def test_a_new_record_is_closed_and_empty(record: Record) -> None:
         "bootId": "boot-1",
         "engine": "vllm",
         "revision": "rev-1",
+        "weights": None,
         "asleep": None,
         "memory": None,
         "epoch": None,

@@ -23,11 +23,14 @@ DOOR = DoorSource(b"an archive", "d" * 64)
 
 
 def make(
-    spec: dict[str, Any], settings: Settings = SETTINGS, door: DoorSource = DOOR, name: str = "judge"
+    spec: dict[str, Any],
+    settings: Settings = SETTINGS,
+    door: DoorSource = DOOR,
+    name: str = "judge",
+    known: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    rm = RewardModel.model_validate(
-        {"metadata": {"name": name, "namespace": "rl", "uid": "u1", "generation": 1}, "spec": spec}
-    )
+    meta = {"name": name, "namespace": "rl", "uid": "u1", "generation": 1}
+    rm = RewardModel.model_validate({"metadata": meta, "spec": spec, "status": known})
     made = children(rm, adapter_for(rm.spec.engine.name), door, settings)
     return {f"{m['kind']}/{m['metadata']['name']}": m for m in made}
 
@@ -114,6 +117,24 @@ def test_a_uri_becomes_a_path_and_a_volume(uri: str, path: str, volume: dict[str
 def test_a_node_folder_outside_the_allowed_prefixes_is_refused_with_advice(uri: str) -> None:
     with pytest.raises(Impossible, match=r"spec\.model\.uri.*hostModelPrefixes"):
         make({"model": {"uri": uri}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({"model": {"uri": "pvc://w"}}, 1800),
+        ({"model": {"uri": "hf://a/b"}}, 3600),
+        ({"model": {"uri": "hf://a/b"}, "gpu": {}}, 3600),
+        ({"model": {"uri": "hf://a/b"}, "gpu": {}, "engine": {"tensorParallel": 8}}, 1800 + 8 * 1800),
+        ({"model": {"uri": "pvc://w"}, "gpu": {}, "engine": {"tensorParallel": 8}}, 1800 + 8 * 300),
+        ({"model": {"uri": "hf://a/b"}, "gpu": {}, "engine": {"tensorParallel": 64}}, 86400),
+        ({"model": {"uri": "hf://a/b"}, "engine": {"startupTimeout": "1500ms"}}, 2),
+        ({"model": {"uri": "hf://a/b"}, "engine": {"startupTimeout": "2h"}}, 7200),
+    ],
+)
+def test_an_engine_has_the_time_to_start_that_its_weights_may_take(spec: dict[str, Any], seconds: int) -> None:
+    probe = container(make(spec))["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == seconds
 
 
 def test_a_pod_is_ready_only_when_the_operator_has_verified_it() -> None:

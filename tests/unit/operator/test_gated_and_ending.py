@@ -89,6 +89,7 @@ def test_an_engine_without_a_door_ends_as_it_likes() -> None:
         {"containers": [{"name": "engine", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]},
         {"containers": [{"name": "engine", "volumeMounts": [{"name": "x", "mountPath": "/genrm/run"}]}]},
         {"volumes": [{"name": "door-run", "hostPath": {"path": "/tmp"}}]},
+        {"volumes": [{"name": "weights-pin", "hostPath": {"path": "/tmp"}}]},
     ],
 )
 def test_an_overlay_that_would_cut_the_drain_short_is_refused_with_advice(overlay: dict[str, Any]) -> None:

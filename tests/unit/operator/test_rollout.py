@@ -80,6 +80,29 @@ def test_a_change_that_somebody_asked_for_brings_the_new_form() -> None:
     assert settle(written("newer"), [*changed, *first[:1]], "b")[0]["spec"] == changed[1]["spec"]
 
 
+def pinned(door: str) -> list[dict[str, Any]]:
+    """A version that knows of pins, and a model whose weights are known."""
+    manifests = written(door)
+    pin = {"name": "weights-pin", "configMap": {"name": "judge-weights-1", "optional": True}}
+    manifests[1]["spec"]["template"]["spec"]["volumes"].append(pin)
+    return [{"kind": "ConfigMap", "metadata": {"name": "judge-weights-1"}}, *manifests]
+
+
+def test_the_pin_of_the_weights_goes_where_it_is_mounted_and_nobody_waits_for_it() -> None:
+    first = settle(pinned("old"), [])
+    assert names(first)[0] == "ConfigMap/judge-weights-1"
+    without_pin = [m for m in first if m["metadata"]["name"] != "judge-weights-1"]
+    kept = settle(pinned("new"), without_pin)
+    assert names(kept) == ["ConfigMap/judge-weights-1", "Deployment/judge", "Service/judge"]
+    assert template(kept) == template(first), "an optional ConfigMap that is not there is no reason to replace pods"
+
+
+def test_pods_of_before_there_were_pins_keep_their_template_and_get_none() -> None:
+    first = settle(written("old"), [])
+    upgraded = settle(pinned("new"), first)
+    assert names(upgraded) == ["Deployment/judge", "Service/judge"] and template(upgraded) == template(first)
+
+
 def test_a_template_whose_door_is_gone_is_not_kept() -> None:
     first = settle(written("old"), [])
     healed = settle(written("new"), first[1:])
