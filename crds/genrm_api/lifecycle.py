@@ -157,8 +157,8 @@ class Lifecycle(ApiModel):
 class Rollout(ApiModel):
     pin_during_lease: Flag | None = Field(
         None,
-        description="While a run holds a Lease, a change of the spec waits: one run is scored by one revision. "
-        "Default: true.",
+        description="While a run holds a Lease, a change that would replace engine pods waits: one run is scored by "
+        "one revision. Engines that never came up are replaced all the same. Default: true.",
     )
 
 

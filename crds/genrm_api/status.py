@@ -59,6 +59,8 @@ class Reason(enum.StrEnum):
     HOST_MEMORY_TOO_SMALL = "HostMemoryTooSmall"
     # What follows from where the weights are: the reason of HostPath.
     NODE_FOLDER = "NodeFolder"
+    # Why engines still run what the spec asked for before: the reason of RolloutWaiting.
+    RUN_UNDER_WAY = "RunUnderWay"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -97,6 +99,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.ROUTER_UNREACHABLE: "The router does not follow who serves; it is tried again.",
     Reason.HOST_MEMORY_TOO_SMALL: "`resources.limits.memory` does not hold the weights of a model asleep at level 1.",
     Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
+    Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
 }
 """What each of them means, for the reference page."""
 
@@ -105,7 +108,7 @@ class Condition(ApiModel):
     """metav1.Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
-        description="Ready, Available, Progressing, Degraded, Asleep, or for a file:// model HostPath."
+        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath or RolloutWaiting."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(

@@ -54,6 +54,8 @@ class MadeFrom:
     may_run: bool = True
     pin: Pin | None = None
     """The weights that the status names."""
+    pinned: bool = False
+    """A run is under way."""
 
     def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
         """The same once these are applied: nothing new, or they would be made again for being there."""
@@ -69,11 +71,13 @@ class Made:
     out_of: Collection[MadeFrom]
     manifests: Sequence[Mapping[str, Any]]
     digests: Sequence[str]
+    waits: bool
+    """A change of the spec is not in them yet, for the sake of a run."""
 
     @classmethod
-    def of(cls, out_of: MadeFrom, manifests: Sequence[Mapping[str, Any]]) -> Self:
+    def of(cls, out_of: MadeFrom, manifests: Sequence[Mapping[str, Any]], *, waits: bool) -> Self:
         digests = [hashlib.sha256(json.dumps(m, sort_keys=True).encode()).hexdigest() for m in manifests]
-        return cls((out_of, out_of.carried_out(manifests)), manifests, digests)
+        return cls((out_of, out_of.carried_out(manifests)), manifests, digests, waits)
 
 
 @dataclass(slots=True)

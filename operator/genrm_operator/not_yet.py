@@ -54,12 +54,6 @@ GAPS: Final[Sequence[Gap]] = (
     ),
     Gap("spec.lifecycle.idle.offAfter", "any time", "write state: Off by hand", lambda s: s.lifecycle.idle.off_after),
     Gap(
-        "spec.rollout.pinDuringLease",
-        "true, which will be the default: a change of the spec is rolled out at once",
-        "write false, or remove it, and change the spec between runs",
-        lambda spec: "true" if spec.rollout.pin_during_lease else None,
-    ),
-    Gap(
         "spec.scoring.canary",
         "pairs: after a wake an engine is verified by what it says of itself",
         "remove it",

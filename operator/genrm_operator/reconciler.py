@@ -23,11 +23,9 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, rollout, transitions
+from genrm_operator import apply, lifecycle, pinning, transitions
 from genrm_operator.cache import Cache, Key
-from genrm_operator.children import children
 from genrm_operator.demand import Demand, demand
-from genrm_operator.door_source import door_source
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.errors import (
@@ -42,7 +40,8 @@ from genrm_operator.errors import (
 )
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
-from genrm_operator.memory import Made, MadeFrom, Memory, Running
+from genrm_operator.making import made
+from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
 from genrm_operator.observed import Pod, Transition
 from genrm_operator.reporting import Reporter
@@ -126,13 +125,13 @@ class Reconciler:
             # Written under an older schema, or past it: say so and leave what runs alone.
             await self._reporter.unreadable(obj, error)
             return self._now() + self._settings.resync_seconds
-        adapter = adapter_for(rm.spec.engine.name)
+        adapter, wants = adapter_for(rm.spec.engine.name), self._demand(key, rm, memory)
         taken = self.cache.slot_taken(key)
         problem: tuple[str, str] | None = None if taken is None else (Reason.SLOT_TAKEN, taken)
         apply_again = None
         try:
-            made = memory.made = self._children(key, rm, adapter, memory.made, may_run=taken is None)
-            await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, made)
+            memory.made = made(self.cache, key, rm, adapter, self._settings, memory.made, wants, may_run=taken is None)
+            await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
         except Impossible as error:
             problem = (error.reason, str(error))
         except (NotFound, Terminating):
@@ -149,7 +148,6 @@ class Reconciler:
         if rm.spec.is_external:
             await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
-        wants = self._demand(key, rm, memory)
         if wants.desired is not memory.desired:
             memory.failures.clear()  # the other direction did not fail yet
         pods = await self._observe(key, rm, adapter, memory)
@@ -254,17 +252,6 @@ class Reconciler:
         return [enriched(pod) for pod in pods]
 
     # ------------------------------------------------------------------ act
-
-    def _children(self, key: Key, rm: RewardModel, adapter: Adapter, before: Made | None, *, may_run: bool) -> Made:
-        kept, arrived = dict(self.cache.kept[key]), frozenset(self.cache.arrived[key])
-        maps = frozenset(name for kind, name in self.cache.children[key] if kind == "ConfigMap")
-        generation, pin = rm.metadata.get("generation"), pinning.written(rm)
-        out_of = MadeFrom(rm.metadata["uid"], generation, kept, maps, arrived, may_run, pin)
-        if before is not None and out_of in before.out_of:
-            return before
-        made = children(rm, adapter, door_source(), self._settings, may_run=may_run)
-        made_from = rollout.inputs(rm, rollout.engine_image(made), self._settings)
-        return Made.of(out_of, rollout.settle(made, made_from, kept, maps, self._settings.master_key, arrived))
 
     async def _act_in_order(
         self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, actions: Sequence[lifecycle.Action]

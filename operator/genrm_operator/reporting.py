@@ -55,6 +55,7 @@ class Reporter:
             engine=memory.engine or (before.engine if before else None),
             pin=memory.pin,
             warning=pinning.host_memory(rm, memory.pin),
+            waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
         await self.announce.warning(rm, memory, seen.warning)
         new = status.compute(rm, seen, datetime.now(UTC))

@@ -104,6 +104,8 @@ def settle(
     there: Collection[str],
     key: bytes,
     arrived: Collection[str] = (),
+    *,
+    pinned: bool = False,
 ) -> list[dict[str, Any]]:
     """Put the templates that run in the place of those that this version would write, where nobody asked for a change.
 
@@ -114,6 +116,7 @@ def settle(
         there: names of the ConfigMaps that exist. A template whose ConfigMap is gone cannot be kept.
         key: the operator's master key, for the seal.
         arrived: names of the Deployments of slots whose pods run, as these Deployments now want them.
+        pinned: a run is under way, and is scored by what runs now, whatever anybody asks for.
 
     Returns:
         The children to apply. ConfigMaps that no template mounts are left out.
@@ -130,7 +133,8 @@ def settle(
             wanted |= _mounted(spec[where])
             continue  # a router is replaced in a second, and nothing is lost with it
         own = Kept.make(made_from, spec[where], key)
-        if before is not None and (name in waiting or before.stands(made_from, there, key)):
+        wanted_inputs = before.inputs if before is not None and (pinned or name in waiting) else made_from
+        if before is not None and before.stands(wanted_inputs, there, key):
             own, spec[where] = before, json.loads(before.template)
         metadata = deployment["metadata"]
         notes = {**metadata.get("annotations", {}), **own.annotations()}
@@ -138,6 +142,11 @@ def settle(
         wanted |= _mounted(spec[where], DOOR_VOLUME, PIN_VOLUME)
     unused = new - wanted
     return [m for m in settled if m["kind"] != "ConfigMap" or m["metadata"]["name"] not in unused]
+
+
+def waits(manifests: Sequence[Mapping[str, Any]], made_from: str) -> bool:
+    """Whether some of these children still run what was asked for before."""
+    return any(kept.inputs != made_from for manifest in manifests if (kept := Kept.of(manifest)) is not None)
 
 
 def _waiting(

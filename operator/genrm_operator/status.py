@@ -38,6 +38,8 @@ class Seen:
     """The weights of all pods."""
     warning: Trouble | None = None
     """What will go wrong some day, and does not yet."""
+    waits_for: tuple[str, ...] = ()
+    """Runs that a change of the spec waits for."""
 
 
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
@@ -166,7 +168,15 @@ def _conditions(
         ("Degraded", *degraded),
         ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
+        *([("RolloutWaiting", True, Reason.RUN_UNDER_WAY, _waits(seen.waits_for))] if seen.waits_for else []),
     ]
+
+
+def _waits(runs: Sequence[str]) -> str:
+    return (
+        f"a change of the spec waits for {', '.join(runs)}: a run is scored by one revision; write "
+        "spec.rollout.pinDuringLease: false not to wait"
+    )
 
 
 def _dated(condition: tuple[str, bool, str, str], rm: RewardModel, generation: Any, now: datetime) -> dict[str, Any]:

@@ -216,3 +216,34 @@ def test_admin_routes_are_closed_to_everybody_else(world: World) -> None:
     for path in ("/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/genrm/door"):
         assert httpx.post(f"http://{ip}:8000{path}", timeout=10, trust_env=False).status_code == 404
     assert world.simulator.pod(ip)["asleep"] is False
+
+
+def test_a_change_waits_for_the_run_that_is_scored_and_says_so(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    world.lease("run-1", Phase.IDLE, ttl=120)
+    wait_for("the run is seen", lambda: world.status().get("leases"))
+    uids = {pod["metadata"]["uid"] for pod in world.pods()}
+    world.patch({"engine": {"maxModelLen": 128}})
+    waiting = wait_for("the change is told to wait", lambda: world.condition("RolloutWaiting"))
+    assert waiting["reason"] == "RunUnderWay" and "run-1" in waiting["message"]
+    assert waiting["observedGeneration"] == 2 and world.condition("Ready")["status"] == "True"
+    world.renew("run-1", Phase.SCORING)
+    wait_for("the pods that were there serve it", lambda: len(world.serving()) == 2)
+    assert {pod["metadata"]["uid"] for pod in world.pods()} == uids
+    world.release("run-1")
+    wait_for(
+        "the change is rolled out",
+        lambda: len(world.pods()) == 2 and not uids & {pod["metadata"]["uid"] for pod in world.pods()},
+        timeout=60,
+    )
+    world.phase("Asleep")
+    assert world.condition("RolloutWaiting") == {}
+
+
+def test_a_run_that_waits_for_engines_that_never_came_up_does_not_keep_them_so(world: World) -> None:
+    world.apply(podTemplate={"spec": {"nodeSelector": {"no": "such-node"}}})
+    world.lease("run-1", Phase.SCORING, ttl=120)
+    world.phase("Degraded")
+    world.patch({"podTemplate": None})
+    world.phase("Serving", timeout=60)

@@ -32,7 +32,6 @@ ASKED: dict[str, dict[str, Any]] = {
     "spec.lifecycle.sleep.onDrainTimeout": {"lifecycle": {"sleep": {"onDrainTimeout": "Abort"}}},
     "spec.lifecycle.idle.sleepAfter": {"lifecycle": {"idle": {"sleepAfter": "2m"}}},
     "spec.lifecycle.idle.offAfter": {"lifecycle": {"idle": {"offAfter": "1h"}}},
-    "spec.rollout.pinDuringLease": {"rollout": {"pinDuringLease": True}},
     "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},
 }
 
@@ -52,7 +51,7 @@ def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> No
     "spec",
     [
         {},
-        {"rollout": {"pinDuringLease": False}, "lifecycle": {"sleep": {"mode": "None", "level": 1}}},
+        {"rollout": {"pinDuringLease": True}, "lifecycle": {"sleep": {"mode": "None", "level": 1}}},
         {"gpu": {}, "engine": {"name": "sglang"}},
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
         {"type": "Classifier", "scoring": {"mode": "classify"}},

@@ -40,11 +40,13 @@ def written(door: str, arg: str = "--new", image: str = "vllm:1") -> list[dict[s
     ]
 
 
-def settle(manifests: list[dict[str, Any]], before: list[dict[str, Any]], made_from: str = "a") -> list[dict[str, Any]]:
+def settle(
+    manifests: list[dict[str, Any]], before: list[dict[str, Any]], made_from: str = "a", *, pinned: bool = False
+) -> list[dict[str, Any]]:
     """What is applied when `before` is what exists."""
     there = {m["metadata"]["name"] for m in before if m["kind"] == "ConfigMap"}
     kept = {m["metadata"]["name"]: k for m in before if m["kind"] == "Deployment" and (k := Kept.of(m))}
-    return rollout.settle(manifests, made_from, kept, there, KEY)
+    return rollout.settle(manifests, made_from, kept, there, KEY, pinned=pinned)
 
 
 def names(manifests: list[dict[str, Any]]) -> list[str]:
@@ -63,6 +65,33 @@ def test_a_new_version_keeps_the_template_that_runs_and_the_door_that_it_mounts(
     assert template(upgraded) == template(first)
     assert upgraded[0] == first[1], "nothing to write, now and on the next look"
     assert settle(written("newer"), first)[0] == first[1]
+
+
+def test_a_change_waits_while_it_is_pinned_and_comes_when_it_is_free() -> None:
+    first = settle(written("old", "--old"), [], "a")
+    assert not rollout.waits(first, "a")
+    asked = written("new", "--new")
+    asked[1]["spec"]["replicas"] = 5
+    pinned = settle(asked, first, "b", pinned=True)
+    assert template(pinned) == template(first) and rollout.waits(pinned, "b")
+    assert next(m for m in pinned if m["kind"] == "Deployment")["spec"]["replicas"] == 5, "more of the same may come"
+    assert settle(asked, [*first[:1], *pinned], "b", pinned=True)[0] == pinned[0], "nothing to write"
+    free = settle(written("new", "--new"), [*first[:1], *pinned], "b")
+    assert template(free) != template(first) and not rollout.waits(free, "b")
+
+
+def test_what_was_never_made_is_not_waited_for() -> None:
+    made = settle(written("new"), [], "a", pinned=True)
+    assert names(made) == ["ConfigMap/judge-door-new", "Deployment/judge", "Service/judge"]
+    assert not rollout.waits(made, "a")
+
+
+def test_a_template_that_somebody_wrote_into_the_deployment_is_not_pinned() -> None:
+    first = settle(written("old"), [], "a")
+    first[1]["metadata"]["annotations"]["genrm.dev/template"] = first[1]["metadata"]["annotations"][
+        "genrm.dev/template"
+    ].replace("door-old", "door-evil")
+    assert template(settle(written("new"), first, "b", pinned=True)) == template(written("new"))
 
 
 def test_what_does_not_run_in_the_pod_follows_at_once() -> None:
