@@ -13,6 +13,7 @@ instance, so one process can hold many doors (the engine simulator does). Errors
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 import os
@@ -58,6 +59,24 @@ class Who(enum.Enum):
     OPERATOR = "operator"
 
 
+class Visit:
+    """One scoring request inside: what is needed to cut it off."""
+
+    __slots__ = ("answered", "cut", "task")
+
+    def __init__(self) -> None:
+        self.task = asyncio.current_task()
+        self.answered = False
+        """The client has the beginning of an answer."""
+        self.cut = False
+
+    def end(self) -> None:
+        """Have the door answer in the engine's place; the engine hears of it as of a client that hung up."""
+        if not self.cut and self.task is not None:
+            self.cut = True
+            self.task.cancel()
+
+
 class Door:
     """One door in front of one engine's ASGI application. Starts `closed`, with a boot id of its own."""
 
@@ -84,6 +103,7 @@ class Door:
             (b"genrm-boot-id", self.record.boot_id.encode()),
         ]
         self._inner = Inner(app)
+        self._visits: set[Visit] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -149,9 +169,19 @@ class Door:
             return await self._refuse(receive, send, 503, said, (b"retry-after", b"1"))
         # Nothing is awaited between the look at the state and here: admission and draining cannot cross.
         record.enter(operator=operator)
+        self._visits.add(visit := Visit())
         try:
-            await self.app(self._for_engine(scope, who), receive, self._stamped(send))
+            await self.app(self._for_engine(scope, who), receive, self._stamped(send, visit))
+        except asyncio.CancelledError:
+            if not visit.cut:
+                raise
+            if visit.task is not None and hasattr(visit.task, "uncancel"):  # Python 3.11
+                visit.task.uncancel()  # it was meant for the engine, not for the server's task
+            if not visit.answered:  # else nothing but a broken connection tells the client that the rest is missing
+                said = {"error": "cut off: the engine goes to sleep; ask another replica", "state": record.state.value}
+                await answer_json(send, 503, said, (b"retry-after", b"1"), *self._closing())
         finally:
+            self._visits.discard(visit)
             record.leave(operator=operator)
 
     async def _refuse(
@@ -221,6 +251,8 @@ class Door:
             except ValueError as error:
                 return await answer_json(send, 400, {"error": str(error), "state": self.record.state.value})
             await self._set(state, scope)
+            if state is State.DRAINING and scope.get("query_string", b"") == b"cut=1":
+                self._cut_off()
         word = await self._engine_sleeps(scope, self.settings.word_seconds)
         await answer_json(send, 200, self.record.document(word, self.memory.document()), *self._stamp)
 
@@ -249,6 +281,13 @@ class Door:
             record.state = state
             entry.status = 200
 
+    def _cut_off(self) -> None:
+        """End what is inside: the drain has taken as long as it may."""
+        if self._visits:
+            self.record.note(f"cut off {len(self._visits)}", 200)
+        for visit in self._visits:
+            visit.end()
+
     async def _health(self, scope: Scope, send: Send) -> None:
         if self.routes.asleep is None and self.memory.asleep is None:
             # Nothing but a new start clears this up, and the kubelet gives one to who does not live.
@@ -273,9 +312,11 @@ class Door:
             return None
         return word if isinstance(word, bool) else None
 
-    def _stamped(self, send: Send) -> Send:
+    def _stamped(self, send: Send, visit: Visit | None = None) -> Send:
         def stamped(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
+                if visit is not None:
+                    visit.answered = True
                 message = {**message, "headers": [*message.get("headers", ()), *self._stamp, *self._closing()]}
             return send(message)
 

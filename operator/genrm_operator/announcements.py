@@ -95,6 +95,13 @@ class Announcer:
         advice = "; it is tried again when the pod answers" if unreachable else "; it is tried again"
         await self._say(rm, reason, f"{error}{advice}", warning=True)
 
+    async def aborted(self, rm: RewardModel, pod: Pod, requests: int) -> None:
+        after = rm.spec.lifecycle.sleep.drain_timeout
+        note = (
+            f"{requests} requests were still inside pod {pod.name} after {after}: they were answered 503, and it sleeps"
+        )
+        await self._say(rm, "DrainAborted", note, warning=True)
+
     async def _problem(self, rm: RewardModel, memory: Memory, problem: tuple[str, str] | None) -> None:
         sentence = problem[1] if problem else None
         if problem and sentence != memory.announced_problem:

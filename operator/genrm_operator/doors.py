@@ -42,8 +42,10 @@ class Doors:
         answer = await self._send(pod, token, "GET", DOOR_PATH, timeout)
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
-    async def set_state(self, pod: Pod, token: str, state: DoorState) -> Door:
-        answer = await self._send(pod, token, "PUT", DOOR_PATH, LOOK_TIMEOUT * 5, {"state": str(state)})
+    async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door:
+        """`cut`: end what is inside, with `state` draining; a door from before this word drains on."""
+        path = f"{DOOR_PATH}?cut=1" if cut else DOOR_PATH
+        answer = await self._send(pod, token, "PUT", path, LOOK_TIMEOUT * 5, {"state": str(state)})
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
     async def call_engine(self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT) -> Answer:

@@ -114,6 +114,12 @@ TRANSITION_FAILURES: Final = Metric(
     "Wakes and sleeps that failed, by reason: an exception of the operator's errors.py, or Bug.",
     ("transition", "engine", "reason"),
 )
+ABORTED_REQUESTS: Final = Metric(
+    "genrm_aborted_requests_total",
+    "counter",
+    "Requests that were still inside at the end of a drain and were ended for a sleep (`onDrainTimeout: Abort`).",
+    ("engine",),
+)
 API_SECONDS: Final = Metric(
     "genrm_api_request_seconds",
     "histogram",
@@ -141,6 +147,7 @@ ALL: Final[Sequence[Metric]] = (
     LAST_SLEEP,
     TRANSITION_SECONDS,
     TRANSITION_FAILURES,
+    ABORTED_REQUESTS,
     RECONCILE_SECONDS,
     RECONCILE_ERRORS,
     QUEUE_DEPTH,
@@ -206,10 +213,13 @@ class Metrics:
         self._queue_wait_seconds = self._histogram(QUEUE_WAIT_SECONDS)
         self._transition_seconds = self._histogram(TRANSITION_SECONDS)
         self._transition_failures = self._counter(TRANSITION_FAILURES)
+        self._aborted_requests = self._counter(ABORTED_REQUESTS)
         self._api_seconds = self._histogram(API_SECONDS)
         # A counter that is born with its first failure shows no increase: those that alerts look at begin at 0.
         for reason in RECONCILE_REASONS:
             self._reconcile_errors.labels(reason)
+        for engine in EngineName:
+            self._aborted_requests.labels(engine)
         for transition in Transition:
             for engine in EngineName:
                 for reason in TRANSITION_REASONS:
@@ -244,6 +254,9 @@ class Metrics:
         self._transition_seconds.labels(transition, engine, result).observe(seconds)
         if reason is not None:
             self._transition_failures.labels(transition, engine, reason).inc()
+
+    def aborted(self, engine: str, requests: int) -> None:
+        self._aborted_requests.labels(engine).inc(requests)
 
     def called(self, verb: str, kind: str, code: int, seconds: float) -> None:
         """A call to the API server has ended; `code` is 0 if nothing answered."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from genrm_api.lifecycle import OnDrainTimeout, SleepMode
+from genrm_api.lifecycle import SleepMode
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec
 from genrm_api.status import Reason
 
@@ -37,15 +37,9 @@ def _sleep_mode(spec: RewardModelSpec) -> str | None:
     return mode if mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO) else None
 
 
-def _abort(spec: RewardModelSpec) -> str | None:
-    found = spec.lifecycle.sleep.on_drain_timeout
-    return found if found is OnDrainTimeout.ABORT else None
-
-
 GAPS: Final[Sequence[Gap]] = (
     Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
     Gap("spec.lifecycle.sleep.mode", "Restart and ScaleToZero", "write Engine or None", _sleep_mode),
-    Gap("spec.lifecycle.sleep.onDrainTimeout", "Abort", "write Serve", _abort),
     Gap(
         "spec.lifecycle.idle.sleepAfter",
         "any time: a model that no run asks for sleeps at once",

@@ -332,7 +332,10 @@ class Reconciler:
     async def _transition(self, key: Key, memory: Memory, transition: Transition, target: transitions.Target) -> None:
         pod, began, engine = target.pod, self._now(), str(target.rm.spec.engine.name)
         try:
-            await transitions.run(transition, target, self._doors)
+            aborted = await transitions.run(transition, target, self._doors)
+            if aborted:
+                self._metrics.aborted(engine, aborted)
+                await self._reporter.announce.aborted(target.rm, pod, aborted)
             if transition is Transition.VERIFY:
                 await self._open_gate(pod)
         except asyncio.CancelledError:

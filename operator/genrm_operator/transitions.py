@@ -2,7 +2,8 @@
 
 *Verify*: once for each boot of a pod's server, before anything else is done to it; the readiness gate says so.
 *Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → door `asleep`. The serving label is
-already off when this begins. If requests stay inside past the drain deadline the pod goes back into service.
+already off when this begins. If requests stay inside past the drain deadline the pod goes back into service, or, with
+`onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again elsewhere by a client that can.
 *Wake*: engine wake if it sleeps → the engine confirms → verified → door `serving`. The label follows in the next look.
 """
 
@@ -13,13 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_api import durations
+from genrm_api.lifecycle import OnDrainTimeout
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
 from genrm_operator.errors import DrainTimeout, EngineError, NotVerified
-from genrm_operator.observed import DoorState, Pod, Transition
+from genrm_operator.observed import Door, DoorState, Pod, Transition
 
+CUT_SECONDS: Final = 5.0
+"""What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
 
@@ -34,8 +38,8 @@ class Target:
     token: str
 
 
-async def run(transition: Transition, target: Target, doors: Doors) -> None:
-    """Carry out one transition.
+async def run(transition: Transition, target: Target, doors: Doors) -> int:
+    """Carry out one transition; return how many requests were ended for it.
 
     Raises:
         EngineError: it could not be completed; the pod is in a state that the next look will tell.
@@ -46,7 +50,8 @@ async def run(transition: Transition, target: Target, doors: Doors) -> None:
         case Transition.WAKE:
             await wake(target, doors)
         case Transition.SLEEP:
-            await sleep(target, doors)
+            return await sleep(target, doors)
+    return 0
 
 
 async def wake(target: Target, doors: Doors) -> None:
@@ -83,23 +88,9 @@ async def _ask_first(target: Target, doors: Doors) -> None:
         await doors.call_engine(target.pod, target.token, question)
 
 
-async def sleep(target: Target, doors: Doors) -> None:
+async def sleep(target: Target, doors: Doors) -> int:
     pod, token, asleep = target.pod, target.token, target.adapter.asleep
-    door = await doors.look(pod, token)
-    if door.state is DoorState.SERVING:
-        door = await doors.set_state(pod, token, DoorState.DRAINING)
-    drain = durations.seconds(target.rm.spec.lifecycle.sleep.drain_timeout)
-    try:
-        async with asyncio.timeout(drain):
-            while door.inside:
-                await asyncio.sleep(POLL_SECONDS)
-                door = await doors.look(pod, token)
-    except TimeoutError as error:
-        if door.state is DoorState.DRAINING:
-            await doors.set_state(pod, token, DoorState.SERVING)
-        raise DrainTimeout(
-            pod.name, f"{door.inside} requests were still inside after {drain:g} s; the pod serves on"
-        ) from error
+    aborted = await _drain(target, doors)
     if not await doors.is_asleep(pod, token, asleep):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         for call in target.adapter.sleep(target.rm):
@@ -107,3 +98,39 @@ async def sleep(target: Target, doors: Doors) -> None:
         if not await doors.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
     await doors.set_state(pod, token, DoorState.ASLEEP)
+    return aborted
+
+
+async def _drain(target: Target, doors: Doors) -> int:
+    """Shut the door and wait until nobody is inside; return how many had to be ended for that.
+
+    Raises:
+        DrainTimeout: somebody stays; the pod serves on.
+    """
+    pod, token, how = target.pod, target.token, target.rm.spec.lifecycle.sleep
+    door = await doors.look(pod, token)
+    if door.state is DoorState.SERVING:
+        door = await doors.set_state(pod, token, DoorState.DRAINING)
+    drain = durations.seconds(how.drain_timeout)
+    if not (door := await _empty(pod, token, door, doors, drain)).inside:
+        return 0
+    stayed = door.inside
+    if how.on_drain_timeout is OnDrainTimeout.ABORT and door.state is DoorState.DRAINING:
+        door = await doors.set_state(pod, token, DoorState.DRAINING, cut=True)
+        if not (door := await _empty(pod, token, door, doors, CUT_SECONDS)).inside:
+            return stayed
+    if door.state is DoorState.DRAINING:
+        await doors.set_state(pod, token, DoorState.SERVING)
+    raise DrainTimeout(pod.name, f"{door.inside} requests were still inside after {drain:g} s; the pod serves on")
+
+
+async def _empty(pod: Pod, token: str, door: Door, doors: Doors, seconds: float) -> Door:
+    """Look until nobody is inside or the time is over; the last look."""
+    try:
+        async with asyncio.timeout(seconds):
+            while door.inside:
+                await asyncio.sleep(POLL_SECONDS)
+                door = await doors.look(pod, token)
+    except TimeoutError:
+        pass
+    return door

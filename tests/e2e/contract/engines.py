@@ -45,8 +45,8 @@ class Engine:
         document: dict[str, Any] = self.http.get("/genrm/door", headers=ADMIN).json()
         return document
 
-    def put(self, state: str) -> httpx.Response:
-        return self.http.put("/genrm/door", json={"state": state}, headers=ADMIN)
+    def put(self, state: str, query: str = "") -> httpx.Response:
+        return self.http.put(f"/genrm/door{query}", json={"state": state}, headers=ADMIN)
 
     def order(self, order: Order) -> httpx.Response:
         path, body = order

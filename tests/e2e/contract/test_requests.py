@@ -116,6 +116,23 @@ def test_draining_lets_four_finish_and_turns_the_fifth_away(engine: Engine, back
     engine.verdict()
 
 
+def test_what_stays_inside_is_ended_by_the_door_and_the_engine_lets_go_of_it(
+    engine: Engine, background: Background
+) -> None:
+    engine.serve()
+    engine.hold(True)
+    two = [background(engine.ask_long, f"cut {i}") for i in range(2)]
+    until(lambda: engine.document()["inside"] == 2)
+    assert engine.put("draining", "?cut=1").status_code == 200
+    assert [f.result(20).status_code for f in two] == [503] * 2
+    until(lambda: engine.document()["inside"] == 0)
+    engine.hold(False)
+    until(lambda: engine.at_work() == 0)
+    engine.sleep()
+    engine.serve()
+    engine.verdict()
+
+
 def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engine, background: Background) -> None:
     """The trap for clients: status 200 with text cut off anywhere. Only the finish reason tells."""
     generative(engine)

@@ -135,3 +135,9 @@ def receiver(body: bytes = b"") -> Receive:
     messages: asyncio.Queue[Message] = asyncio.Queue()
     messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
     return messages.get
+
+
+async def settle() -> None:
+    """Let every task that can run, run."""
+    for _ in range(10):
+        await asyncio.sleep(0)

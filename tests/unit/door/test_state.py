@@ -12,7 +12,7 @@ from genrm_door.asgi import Message, Receive, Scope, Send
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine, answer, receiver, scope_of
+from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine, answer, receiver, scope_of, settle
 
 CHAT = "/v1/chat/completions"
 
@@ -33,12 +33,6 @@ async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def fails(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("engine bug")
-
-
-async def settle() -> None:
-    """Let every task that can run, run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 # -- the document

@@ -29,7 +29,6 @@ SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1", "sgla
 ASKED: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
     "spec.lifecycle.sleep.mode": {"lifecycle": {"sleep": {"mode": "Restart"}}},
-    "spec.lifecycle.sleep.onDrainTimeout": {"lifecycle": {"sleep": {"onDrainTimeout": "Abort"}}},
     "spec.lifecycle.idle.sleepAfter": {"lifecycle": {"idle": {"sleepAfter": "2m"}}},
     "spec.lifecycle.idle.offAfter": {"lifecycle": {"idle": {"offAfter": "1h"}}},
     "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from genrm_api.rewardmodel import Lifecycle, RewardModel
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
+from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, NotVerified
 from genrm_operator.observed import DoorState, Transition
 from genrm_operator.transitions import Target, run
 
+from tests.e2e.contract.dialects import DIALECTS
 from tests.simulator import client
 from tests.simulator.client import Simulator
 from tests.unit.operator.test_lifecycle import make_pod
@@ -158,3 +161,33 @@ async def test_a_model_of_the_wrong_kind_is_asked_nothing_and_never_serves(
             await run(Transition.WAKE, pod, doors)
     assert truth(simulator)["state"] == "closed"
     assert not [call for call in truth(simulator)["calls"] if call["scoring"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("then", ["Serve", "Abort"])
+async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
+    simulator: Simulator, kind: str, then: str
+) -> None:
+    dialect, pod = DIALECTS[kind], target(simulator, kind)
+    lives = {"sleep": {"drainTimeout": "100ms", "onDrainTimeout": then}}
+    spec = pod.rm.spec.model_copy(update={"lifecycle": Lifecycle.model_validate(lives)})
+    pod = dataclasses.replace(pod, rm=pod.rm.model_copy(update={"spec": spec}))
+    async with Doors() as doors, httpx.AsyncClient(base_url=f"http://{ADDRESS}:8000", timeout=20) as clients:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"hang": [dialect.scores_at]})
+        stays = asyncio.create_task(clients.post(dialect.scores_at, json=dialect.ask("x")))
+        async with asyncio.timeout(20):
+            while not truth(simulator)["inside"]:  # noqa: ASYNC110  (it is another process that knows)
+                await asyncio.sleep(0.01)
+        if then == "Serve":
+            with pytest.raises(DrainTimeout, match=r"1 requests were still inside after 0\.1 s"):
+                await run(Transition.SLEEP, pod, doors)
+            assert (truth(simulator)["state"], truth(simulator)["inside"]) == ("serving", 1)
+            simulator.put(ADDRESS, faults={})
+            assert (await stays).status_code == 200
+        else:
+            assert await run(Transition.SLEEP, pod, doors) == 1
+            assert ((await stays).status_code, truth(simulator)["state"]) == (503, "asleep")
+            simulator.put(ADDRESS, faults={})
+            await run(Transition.WAKE, pod, doors)
+            assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
