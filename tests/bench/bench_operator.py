@@ -1,7 +1,8 @@
 """What the operator bears: `make bench-operator`.
 
 Operator and control plane share this machine. RewardModels are created in parallel and asked for no pods; then each
-gets pods (kwok's, with one simulator process for all their engines), is woken, rests, and is changed. Aims: issue 4 §6.
+gets pods (kwok's, with one simulator process for all their engines), is woken, rests, and is changed. `--compare` does
+the first part with the least possible Kopf operator before: what a control plane bears differs from machine to machine.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ async def children(api: Api) -> dict[str, list[dict[str, Any]]]:
     return {kind: await api.items(path + OURS) for kind, path in KINDS.items()}
 
 
-async def bench_children(bench: Bench) -> None:
-    """All RewardModels at once, no pods: how fast their children come, and what one costs."""
+async def bench_children(bench: Bench) -> tuple[float, float]:
+    """All RewardModels at once, no pods: how fast their children come, and what one costs; models a second and ms."""
     cpu, began = bench.cpu(), time.monotonic()
     made = Tally()
     async with contextlib.AsyncExitStack() as stack:
@@ -178,7 +179,9 @@ async def bench_children(bench: Bench) -> None:
     bench.note("RewardModels created per second, by 32 clients", bench.models / created, "CR/s")
     bench.note("RewardModels whose six children exist, per second", bench.models / seconds, "CR/s", least=40)
     await quiet(bench, 0)
-    bench.note("operator CPU per RewardModel, its status included", (bench.cpu() - cpu) / bench.models * 1e3, "ms", 12)
+    cost = (bench.cpu() - cpu) / bench.models * 1e3
+    bench.note("operator CPU per RewardModel, its status included", cost, "ms", 12)
+    return bench.models / seconds, cost
 
 
 class Tally:
@@ -307,6 +310,32 @@ async def leading(bench: Bench, timeout: float = 60.0) -> Operator:
 
 
 @contextlib.contextmanager
+def prepared() -> Iterator[Cluster]:
+    with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
+        install_chart(cluster)
+        cluster.kubectl("create", "namespace", NAMESPACE)
+        yield cluster
+
+
+def sketch(models: int) -> tuple[float, float]:
+    """The first part with the sketch instead of our operator."""
+
+    async def measure(cluster: Cluster, operator: Operator) -> tuple[float, float]:
+        async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
+            return await bench_children(Bench(api, [operator], models))
+
+    with prepared() as cluster, tempfile.TemporaryDirectory() as folder:
+        operator = prepare_operator(cluster, Path(folder))
+        operator.module = "tests.bench.sketch_operator"
+        operator.start()
+        try:
+            print("The sketch:", flush=True)
+            return asyncio.run(measure(cluster, operator))
+        finally:
+            operator.kill(signal.SIGTERM)
+
+
+@contextlib.contextmanager
 def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Operator]]:
     with tempfile.TemporaryDirectory() as folder:
         first = prepare_operator(cluster, Path(folder))
@@ -324,11 +353,16 @@ def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Ope
                     operator.kill(signal.SIGTERM)
 
 
-async def run(cluster: Cluster, operators: list[Operator], args: argparse.Namespace) -> list[Figure]:
+async def run(
+    cluster: Cluster, operators: list[Operator], args: argparse.Namespace, beside: tuple[float, float] | None
+) -> list[Figure]:
     async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
         bench = Bench(api, operators, args.models)
         await leading(bench)
-        await bench_children(bench)
+        rate, cost = await bench_children(bench)
+        if beside is not None:
+            bench.note("children per second, of what the sketch makes", rate / beside[0], "x")
+            bench.note("operator CPU, of what the sketch takes", cost / beside[1], "x")
         await bench_rest(bench, args.resync)
         if args.pods:
             await bench_pods(bench, args.pods, args.kills)
@@ -342,13 +376,16 @@ def main() -> int:
     parser.add_argument("--pods", type=int, default=4, help="of each model in the second half; 0 leaves it out")
     parser.add_argument("--kills", type=int, default=0, help="how often the leader is killed while the pods come")
     parser.add_argument("--resync", type=float, default=30.0)
+    parser.add_argument("--compare", action="store_true", help="measure the least possible operator before ours")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
-        install_chart(cluster)
-        cluster.kubectl("create", "namespace", NAMESPACE)
-        with simulated_engines(cluster), processes(cluster, 2 if args.kills else 1, args.resync) as operators:
-            figures = asyncio.run(run(cluster, operators, args))
+    beside = sketch(min(args.models, 300)) if args.compare else None
+    with (
+        prepared() as cluster,
+        simulated_engines(cluster),
+        processes(cluster, 2 if args.kills else 1, args.resync) as operators,
+    ):
+        figures = asyncio.run(run(cluster, operators, args, beside))
     if args.json:
         args.json.write_text(json.dumps([vars(figure) for figure in figures], indent=1) + "\n")
     return int(any(figure.met is False for figure in figures))

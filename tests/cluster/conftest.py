@@ -56,6 +56,7 @@ class Operator:
     key: Path
     log: Path
     name: str = "operator-0"
+    module: str = "genrm_operator"
     metrics_port: int = 0
     """Where this process shows its metrics; another one after each start."""
     process: subprocess.Popen[bytes] | None = None
@@ -75,7 +76,7 @@ class Operator:
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("ab") as out:
-            command = [sys.executable, "-m", "genrm_operator"]
+            command = [sys.executable, "-m", self.module]
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
