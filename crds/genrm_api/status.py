@@ -129,7 +129,7 @@ class EndpointStatus(ApiModel):
     state: str = Field(
         description="Pending, Starting, Verifying, Serving, Draining, Sleeping, Asleep, Waking or Failed."
     )
-    boot_id: str | None = Field(None, description="Boot id of the door in the pod, once it answered.")
+    boot_id: str | None = Field(None, description="Boot id of the door in the pod, once it answered; without a door the pod's uid and how often it restarted.")
 
 
 class HeldLease(ApiModel):

@@ -227,7 +227,8 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     if engine.get("name") != "custom":
         drop(engine, "custom")
     elif mostly():
-        engine |= {"image": "x", "custom": {"command": ["x"]}}
+        hooks = {name: {"path": "/x"} for name in ("sleep", "wake", "isSleeping")} if dice.below(2) else {}
+        engine |= {"image": "x", "custom": {"command": ["x"], **hooks}}
         drop(engine, "dtype", "quantization", "maxModelLen", "gpuMemoryUtilization", "chatTemplate")
     for name in ("tensorParallel", "pipelineParallel", "dataParallel"):
         if isinstance(engine.get(name), int) and mostly():
