@@ -12,7 +12,17 @@ from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
 from dev.reference import sentence
-from tests.unit.api.cases import ACCEPTED, ACCEPTED_NAMES, BROKEN, BROKEN_NAMES, CUSTOM, UNFIT, external, hooked, manifest
+from tests.unit.api.cases import (
+    ACCEPTED,
+    ACCEPTED_NAMES,
+    BROKEN,
+    BROKEN_NAMES,
+    CUSTOM,
+    UNFIT,
+    external,
+    hooked,
+    manifest,
+)
 
 
 @pytest.mark.parametrize(("spec", "says"), BROKEN.values(), ids=BROKEN.keys())
