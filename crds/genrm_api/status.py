@@ -131,7 +131,8 @@ class EndpointStatus(ApiModel):
     )
     boot_id: str | None = Field(
         None,
-        description="Boot id of the door in the pod, once it answered; without a door the pod's uid and how often it restarted.",
+        description="Boot id of the door in the pod, once it answered. Without a door: the pod's uid and how often it "
+        "restarted.",
     )
 
 

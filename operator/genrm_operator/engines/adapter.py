@@ -117,7 +117,7 @@ class Adapter(Protocol):
 
 
 def answers(adapter: Adapter, rm: RewardModel) -> bool:
-    """Whether its pods say themselves what they do, by our door or by hooks; else the kubelet's word is all there is."""
+    """Whether its pods say what they do, by our door or by hooks; else the kubelet's word is all there is."""
     return adapter.has_door or adapter.hooks(rm) is not None
 
 

@@ -103,7 +103,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "hooks": (
         {"engine": hooked()},
         {"engine": CUSTOM},
-        "spec.engine.custom.sleep: cannot be removed while pods exist, which nobody could wake any more; write what was",
+        "spec.engine.custom.sleep: cannot be removed while pods exist, which nobody could wake any more; write what",
     ),
     "slots": (
         FIRST,

@@ -18,7 +18,7 @@ from genrm_operator.engines.adapter import Call, Hooks, answers
 from genrm_operator.errors import Deposed, DrainTimeout, EngineError, Impossible
 from genrm_operator.hooked import Hooked
 from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
-from genrm_operator.observed import DoorState, Pod, Transition, stand_in
+from genrm_operator.observed import Door, DoorState, Pod, Transition, stand_in
 from genrm_operator.settings import Settings
 from genrm_operator.transitions import Target, run
 from hypothesis import given
@@ -163,8 +163,16 @@ async def target(
         yield Target(rm, bare(ip=ADDRESS), adapter, "secret", Hooked(doors, calls, {}, linger)), doors
 
 
-def state(pod: Target, doors: Doors) -> Any:
-    return pod.front(doors).look(pod.pod, "")
+async def state(pod: Target, doors: Doors) -> Door:
+    return await pod.front(doors).look(pod.pod, "")
+
+
+async def drained(pod: Target, doors: Doors) -> Door:
+    """Wait until a drain has begun."""
+    async with asyncio.timeout(20):
+        while (seen := await state(pod, doors)).state is not DoorState.DRAINING:  # noqa: ASYNC110 (a look tells)
+            await asyncio.sleep(0.01)
+    return seen
 
 
 @asynccontextmanager
@@ -175,7 +183,7 @@ async def one_inside(simulator: Simulator) -> AsyncIterator[asyncio.Task[httpx.R
         question = {"model": "judge", "messages": [{"role": "user", "content": "?"}]}
         request = asyncio.create_task(http.post(f"http://{ADDRESS}:8000{CHAT}", json=question))
         async with asyncio.timeout(20):
-            while (await http.get(f"http://{ADDRESS}:8000/in_flight")).json() != {"in_flight": 1}:
+            while (await http.get(f"http://{ADDRESS}:8000/in_flight")).json()["in_flight"] != 1:  # noqa: ASYNC110 (HTTP)
                 await asyncio.sleep(0.01)
         try:
             yield request
@@ -202,14 +210,11 @@ async def test_three_nights(simulator: Simulator, hooks: dict[str, Any]) -> None
 async def test_a_counted_request_is_answered_before_the_engine_sleeps(simulator: Simulator) -> None:
     async with target(simulator, SLEEPS | COUNTS) as (pod, doors), one_inside(simulator) as request:
         sleeping = asyncio.create_task(run(Transition.SLEEP, pod, doors))
-        async with asyncio.timeout(20):
-            while (await state(pod, doors)).state is not DoorState.DRAINING:
-                await asyncio.sleep(0.01)
-        assert (await state(pod, doors)).inside == 1
+        assert (await drained(pod, doors)).inside == 1
         simulator.put(ADDRESS, faults={})
         answer = await request
         await sleeping
-        assert answer.json()["choices"][0]["finish_reason"] == "stop", "a sleep would have aborted it"
+        assert answer.json()["choices"][0]["finish_reason"] != "abort", "a sleep would have aborted it"
         assert simulator.pod(ADDRESS)["asleep"] is True
 
 
@@ -218,7 +223,7 @@ async def test_a_drain_that_takes_too_long_ends_and_the_pod_may_serve_again(simu
         target(simulator, SLEEPS | COUNTS, sleep={"drainTimeout": "100ms"}) as (pod, doors),
         one_inside(simulator),
     ):
-        with pytest.raises(DrainTimeout, match="1 requests were still inside after 0.1 s"):
+        with pytest.raises(DrainTimeout, match=r"1 requests were still inside after 0\.1 s"):
             await run(Transition.SLEEP, pod, doors)
         assert (await state(pod, doors)).state is DoorState.SERVING
         assert not [c for c in simulator.pod(ADDRESS)["calls"] if c["path"] == "/sleep"]
@@ -233,9 +238,7 @@ async def test_a_server_that_does_not_count_is_put_to_sleep_over_what_is_inside(
 async def test_a_sleep_is_called_off_while_requests_may_be_on_their_way(simulator: Simulator) -> None:
     async with target(simulator, SLEEPS, linger=600.0) as (pod, doors):
         sleeping = asyncio.create_task(run(Transition.SLEEP, pod, doors))
-        async with asyncio.timeout(20):
-            while (seen := await state(pod, doors)).state is not DoorState.DRAINING:
-                await asyncio.sleep(0.01)
+        seen = await drained(pod, doors)
         assert seen.inside == 1
         busy = dataclasses.replace(pod.pod, door=seen, busy=Transition.SLEEP)
         assert [type(a) for a in decide([busy], Desired.AWAKE, NOW, has_door=True).actions] == [GiveUp]
