@@ -1,4 +1,4 @@
-"""What stands for the door before an engine that has none: its hooks, and who is being drained.
+"""What stands for the door before an engine that has none: its hooks, and what the operator has begun with whom.
 
 The calls are those of `Doors`, so that transitions are the same for both. Nothing here closes the way to an engine:
 that the serving label is off, and that kube-proxy has heard of it, is all there is.
@@ -25,42 +25,48 @@ class Hooked:
 
     doors: Doors
     hooks: Hooks
-    draining: dict[str, float]
-    """Pod uid → loop time until which requests may be on their way. Kept between looks."""
+    shut: dict[str, float | None]
+    """Kept between looks. Pods that are being drained: uid → loop time until which requests may be on their way; `None`
+    once an order was given: how that went is known when it has ended.
+    """
     linger: float = LINGER_SECONDS
 
     async def look(self, pod: Pod, token: str, timeout: float = LOOK_TIMEOUT) -> Door:
-        """Ask the engine. Whom nobody drains is not asked to count: only a drain waits for that.
+        """Ask the engine. One that is open is not asked to count: only a drain waits for that.
 
         Raises:
             EngineError: a hook gave no answer that could be read.
         """
         asleep = await self.doors.is_asleep(pod, "", self.hooks.is_sleeping, timeout)
-        until = self.draining.get(pod.uid)
-        if until is None:
+        if pod.uid not in self.shut:
             return stand_in(pod, asleep)
         count = self.hooks.in_flight
         inside = 0 if count is None else await self.doors.in_flight(pod, count, timeout)
-        on_their_way = asyncio.get_running_loop().time() < until
-        return stand_in(pod, asleep, inside=max(inside, int(on_their_way)), draining=True)
+        on_their_way = asyncio.get_running_loop().time() < (self.shut.get(pod.uid) or 0.0)
+        return stand_in(pod, asleep, inside=max(inside, int(on_their_way)), shut=self._shut(pod))
 
     def unknown(self, pod: Pod) -> Door:
         """In the place of a look that got no answer."""
-        return stand_in(pod, None, draining=pod.uid in self.draining)
+        return stand_in(pod, None, shut=self._shut(pod))
+
+    def _shut(self, pod: Pod) -> DoorState | None:
+        if pod.uid not in self.shut:
+            return None
+        return DoorState.CLOSED if self.shut[pod.uid] is None else DoorState.DRAINING
 
     async def set_state(self, pod: Pod, token: str, state: DoorState) -> Door:
         """Remember who is drained; that begins with the wait for those who are on their way."""
         if state is DoorState.DRAINING:
-            self.draining[pod.uid] = asyncio.get_running_loop().time() + self.linger
+            self.shut[pod.uid] = asyncio.get_running_loop().time() + self.linger
             await asyncio.sleep(self.linger)
         else:
-            self.draining.pop(pod.uid, None)
+            self.shut.pop(pod.uid, None)
         return await self.look(pod, token)
 
     async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
         return await self.doors.is_asleep(pod, "", self.hooks.is_sleeping)
 
     async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = ADMIN_TIMEOUT) -> Answer:
-        """Give an order. From here on nobody calls the drain off: the engine is on its way."""
-        self.draining.pop(pod.uid, None)
+        """Give an order. From here on nobody calls it off, and nobody is served before it has succeeded."""
+        self.shut[pod.uid] = None
         return await self.doors.call_engine(pod, None, call, timeout)

@@ -277,7 +277,8 @@ class Reconciler:
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):
-                if (running := memory.running.get(pod.uid)) is not None:
+                ordered = memory.shut.get(pod.uid, 0.0) is None  # since the look: an order is not called off
+                if (running := memory.running.get(pod.uid)) is not None and not ordered:
                     running.task.cancel()
 
     async def _replace_astray(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
@@ -382,7 +383,7 @@ class Reconciler:
 
     def _hooked(self, rm: RewardModel, adapter: Adapter, memory: Memory) -> Hooked | None:
         hooks = adapter.hooks(rm)
-        return None if hooks is None else Hooked(self._doors, hooks, memory.draining)
+        return None if hooks is None else Hooked(self._doors, hooks, memory.shut)
 
     def _token(self, rm: RewardModel) -> str:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])

@@ -53,31 +53,33 @@ HERE = {"serving": True, "labelled_boot_id": "u0.0"}
 
 
 @pytest.mark.parametrize(
-    ("pod", "asleep", "draining", "desired", "expected"),
+    ("pod", "asleep", "shut", "desired", "expected"),
     [
-        (bare(), False, False, Desired.AWAKE, [Serve]),
-        (bare(**HERE), False, False, Desired.AWAKE, []),
-        (bare(**HERE), None, False, Desired.AWAKE, []),
-        (bare(), None, False, Desired.AWAKE, [(Begin, Transition.WAKE)]),
-        (bare(), True, False, Desired.AWAKE, [(Begin, Transition.WAKE)]),
-        (bare(**HERE), True, False, Desired.AWAKE, [StopServing, (Begin, Transition.WAKE)]),
-        (bare(**HERE, restarts=1), False, False, Desired.AWAKE, [Serve]),
-        (bare(**HERE, restarts=1), None, False, Desired.AWAKE, [StopServing, (Begin, Transition.WAKE)]),
-        (bare(**HERE, ready=False), None, False, Desired.AWAKE, [StopServing]),
-        (bare(**HERE), False, False, Desired.ASLEEP, [StopServing, (Begin, Transition.SLEEP)]),
-        (bare(), False, False, Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
-        (bare(), None, False, Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
-        (bare(), True, False, Desired.ASLEEP, []),
-        (bare(retry_at=NOW + 1), False, False, Desired.ASLEEP, [Serve]),
-        (bare(), False, True, Desired.AWAKE, [(Begin, Transition.WAKE)]),
-        (bare(busy=Transition.SLEEP), False, True, Desired.AWAKE, [GiveUp]),
-        (bare(busy=Transition.SLEEP), False, False, Desired.AWAKE, []),
+        (bare(), False, None, Desired.AWAKE, [Serve]),
+        (bare(**HERE), False, None, Desired.AWAKE, []),
+        (bare(**HERE), None, None, Desired.AWAKE, []),
+        (bare(), None, None, Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (bare(), True, None, Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (bare(**HERE), True, None, Desired.AWAKE, [StopServing, (Begin, Transition.WAKE)]),
+        (bare(**HERE, restarts=1), False, None, Desired.AWAKE, [Serve]),
+        (bare(**HERE, restarts=1), None, None, Desired.AWAKE, [StopServing, (Begin, Transition.WAKE)]),
+        (bare(**HERE, ready=False), None, None, Desired.AWAKE, [StopServing]),
+        (bare(**HERE), False, None, Desired.ASLEEP, [StopServing, (Begin, Transition.SLEEP)]),
+        (bare(), False, None, Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
+        (bare(), None, None, Desired.ASLEEP, [(Begin, Transition.SLEEP)]),
+        (bare(), True, None, Desired.ASLEEP, []),
+        (bare(retry_at=NOW + 1), False, None, Desired.ASLEEP, [Serve]),
+        (bare(), False, DoorState.DRAINING, Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (bare(busy=Transition.SLEEP), False, DoorState.DRAINING, Desired.AWAKE, [GiveUp]),
+        (bare(busy=Transition.SLEEP), False, DoorState.CLOSED, Desired.AWAKE, []),
+        (bare(), False, DoorState.CLOSED, Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (bare(retry_at=NOW + 1), False, DoorState.CLOSED, Desired.ASLEEP, []),
     ],
 )
 def test_hooks_take_the_doors_place_in_each_decision(
-    pod: Pod, asleep: bool | None, draining: bool, desired: Desired, expected: list[object]
+    pod: Pod, asleep: bool | None, shut: DoorState | None, desired: Desired, expected: list[object]
 ) -> None:
-    seen = dataclasses.replace(pod, door=stand_in(pod, asleep, inside=1, draining=draining))
+    seen = dataclasses.replace(pod, door=stand_in(pod, asleep, inside=1, shut=shut))
     actions = decide([seen], desired, NOW, has_door=True).actions
     assert [(Begin, a.transition) if isinstance(a, Begin) else type(a) for a in actions] == expected
 
@@ -92,16 +94,16 @@ def test_hooks_take_the_doors_place_in_each_decision(
         retry_at=st.sampled_from([0.0, NOW + 1]),
     ),
     st.none() | st.booleans(),
-    st.booleans(),
+    st.sampled_from([None, DoorState.DRAINING, DoorState.CLOSED]),
     st.sampled_from(Desired),
 )
 def test_a_pod_serves_only_after_this_start_of_its_container_said_that_it_is_awake(
-    pod: Pod, asleep: bool | None, draining: bool, desired: Desired
+    pod: Pod, asleep: bool | None, shut: DoorState | None, desired: Desired
 ) -> None:
-    seen = dataclasses.replace(pod, door=stand_in(pod, asleep, draining=draining))
+    seen = dataclasses.replace(pod, door=stand_in(pod, asleep, shut=shut))
     for action in decide([seen], desired, NOW, has_door=True).actions:
         if isinstance(action, Serve):
-            assert asleep is False and not draining
+            assert asleep is False and shut is None
             assert action.boot_id == f"u0.{pod.restarts}"
     if pod_state(seen, has_door=True) is PodState.SERVING:
         assert asleep is not True and pod.labelled_boot_id == f"u0.{pod.restarts}"
@@ -250,23 +252,24 @@ async def test_a_sleep_is_called_off_while_requests_may_be_on_their_way(simulato
 
 
 @pytest.mark.parametrize(
-    ("faults", "transition", "says"),
+    ("faults", "transition", "says", "then"),
     [
-        ({"deaf": ["/sleep"]}, Transition.SLEEP, "says that it is awake"),
-        ({"status": {"/sleep": 500}}, Transition.SLEEP, r"POST /sleep\?level=1 answered 500"),
-        ({"status": {"/is_sleeping": 404}}, Transition.SLEEP, "GET /is_sleeping answered 404"),
-        ({"status": {"/is_sleeping": 404}}, Transition.WAKE, "GET /is_sleeping answered 404"),
-        ({"status": {"/in_flight": 503}}, Transition.SLEEP, "GET /in_flight answered 503"),
+        ({"deaf": ["/sleep"]}, Transition.SLEEP, "says that it is awake", DoorState.CLOSED),
+        ({"status": {"/sleep": 500}}, Transition.SLEEP, r"POST /sleep\?level=1 answered 500", DoorState.CLOSED),
+        ({"status": {"/is_sleeping": 404}}, Transition.SLEEP, "GET /is_sleeping answered 404", DoorState.SERVING),
+        ({"status": {"/is_sleeping": 404}}, Transition.WAKE, "GET /is_sleeping answered 404", DoorState.SERVING),
+        ({"status": {"/in_flight": 503}}, Transition.SLEEP, "GET /in_flight answered 503", DoorState.DRAINING),
     ],
 )
 async def test_an_order_counts_when_the_engine_says_that_it_was_carried_out(
-    simulator: Simulator, faults: dict[str, Any], transition: Transition, says: str
+    simulator: Simulator, faults: dict[str, Any], transition: Transition, says: str, then: DoorState
 ) -> None:
     async with target(simulator, SLEEPS | COUNTS) as (pod, doors):
         simulator.put(ADDRESS, faults=faults)
         with pytest.raises(EngineError, match=says):
             await run(transition, pod, doors)
         simulator.put(ADDRESS, faults={})
+        assert (await state(pod, doors)).state is then
         await run(Transition.SLEEP, pod, doors)
         assert simulator.pod(ADDRESS)["asleep"] is True
         simulator.put(ADDRESS, faults={"deaf": ["/wake_up"]})
