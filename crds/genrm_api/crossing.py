@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from genrm_api.engine import EngineName
 from genrm_api.gpu import Sharing
-from genrm_api.lifecycle import LifecycleState, RoutingMode, SleepMode, camel
+from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode, camel
 from genrm_api.model import COMMIT_PATTERN, TOKEN_ENV
 from genrm_api.rules import AnyRule, Rule, quoted, rule, with_found
 from genrm_api.scoring import IN_WORDS, ScoringMode
@@ -255,6 +255,12 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         "spec.lifecycle.sleep.level: 2 with spec.engine.custom.sleep, which sleeps as deep as the server makes it; "
         "remove it",
         lambda s: s.engine.name is EngineName.CUSTOM and s.engine.can_sleep and _level_2(s),
+    ),
+    rule(
+        f"!{_CUSTOM} || !{_SLEEP} || self.lifecycle.sleep.onDrainTimeout != 'Abort'",
+        "spec.lifecycle.sleep.onDrainTimeout: Abort with spec.engine.name custom, whose requests the operator cannot "
+        "end; write Serve, or remove it",
+        lambda s: s.engine.name is EngineName.CUSTOM and s.lifecycle.sleep.on_drain_timeout is OnDrainTimeout.ABORT,
     ),
     rule(
         f"!{_LEVEL_2} || !has(self.model) || !self.model.uri.startsWith('hf://') || "

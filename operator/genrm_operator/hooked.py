@@ -54,8 +54,11 @@ class Hooked:
             return None
         return DoorState.CLOSED if self.shut[pod.uid] is None else DoorState.DRAINING
 
-    async def set_state(self, pod: Pod, token: str, state: DoorState) -> Door:
-        """Remember who is drained; that begins with the wait for those who are on their way."""
+    async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door:
+        """Remember who is drained; that begins with the wait for those who are on their way.
+
+        `cut` ends nobody here: only a door could. The API refuses to ask for it.
+        """
         if state is DoorState.DRAINING:
             self.shut[pod.uid] = asyncio.get_running_loop().time() + self.linger
             await asyncio.sleep(self.linger)

@@ -232,6 +232,7 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         hooks = {name: {"path": "/x"} for name in ("sleep", "wake", "isSleeping")} if dice.below(2) else {}
         engine |= {"image": "x", "custom": {"command": ["x"], **hooks}}
         drop(engine, "dtype", "quantization", "maxModelLen", "gpuMemoryUtilization", "chatTemplate")
+        drop(part(life, "sleep"), "onDrainTimeout", "level")
     for name in ("tensorParallel", "pipelineParallel", "dataParallel"):
         if isinstance(engine.get(name), int) and mostly():
             engine[name] = min(engine[name], 2)

@@ -372,6 +372,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         sleep(level=2) | {"engine": hooked(), "model": {"uri": "pvc://w"}},
         "spec.lifecycle.sleep.level: 2 with spec.engine.custom.sleep, which sleeps as deep as the server makes it",
     ),
+    "a server whose requests nobody can end": (
+        sleep(onDrainTimeout="Abort") | {"engine": hooked()},
+        "spec.lifecycle.sleep.onDrainTimeout: Abort with spec.engine.name custom, whose requests the operator cannot",
+    ),
     "no time to sleep": (sleep(timeout="0s"), "spec.lifecycle.sleep.timeout: 0s is no time to wait"),
     "no time to wake": (
         {"lifecycle": {"wake": {"timeout": "25h"}}},

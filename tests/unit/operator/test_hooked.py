@@ -10,14 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from genrm_api.leases import Phase
 from genrm_api.rewardmodel import RewardModel
-from genrm_operator.demand import Desired
+from genrm_operator.cache import Cache
+from genrm_operator.demand import Demand, Desired
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call, Hooks, answers
 from genrm_operator.errors import Deposed, DrainTimeout, EngineError, Impossible
 from genrm_operator.hooked import Hooked
 from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
+from genrm_operator.making import made
 from genrm_operator.observed import Door, DoorState, Pod, Transition, stand_in
 from genrm_operator.settings import Settings
 from genrm_operator.transitions import Target, run
@@ -27,6 +30,7 @@ from hypothesis import strategies as st
 from tests.simulator import client
 from tests.simulator.client import Simulator
 from tests.unit.operator.test_children import make
+from tests.unit.operator.test_demand import make_lease
 from tests.unit.operator.test_lifecycle import make_pod
 
 ADDRESS = "127.77.9.1"  # of this test alone: engines listen on a fixed port
@@ -139,6 +143,21 @@ def test_hooks_are_no_part_of_the_pods_so_that_a_change_of_them_replaces_none() 
     hooked = {**engine, "custom": {"command": ["judge"], **SLEEPS}}
     without, with_ = (make({"model": {"uri": "hf://a/b"}, "engine": e})["Deployment/judge"] for e in (engine, hooked))
     assert with_["spec"]["template"] == without["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("ready", "gated", "pinned"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_a_run_that_lets_its_judge_sleep_is_scored_by_the_same_one_afterwards(
+    ready: bool, gated: bool, pinned: bool
+) -> None:
+    """Asleep it has no label, and without a gate there is no other sign that it was up."""
+    rm, cache, key = model(SLEEPS), Cache(), ("rl", "judge")
+    cache.pods[key]["u0"] = make_pod(ready=ready, gated=gated, verified_boot_id=None)
+    wants = Demand(Desired.ASLEEP, "", (make_lease("run", Phase.IDLE),), (), None)
+    settings = Settings(master_key=b"k" * 32)
+    first, *_ = made(cache, key, rm, adapter_for(rm.spec.engine.name), settings, None, wants, may_run=True).out_of
+    assert first.pinned is pinned
 
 
 # ---------------------------------------------------------------- transitions
