@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from genrm_api.engine import EngineName
 from genrm_api.gpu import Sharing
-from genrm_api.lifecycle import LifecycleState, RoutingMode, SleepMode, camel
+from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode, camel
 from genrm_api.model import COMMIT_PATTERN, TOKEN_ENV
 from genrm_api.rules import AnyRule, Rule, quoted, rule, with_found
 from genrm_api.scoring import IN_WORDS, ScoringMode
@@ -115,6 +115,7 @@ _SLEEP: Final = "(has(self.lifecycle) && has(self.lifecycle.sleep))"
 _MODE: Final = f"({_SLEEP} && has(self.lifecycle.sleep.mode) ? self.lifecycle.sleep.mode : '')"
 _LEVEL_2: Final = f"({_SLEEP} && self.lifecycle.sleep.level == 2)"
 _CUSTOM: Final = "(has(self.engine) && self.engine.name == 'custom')"
+_HOOKS: Final = "(has(self.engine) && has(self.engine.custom) && has(self.engine.custom.sleep))"
 
 
 def _level_2(spec: Any) -> bool:
@@ -235,19 +236,31 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         lambda s: s.type == "Classifier" and s.engine.name is EngineName.VLLM and s.routing.mode is RoutingMode.ROUTER,
     ),
     rule(
-        f"!{_CUSTOM} || !has(self.lifecycle) || self.lifecycle.state != 'Asleep'",
+        f"!{_CUSTOM} || {_HOOKS} || !has(self.lifecycle) || self.lifecycle.state != 'Asleep'",
         "spec.lifecycle.state: Asleep with spec.engine.name custom, which cannot sleep; write Off",
-        lambda s: s.engine.name is EngineName.CUSTOM and s.lifecycle.state is LifecycleState.ASLEEP,
+        lambda s: not s.engine.can_sleep and s.lifecycle.state is LifecycleState.ASLEEP,
     ),
     rule(
-        f"!{_CUSTOM} || {_MODE} != 'Engine'",
+        f"!{_CUSTOM} || {_HOOKS} || {_MODE} != 'Engine'",
         "spec.lifecycle.sleep.mode: Engine with spec.engine.name custom, which cannot sleep; write None, or remove it",
-        lambda s: s.engine.name is EngineName.CUSTOM and s.lifecycle.sleep.mode is SleepMode.ENGINE,
+        lambda s: not s.engine.can_sleep and s.lifecycle.sleep.mode is SleepMode.ENGINE,
     ),
     rule(
-        f"!{_CUSTOM} || !{_LEVEL_2}",
+        f"!{_CUSTOM} || {_HOOKS} || !{_LEVEL_2}",
         "spec.lifecycle.sleep.level: 2 with spec.engine.name custom, which cannot sleep; remove it",
-        lambda s: s.engine.name is EngineName.CUSTOM and _level_2(s),
+        lambda s: not s.engine.can_sleep and _level_2(s),
+    ),
+    rule(
+        f"!{_CUSTOM} || !{_HOOKS} || !{_LEVEL_2}",
+        "spec.lifecycle.sleep.level: 2 with spec.engine.custom.sleep, which sleeps as deep as the server makes it; "
+        "remove it",
+        lambda s: s.engine.name is EngineName.CUSTOM and s.engine.can_sleep and _level_2(s),
+    ),
+    rule(
+        f"!{_CUSTOM} || !{_SLEEP} || self.lifecycle.sleep.onDrainTimeout != 'Abort'",
+        "spec.lifecycle.sleep.onDrainTimeout: Abort with spec.engine.name custom, whose requests the operator cannot "
+        "end; write Serve, or remove it",
+        lambda s: s.engine.name is EngineName.CUSTOM and s.lifecycle.sleep.on_drain_timeout is OnDrainTimeout.ABORT,
     ),
     rule(
         f"!{_LEVEL_2} || !has(self.model) || !self.model.uri.startsWith('hf://') || "

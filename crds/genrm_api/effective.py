@@ -11,7 +11,7 @@ from typing import Final
 
 from genrm_api import durations
 from genrm_api.access import LabelSelector, Peer
-from genrm_api.engine import Engine, EngineName
+from genrm_api.engine import Engine
 from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
@@ -133,7 +133,7 @@ def _startup_timeout(spec: RewardModelSpec, *, from_hub: bool) -> float:
 def _sleep_mode(spec: RewardModelSpec) -> SleepMode:
     """The device plugin leaves an exclusive GPU with its pod, asleep or not, so sleep there only costs wakes."""
     spans_nodes = spec.gpu is not None and spec.gpu.nodes > 1
-    if spec.is_external or spec.engine.name is EngineName.CUSTOM or spans_nodes:
+    if spec.is_external or not spec.engine.can_sleep or spans_nodes:
         return SleepMode.NONE
     exclusive = spec.gpu is not None and spec.gpu.sharing is Sharing.EXCLUSIVE
     asked_for = spec.lifecycle.state is LifecycleState.ASLEEP

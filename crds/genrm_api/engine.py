@@ -21,14 +21,65 @@ class EngineName(enum.StrEnum):
     CUSTOM = "custom"
 
 
+HookPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/?&=%,:@+-]*$", max_length=253)]
+
+
+class OrderHook(ApiModel):
+    """A request that has the server do something."""
+
+    method: Literal["POST", "PUT"] = Field("POST", description="How it is asked.")
+    path: HookPath = Field(description="Where, with a query if it has one: /sleep?level=1.")
+    body: Annotated[str, StringConstraints(pattern=r"^[{]", max_length=4096)] | None = Field(
+        None, description="A JSON object to send along, as a text. Default: nothing is sent."
+    )
+
+
+class QuestionHook(ApiModel):
+    """A GET that the server answers at once, in every state."""
+
+    path: HookPath = Field(description="Where, with a query if it has one.")
+
+
 class CustomEngine(ApiModel):
-    """An HTTP server of your own that speaks the OpenAI chat API on port 8000 of its pod. It cannot sleep."""
+    """An HTTP server of your own that speaks the OpenAI chat API on port 8000 of its pod. It sleeps if it has hooks."""
 
     command: Annotated[list[Annotated[str, StringConstraints(max_length=4096)]], Field(min_length=1, max_length=64)] = (
         Field(description="The container's command; engine.args are appended.")
     )
     health_path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=253)] = Field(
-        "/health", description="Path that answers 200 while the server lives."
+        "/health", description="Path that answers 200 while the server lives, asleep or awake."
+    )
+    sleep: OrderHook | None = Field(
+        None,
+        description="Gives the memory back; answers once that is done. The operator calls it when nobody is served any "
+        "more, and may call it again. sleep, wake and isSleeping come together; without them the server never sleeps. "
+        "No door stands before it: a client that still knows the pod's address reaches it while it sleeps.",
+    )
+    wake: OrderHook | None = Field(
+        None, description="Takes the memory again; answers once it can serve. May be called again."
+    )
+    is_sleeping: QuestionHook | None = Field(
+        None, description='Answers {"is_sleeping": true} or {"is_sleeping": false}: what is believed after each order.'
+    )
+    in_flight: QuestionHook | None = Field(
+        None,
+        description='Answers {"in_flight": 3}: requests that came and have no answer yet. The operator waits for 0 '
+        "before it calls sleep, for at most lifecycle.sleep.drainTimeout. Without it what is still inside at a sleep "
+        "is the server's affair.",
+    )
+
+    rules: ClassVar = (
+        rule(
+            "has(self.sleep) == has(self.wake) && has(self.sleep) == has(self.isSleeping)",
+            "spec.engine.custom: sleep, wake and isSleeping come together; write all three, or none of them",
+            lambda c: len({hook is None for hook in (c.sleep, c.wake, c.is_sleeping)}) > 1,
+        ),
+        rule(
+            "!has(self.inFlight) || has(self.sleep)",
+            "spec.engine.custom.inFlight: found without sleep, before which it is asked; write sleep, wake and "
+            "isSleeping, or remove it",
+            lambda c: c.in_flight is not None and c.sleep is None,
+        ),
     )
 
 
@@ -167,6 +218,11 @@ class Engine(ApiModel):
             ),
         ),
     )
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether there is anything to call: a server of the user's own has what its hooks say."""
+        return self.name is not EngineName.CUSTOM or (self.custom is not None and self.custom.sleep is not None)
 
     @property
     def gpus(self) -> int:

@@ -59,9 +59,9 @@ class Sleep(ApiModel):
         None,
         description="Engine: the engine gives its memory back and keeps running. Restart: its container starts "
         "anew and "
-        "waits. ScaleToZero: the pods go. None: never. Default: None for an engine of your own, for replicas that span "
-        "nodes, and with exclusive GPUs "
-        "in state Auto or Awake, which the node keeps for the pod anyway; else Engine.",
+        "waits. ScaleToZero: the pods go. None: never. Default: None for an engine of your own without hooks, for "
+        "replicas that span nodes, and with exclusive GPUs in state Auto or Awake, which the node keeps for the pod "
+        "anyway; else Engine.",
     )
     level: Int = Field(
         1,

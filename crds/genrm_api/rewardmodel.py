@@ -186,6 +186,17 @@ def _nodes(spec: RewardModelSpec) -> int:
     return 1 if spec.gpu is None else spec.gpu.nodes
 
 
+_NO_HOOKS = (
+    "spec.engine.custom.sleep: cannot be removed while pods exist, which nobody could wake any more; write what was "
+    "there, or spec.replicas: 0 first"
+)
+_HOOKS = "(has({0}.spec.engine) && has({0}.spec.engine.custom) && has({0}.spec.engine.custom.sleep))"
+
+
+def _has_hooks(spec: RewardModelSpec) -> bool:
+    return spec.engine.custom is not None and spec.engine.custom.sleep is not None
+
+
 def _slots(spec: RewardModelSpec) -> list[Slot]:
     return list(spec.gpu.slots or ()) if spec.gpu is not None else []
 
@@ -218,6 +229,13 @@ class RewardModel(ApiModel):
             cel=f"!{PODS_EXIST} || {in_gpu('oldSelf', 'nodes', '1')} == {in_gpu('self', 'nodes', '1')}",
             message=f"'{_OTHER_NODES}'",
             found_wrong=lambda old, new: _OTHER_NODES if _pods(old) and _nodes(old.spec) != _nodes(new.spec) else None,
+        ),
+        Transition(
+            cel=f"!{PODS_EXIST} || !{_HOOKS.format('oldSelf')} || {_HOOKS.format('self')}",
+            message=f"'{_NO_HOOKS}'",
+            found_wrong=lambda old, new: (
+                _NO_HOOKS if _pods(old) and _has_hooks(old.spec) and not _has_hooks(new.spec) else None
+            ),
         ),
         Transition(
             cel=f"!{PODS_EXIST} || {in_gpu('oldSelf', 'slots', '[]')} == {in_gpu('self', 'slots', '[]')}",

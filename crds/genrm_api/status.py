@@ -39,7 +39,7 @@ class Reason(enum.StrEnum):
     DATA_PARALLEL_NOT_SUPPORTED = "DataParallelNotSupported"
     CHAT_TEMPLATE_NOT_SUPPORTED = "ChatTemplateNotSupported"
     ENVIRONMENT_NOT_SUPPORTED = "EnvironmentNotSupported"
-    CANNOT_SLEEP = "CannotSleep"
+    HOOK_NOT_READABLE = "HookNotReadable"
     HOST_PATH_REFUSED = "HostPathRefused"
     POD_TEMPLATE_REFUSED = "PodTemplateRefused"
     SLOT_TAKEN = "SlotTaken"
@@ -80,7 +80,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.DATA_PARALLEL_NOT_SUPPORTED: "The engine's data parallel ranks cannot be put to sleep together.",
     Reason.CHAT_TEMPLATE_NOT_SUPPORTED: "The engine does not take a chat template in this form.",
     Reason.ENVIRONMENT_NOT_SUPPORTED: "A variable of `env` keeps the engine from sleeping.",
-    Reason.CANNOT_SLEEP: "The engine has no sleep at all.",
+    Reason.HOOK_NOT_READABLE: "The body of a hook of `engine.custom` is no JSON.",
     Reason.HOST_PATH_REFUSED: "`model.uri` is a folder of the node outside of what the installation allows.",
     Reason.POD_TEMPLATE_REFUSED: "`podTemplate` touches a part of the pod that is not its own.",
     Reason.SLOT_TAKEN: "Another RewardModel, which is older, names one of the same `gpu.slots`; there are no pods.",
@@ -129,7 +129,11 @@ class EndpointStatus(ApiModel):
     state: str = Field(
         description="Pending, Starting, Verifying, Serving, Draining, Sleeping, Asleep, Waking or Failed."
     )
-    boot_id: str | None = Field(None, description="Boot id of the door in the pod, once it answered.")
+    boot_id: str | None = Field(
+        None,
+        description="Boot id of the door in the pod, once it answered. Without a door: the pod's uid and how often it "
+        "restarted.",
+    )
 
 
 class HeldLease(ApiModel):

@@ -52,7 +52,7 @@ class Doors:
         path = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
         return await self._send(pod, token, call.method, path, timeout, call.body)
 
-    async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
+    async def is_asleep(self, pod: Pod, token: str, call: Call | None, timeout: float = LOOK_TIMEOUT * 5) -> bool:
         """Whether the engine sleeps, in its own word; in the door's where there is no call that asks the engine.
 
         Raises:
@@ -62,8 +62,13 @@ class Doors:
             if (word := (await self.look(pod, token)).engine_asleep) is None:
                 raise EngineError(pod.name, "a call to the engine failed, and nobody knows whether it sleeps")
             return word
-        answer = await self.call_engine(pod, token, call, LOOK_TIMEOUT * 5)
-        return _read(pod, call.path, lambda: bool(answer.json()["is_sleeping"]))
+        answer = await self.call_engine(pod, token, call, timeout)
+        return _read(pod, call.path, lambda: _exactly(bool, answer.json()["is_sleeping"]))
+
+    async def in_flight(self, pod: Pod, call: Call, timeout: float = LOOK_TIMEOUT) -> int:
+        """How many requests an engine without a door says it has inside."""
+        answer = await self.call_engine(pod, None, call, timeout)
+        return _read(pod, call.path, lambda: max(_exactly(int, answer.json()["in_flight"]), 0))
 
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
         """Check that what needs the operator's token is closed to whoever has none.
@@ -99,7 +104,9 @@ class Doors:
         self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
     ) -> Answer:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if token and method != "GET" and (epoch := self._epoch()) is not None:
+        # Asked for before every order: who does not lead any more gives none to an engine without a door either.
+        epoch = self._epoch() if method != "GET" else None
+        if token and epoch is not None:
             headers[HEADER_EPOCH] = str(epoch)
         try:
             return await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
@@ -116,6 +123,12 @@ def _read(pod: Pod, path: str, parse: Callable[[], T]) -> T:
         return parse()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(pod.name, f"{path} answered in a form that cannot be read: {error!r}") from error
+
+
+def _exactly(kind: type[T], found: Any) -> T:
+    if type(found) is not kind:
+        raise TypeError(f"found {found!r}, wanted {kind.__name__}")
+    return found
 
 
 def _url(pod: Pod) -> str:

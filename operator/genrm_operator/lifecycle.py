@@ -36,7 +36,7 @@ class PodState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Put the serving label on a pod, bound to the verified boot id (`None` for an engine without a door)."""
+    """Put the serving label on a pod, bound to the boot id (`None` for an engine without a door and without hooks)."""
 
     pod: Pod
     boot_id: str | None
@@ -76,7 +76,7 @@ class Plan:
 
 
 def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool) -> Plan:
-    """Plan the next actions for all pods of a RewardModel."""
+    """Plan the next actions for all pods of a RewardModel; `has_door` true also for hooks that stand for one."""
     actions: list[Action] = []
     retries: list[float] = []
     for pod in pods:

@@ -69,4 +69,8 @@ def _is_pinned(rm: RewardModel, wants: Demand, pods: Iterable[Pod]) -> bool:
     """
     if not wants.held or not effective_spec(rm).pin_during_lease:
         return False
-    return any(not pod.deleting and (pod.serving or pod.verified_boot_id is not None) for pod in pods)
+    # Without a gate nobody writes down what was verified: there the engine's life is all that is known.
+    return any(
+        not pod.deleting and (pod.serving or pod.verified_boot_id is not None or (pod.ready and not pod.gated))
+        for pod in pods
+    )

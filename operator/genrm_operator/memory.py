@@ -94,6 +94,8 @@ class Memory:
     unreachable: set[str] = field(default_factory=set)
     pin: Pin | None = None
     """The weights of all pods, as of the last look."""
+    shut: dict[str, float | None] = field(default_factory=dict)
+    """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)
     """When pods were deleted because they started with other weights."""
     announced_warning: str | None = None
@@ -133,7 +135,7 @@ class Memory:
         self.failures[uid] = Failure(times, now + delay, message)
 
     def forget_pods(self, alive: set[str]) -> None:
-        for store in (self.failures, self.restarts):
+        for store in (self.failures, self.restarts, self.shut):
             for uid in set(store) - alive:
                 del store[uid]
 

@@ -136,6 +136,26 @@ class Pod:
         )
 
 
+def stand_in(pod: Pod, asleep: bool | None, *, inside: int = 0, shut: DoorState | None = None) -> Door:
+    """What a door would say, of an engine that has hooks and no door. `asleep` as `Door.engine_asleep`.
+
+    Nothing closes the way to such an engine, so it is open while it is awake and the operator has begun nothing with
+    it: `shut` says what it has, `DRAINING` or, once the engine was given an order, `CLOSED`. The boot id is the
+    container's: one that started again is another, and whoever asks for it has asked the new one. An engine that did
+    not answer keeps its place if it had one in this boot, and gets none if it had not.
+    """
+    boot_id = f"{pod.uid}.{pod.restarts}"
+    if asleep:
+        state = DoorState.ASLEEP
+    elif shut is not None:
+        state = shut
+    elif asleep is False or (pod.serving and pod.labelled_boot_id == boot_id):
+        state = DoorState.SERVING
+    else:
+        state = DoorState.CLOSED
+    return Door(state, inside, boot_id, asleep)
+
+
 @dataclass(frozen=True, slots=True)
 class SidePod:
     """A pod that is not asked for scores itself: of a router, or a worker of an engine that spans nodes.

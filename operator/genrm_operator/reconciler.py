@@ -28,6 +28,7 @@ from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand, demand
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
+from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import (
     ApiError,
     Deposed,
@@ -38,6 +39,7 @@ from genrm_operator.errors import (
     NotFound,
     Terminating,
 )
+from genrm_operator.hooked import Hooked
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
 from genrm_operator.making import made
@@ -154,7 +156,7 @@ class Reconciler:
         memory.pin = pinning.settle(rm, pods)
         pods = pinning.judge(rm, pods, memory.pin)
         await self._replace_astray(key, rm, memory, pods)
-        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=adapter.has_door)
+        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm))
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
             for action in plan.actions:
@@ -192,9 +194,10 @@ class Reconciler:
     async def _observe(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> list[Pod]:
         pods = list(self.cache.pods[key].values())
         memory.forget_pods({pod.uid for pod in pods})
-        if adapter.has_door:
-            token, working = self._token(rm), set(memory.running)
-            pods = list(await asyncio.gather(*(self._look(pod, token, memory) for pod in pods)))
+        if answers(adapter, rm):
+            hooked, working = self._hooked(rm, adapter, memory), set(memory.running)
+            token = self._token(rm)
+            pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
             await self._learn_engine(rm, adapter, memory, pods)
             # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
             ended = working - set(memory.running)
@@ -213,16 +216,16 @@ class Reconciler:
             else (pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
         )
 
-    async def _look(self, pod: Pod, token: str, memory: Memory) -> Pod:
+    async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None) -> Pod:
         if not pod.ready or pod.ip is None or pod.deleting:
             return pod
         try:
-            door = await self._doors.look(pod, token)
+            door = await (hooked or self._doors).look(pod, token)
         except EngineError as error:
             if pod.uid not in memory.unreachable:
-                log.warning("door does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+                log.warning("pod does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
             memory.unreachable.add(pod.uid)
-            return pod
+            return pod if hooked is None else dataclasses.replace(pod, door=hooked.unknown(pod))
         memory.unreachable.discard(pod.uid)
         return dataclasses.replace(pod, door=door)
 
@@ -269,11 +272,13 @@ class Reconciler:
                 log.info("stops serving namespace=%s pod=%s because=%r", pod.namespace, pod.name, because)
             case Begin(pod, transition):
                 assert self._tasks is not None
-                target = transitions.Target(rm, pod, adapter, self._token(rm))
+                hooked = self._hooked(rm, adapter, memory)
+                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked)
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):
-                if (running := memory.running.get(pod.uid)) is not None:
+                ordered = memory.shut.get(pod.uid, 0.0) is None  # since the look: an order is not called off
+                if (running := memory.running.get(pod.uid)) is not None and not ordered:
                     running.task.cancel()
 
     async def _replace_astray(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
@@ -349,7 +354,7 @@ class Reconciler:
         except Exception as error:
             memory.fail(pod.uid, str(error), self._now())
             self._metrics.transition_ended(transition, engine, self._now() - began, "failed", reason_of(error))
-            if isinstance(error, ApiError):
+            if isinstance(error, ApiError | Impossible):  # a hook that cannot be read, which the status says too
                 log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
                 return
             if not isinstance(error, EngineError):
@@ -375,6 +380,10 @@ class Reconciler:
     def stop(self) -> None:
         """The process ends: transitions are cancelled for good, the next operator continues from what is there."""
         self._stopping = True
+
+    def _hooked(self, rm: RewardModel, adapter: Adapter, memory: Memory) -> Hooked | None:
+        hooks = adapter.hooks(rm)
+        return None if hooks is None else Hooked(self._doors, hooks, memory.shut)
 
     def _token(self, rm: RewardModel) -> str:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])

@@ -16,6 +16,7 @@ from genrm_operator.announcements import Announcer
 from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand
 from genrm_operator.engines import Adapter
+from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import NotFound
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
@@ -41,13 +42,13 @@ class Reporter:
         wants: Demand,
         problem: tuple[str, str] | None,
     ) -> None:
-        await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=adapter.has_door)
+        await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=answers(adapter, rm))
         before = rm.status
         failure = next(iter(memory.failures.values()), None)
         seen = status.Seen(
             pods=pods,
             demand=wants,
-            has_door=adapter.has_door,
+            has_door=answers(adapter, rm),
             problem=problem,
             last_error=failure.message if failure else None,
             last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),

@@ -29,6 +29,7 @@ class Seen:
     pods: Sequence[Pod]
     demand: Demand
     has_door: bool
+    """Or hooks that stand for one."""
     problem: tuple[str, str] | None
     last_error: str | None
     last_wake_seconds: float | None

@@ -5,27 +5,44 @@
 already off when this begins. If requests stay inside past the drain deadline the pod goes back into service, or, with
 `onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again elsewhere by a client that can.
 *Wake*: engine wake if it sleeps → the engine confirms → verified → door `serving`. The label follows in the next look.
+
+An engine without a door takes the same way by its hooks (`hooked`); there is nothing to verify of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from genrm_api import durations
 from genrm_api.lifecycle import OnDrainTimeout
 from genrm_api.rewardmodel import RewardModel
 
+from genrm_operator.calls import Answer
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
+from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DrainTimeout, EngineError, NotVerified
+from genrm_operator.hooked import Hooked
 from genrm_operator.observed import Door, DoorState, Pod, Transition
 
 CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
+
+
+class Front(Protocol):
+    """What stands before an engine: doors, or hooks in their place."""
+
+    async def look(self, pod: Pod, token: str) -> Door: ...
+
+    async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door: ...
+
+    async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool: ...
+
+    async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,11 @@ class Target:
     pod: Pod
     adapter: Adapter
     token: str
+    hooked: Hooked | None = None
+    """Where there is no door."""
+
+    def front(self, doors: Doors) -> Front:
+        return self.hooked or doors
 
 
 async def run(transition: Transition, target: Target, doors: Doors) -> int:
@@ -50,20 +72,21 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
         case Transition.WAKE:
             await wake(target, doors)
         case Transition.SLEEP:
-            return await sleep(target, doors)
+            return await sleep(target, target.front(doors))
     return 0
 
 
 async def wake(target: Target, doors: Doors) -> None:
-    pod, token, asleep = target.pod, target.token, target.adapter.asleep
-    if await doors.is_asleep(pod, token, asleep):
+    pod, token, asleep, front = target.pod, target.token, target.adapter.asleep, target.front(doors)
+    if await front.is_asleep(pod, token, asleep):
         limit = durations.seconds(target.rm.spec.lifecycle.wake.timeout)
         for call in target.adapter.wake(target.rm):
-            await doors.call_engine(pod, token, call, limit)
-        if await doors.is_asleep(pod, token, asleep):
+            await front.call_engine(pod, token, call, limit)
+        if await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the wake call, and says that it still sleeps")
-    await verify(target, doors)
-    await doors.set_state(pod, token, DoorState.SERVING)
+    if target.hooked is None:
+        await verify(target, doors)
+    await front.set_state(pod, token, DoorState.SERVING)
 
 
 async def verify(target: Target, doors: Doors) -> None:
@@ -88,49 +111,49 @@ async def _ask_first(target: Target, doors: Doors) -> None:
         await doors.call_engine(target.pod, target.token, question)
 
 
-async def sleep(target: Target, doors: Doors) -> int:
+async def sleep(target: Target, front: Front) -> int:
     pod, token, asleep = target.pod, target.token, target.adapter.asleep
-    aborted = await _drain(target, doors)
-    if not await doors.is_asleep(pod, token, asleep):
+    aborted = await _drain(target, front)
+    if not await front.is_asleep(pod, token, asleep):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         for call in target.adapter.sleep(target.rm):
-            await doors.call_engine(pod, token, call, limit)
-        if not await doors.is_asleep(pod, token, asleep):
+            await front.call_engine(pod, token, call, limit)
+        if not await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
-    await doors.set_state(pod, token, DoorState.ASLEEP)
+    await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
 
 
-async def _drain(target: Target, doors: Doors) -> int:
+async def _drain(target: Target, front: Front) -> int:
     """Shut the door and wait until nobody is inside; return how many had to be ended for that.
 
     Raises:
         DrainTimeout: somebody stays; the pod serves on.
     """
     pod, token, how = target.pod, target.token, target.rm.spec.lifecycle.sleep
-    door = await doors.look(pod, token)
+    door = await front.look(pod, token)
     if door.state is DoorState.SERVING:
-        door = await doors.set_state(pod, token, DoorState.DRAINING)
+        door = await front.set_state(pod, token, DoorState.DRAINING)
     drain = durations.seconds(how.drain_timeout)
-    if not (door := await _empty(pod, token, door, doors, drain)).inside:
+    if not (door := await _empty(pod, token, door, front, drain)).inside:
         return 0
     stayed = door.inside
     if how.on_drain_timeout is OnDrainTimeout.ABORT and door.state is DoorState.DRAINING:
-        door = await doors.set_state(pod, token, DoorState.DRAINING, cut=True)
-        if not (door := await _empty(pod, token, door, doors, CUT_SECONDS)).inside:
+        door = await front.set_state(pod, token, DoorState.DRAINING, cut=True)
+        if not (door := await _empty(pod, token, door, front, CUT_SECONDS)).inside:
             return stayed
     if door.state is DoorState.DRAINING:
-        await doors.set_state(pod, token, DoorState.SERVING)
+        await front.set_state(pod, token, DoorState.SERVING)
     raise DrainTimeout(pod.name, f"{door.inside} requests were still inside after {drain:g} s; the pod serves on")
 
 
-async def _empty(pod: Pod, token: str, door: Door, doors: Doors, seconds: float) -> Door:
+async def _empty(pod: Pod, token: str, door: Door, front: Front, seconds: float) -> Door:
     """Look until nobody is inside or the time is over; the last look."""
     try:
         async with asyncio.timeout(seconds):
             while door.inside:
                 await asyncio.sleep(POLL_SECONDS)
-                door = await doors.look(pod, token)
+                door = await front.look(pod, token)
     except TimeoutError:
         pass
     return door

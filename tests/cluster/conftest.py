@@ -237,7 +237,7 @@ class SimulatedKubelet:
             "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
             "revision": env.get("GENRM_REVISION", ""),
             "model": model,
-            "engine": _simulated(env.get("GENRM_ENGINE", "vllm"), args),
+            "engine": _simulated(env.get("GENRM_ENGINE", "custom"), args),
             "weights": weights.to_json(),
         }
         if address in self._known:

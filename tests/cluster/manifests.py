@@ -73,6 +73,8 @@ WORDS: Final[Mapping[str, tuple[Sequence[Any], Sequence[Any]]]] = {
     "values": (["a", "", "A.b-c"], ["-a", "a b", "é", "x" * 64]),
     "choice": (["yes", "no", "\\boxed{True}", "é"], ["", "x" * 257]),
     "judge": (["boxed-true-false"], ["x", ""]),
+    "path": (["/x", "/x?level=1&y=%20"], ["", "x", "http://x/", "/x y", "/é", "/x#y", "/x\n", "/" + "x" * 253]),
+    "body": (["{}", '{"tags": ["x"]}', "{\n}"], ["", "[]", " {}", "\n{}", "{" + "x" * 4096]),
 }  # fmt: skip
 WORDS_BY_PARENT: Final = {"except": WORDS["cidr"], "labels": WORDS["values"], "matchLabels": WORDS["values"]}
 MAP_KEYS: Final = ["app", "team", "app.io/x", "genrm.dev/serving", "genrm.dev.x/y", "genrm.dev/"]
@@ -227,8 +229,10 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     if engine.get("name") != "custom":
         drop(engine, "custom")
     elif mostly():
-        engine |= {"image": "x", "custom": {"command": ["x"]}}
+        hooks = {name: {"path": "/x"} for name in ("sleep", "wake", "isSleeping")} if dice.below(2) else {}
+        engine |= {"image": "x", "custom": {"command": ["x"], **hooks}}
         drop(engine, "dtype", "quantization", "maxModelLen", "gpuMemoryUtilization", "chatTemplate")
+        drop(part(life, "sleep"), "onDrainTimeout", "level")
     for name in ("tensorParallel", "pipelineParallel", "dataParallel"):
         if isinstance(engine.get(name), int) and mostly():
             engine[name] = min(engine[name], 2)

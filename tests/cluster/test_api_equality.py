@@ -28,7 +28,7 @@ from dev.bootstrap import ROOT
 from dev.cluster import Cluster
 from tests.cluster.conftest import wait_for
 from tests.cluster.manifests import smallest, text
-from tests.unit.api.cases import ACCEPTED, ACCEPTED_NAMES, BROKEN, BROKEN_NAMES, manifest
+from tests.unit.api.cases import ACCEPTED, ACCEPTED_NAMES, BROKEN, BROKEN_NAMES, hooked, manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -49,6 +49,7 @@ OLD: Final[list[tuple[dict[str, Any], dict[str, Any] | None]]] = [
         {"model": {"uri": "hf://a/b"}},
         {"model": {"uri": "hf://a/b"}, "engine": {"name": "vllm", "maxModelLen": 64}},
         {"model": {"uri": "pvc://w"}, "engine": {"name": "custom", "image": "x", "custom": {"command": ["x"]}}},
+        {"model": {"uri": "pvc://w"}, "engine": hooked()},
         {"type": "Classifier", "model": {"uri": "hf://a/b"}, "engine": {"name": "sglang"}, "gpu": {}},
         {"model": {"uri": "hf://a/b"}, "gpu": {"sharing": "SharedClaim", "slots": [{"name": "s0"}]}},
     )

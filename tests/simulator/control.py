@@ -63,5 +63,6 @@ class Control:
 def _summary(document: dict[str, object]) -> dict[str, object]:
     violations = document["violations"]
     assert isinstance(violations, list)
-    short = {key: document[key] for key in ("state", "asleep", "bootId", "served", "inside", "epoch")}
+    kept = ("state", "asleep", "bootId", "served", "inside", "epoch")  # without a door there is less to tell
+    short = {key: document[key] for key in kept if key in document}
     return {**short, "violations": len(violations)}

@@ -58,7 +58,7 @@ class SimEngine:
     """An engine that starts awake. `faults` may be replaced at any time."""
 
     door: ClassVar[str]
-    """The name by which the door knows this engine's routes."""
+    """The name by which the door knows this engine's routes; empty: there is no door before it."""
     scoring: frozenset[str]
 
     def __init__(

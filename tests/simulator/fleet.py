@@ -1,4 +1,4 @@
-"""One pod per local address: a simulated engine behind a real door.
+"""One pod per local address: a simulated engine behind a real door, or `custom` without one.
 
 A pod comes into being with the first connection to its address, or when `control` names it, and is forgotten by
 `DELETE`: what comes next under that address has a new boot id and remembers nothing, as a restarted container.
@@ -14,6 +14,7 @@ from typing import Any
 from genrm_door import Door, Settings
 
 from tests.simulator.asgi import Receive, Scope, Send, lifespan
+from tests.simulator.custom import SimCustom
 from tests.simulator.engine import SimEngine, call_json
 from tests.simulator.faults import Faults
 from tests.simulator.sglang import SimSglang, SimSglangEmbedding
@@ -24,6 +25,7 @@ ENGINES: Mapping[str, type[SimEngine]] = {
     "vllm-pooling": SimVllmPooling,
     "sglang": SimSglang,
     "sglang-embedding": SimSglangEmbedding,
+    "custom": SimCustom,
 }
 
 
@@ -71,23 +73,30 @@ class SimPod:
             engine=type(self.engine).door,
             weights=settings.weights,
         )
-        self.door = Door(self.engine, words)
+        self.door = Door(self.engine, words) if words.engine else None
 
     def to_json(self) -> dict[str, Any]:
         """The truth about this pod, as nobody in a cluster could know it."""
         return {
             "settings": self.settings.to_json(),
             "faults": self.engine.faults.to_json(),
-            "bootId": self.door.record.boot_id,
-            "state": self.door.record.state.value,
-            "inside": self.door.record.inside,
-            "epoch": self.door.record.epoch,
-            "served": self.door.record.served,
+            **(_record(self.door) if self.door is not None else {}),
             "asleep": self.engine.asleep,
             "diedOf": self.engine.died_of,
             "calls": [call_json(call) for call in self.engine.calls],
             "violations": [call_json(call) for call in self.engine.violations],
         }
+
+
+def _record(door: Door) -> dict[str, Any]:
+    record = door.record
+    return {
+        "bootId": record.boot_id,
+        "state": record.state.value,
+        "inside": record.inside,
+        "epoch": record.epoch,
+        "served": record.served,
+    }
 
 
 class Fleet:
@@ -101,7 +110,8 @@ class Fleet:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        await self.pod(scope["server"][0]).door(scope, receive, send)
+        pod = self.pod(scope["server"][0])
+        await (pod.door or pod.engine)(scope, receive, send)
 
     def pod(self, address: str) -> SimPod:
         pod = self.pods.get(address)

@@ -53,6 +53,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """What an engine without our door can be asked."""
+
+    is_sleeping: Call
+    """Answers `{"is_sleeping": bool}`."""
+    in_flight: Call | None
+    """Answers `{"in_flight": int}`; `None`: it does not count."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an engine can do, behind our door."""
 
@@ -75,6 +85,9 @@ class Adapter(Protocol):
     """Reads what nobody may read without the operator's token: whoever is let in there has met no door."""
     about: Sequence[Call]
     """Open calls whose answers, maps all of them, say what this server is. One of them holds `version`."""
+
+    def hooks(self, rm: RewardModel) -> Hooks | None:
+        """What stands for the door where there is none; `None`: nothing, and it never sleeps, or a door is there."""
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         """Describe the engine's container.
@@ -101,6 +114,11 @@ class Adapter(Protocol):
 
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         """Why the server that says this of itself must not serve the model; `None` if it may."""
+
+
+def answers(adapter: Adapter, rm: RewardModel) -> bool:
+    """Whether its pods say what they do, by our door or by hooks; else the kubelet's word is all there is."""
+    return adapter.has_door or adapter.hooks(rm) is not None
 
 
 def nodes(rm: RewardModel) -> int:

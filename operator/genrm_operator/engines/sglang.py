@@ -24,6 +24,7 @@ from genrm_operator.engines.adapter import (
     Call,
     Capabilities,
     Container,
+    Hooks,
     flags,
     known_bad,
     nodes,
@@ -47,6 +48,9 @@ class Sglang:
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")
     about: Sequence[Call] = (Call("GET", "/model_info"), Call("GET", "/server_info"))
+
+    def hooks(self, rm: RewardModel) -> Hooks | None:
+        return None
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)

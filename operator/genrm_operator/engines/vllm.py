@@ -21,6 +21,7 @@ from genrm_operator.engines.adapter import (
     Call,
     Capabilities,
     Container,
+    Hooks,
     flags,
     known_bad,
     nodes,
@@ -42,6 +43,9 @@ class Vllm:
     asleep: Call | None = Call("GET", "/is_sleeping")
     guarded = Call("GET", "/is_sleeping")
     about: Sequence[Call] = (Call("GET", "/version"),)
+
+    def hooks(self, rm: RewardModel) -> Hooks | None:
+        return None
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)

@@ -8,6 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 CUSTOM = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["judge"]}}
+HOOKS = {
+    "sleep": {"path": "/sleep?level=1"},
+    "wake": {"method": "PUT", "path": "/wake", "body": '{"tags": ["weights"]}'},
+    "isSleeping": {"path": "/is_sleeping"},
+}
+
+
+def hooked(**found: Any) -> dict[str, Any]:
+    """A server of the user's own that sleeps; a hook that is None is not there."""
+    hooks = {name: hook for name, hook in (HOOKS | found).items() if hook is not None}
+    return CUSTOM | {"custom": {"command": ["judge"], **hooks}}
 
 
 def peer(**found: Any) -> dict[str, Any]:
@@ -82,6 +93,23 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"engine": CUSTOM, "lifecycle": {"state": "Asleep"}},
         "spec.lifecycle.state: Asleep with spec.engine.name custom, which cannot sleep; write Off",
     ),
+    "a server that never wakes": (
+        {"engine": hooked(wake=None)},
+        "spec.engine.custom: sleep, wake and isSleeping come together; write all three, or none of them",
+    ),
+    "a sleep that nobody can see": (
+        {"engine": hooked(isSleeping=None)},
+        "spec.engine.custom: sleep, wake and isSleeping come together; write all three, or none of them",
+    ),
+    "a count before no sleep": (
+        {"engine": hooked(sleep=None, wake=None, isSleeping=None, inFlight={"path": "/load"})},
+        "spec.engine.custom.inFlight: found without sleep, before which it is asked; write sleep, wake and isSleeping",
+    ),
+    "a hook elsewhere": ({"engine": hooked(sleep={"path": "http://a/sleep"})}, "sleep.path"),
+    "a hook without path": ({"engine": hooked(sleep={"method": "POST"})}, "path"),
+    "an order by GET": ({"engine": hooked(wake={"path": "/wake", "method": "GET"})}, "method"),
+    "a question with a method": ({"engine": hooked(inFlight={"path": "/load", "method": "GET"})}, "method"),
+    "a body that is no object": ({"engine": hooked(wake={"path": "/wake", "body": "[]"})}, "body"),
     "no time to start": (
         {"engine": {"startupTimeout": "25h"}},
         "spec.engine.startupTimeout: 25h is no time to wait; write more than 0s and at most 24h",
@@ -340,6 +368,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         sleep(level=2) | {"engine": CUSTOM, "model": {"uri": "pvc://w"}},
         "spec.lifecycle.sleep.level: 2 with spec.engine.name custom, which cannot sleep; remove it",
     ),
+    "a server with hooks that sleeps deep": (
+        sleep(level=2) | {"engine": hooked(), "model": {"uri": "pvc://w"}},
+        "spec.lifecycle.sleep.level: 2 with spec.engine.custom.sleep, which sleeps as deep as the server makes it",
+    ),
+    "a server whose requests nobody can end": (
+        sleep(onDrainTimeout="Abort") | {"engine": hooked()},
+        "spec.lifecycle.sleep.onDrainTimeout: Abort with spec.engine.name custom, whose requests the operator cannot",
+    ),
     "no time to sleep": (sleep(timeout="0s"), "spec.lifecycle.sleep.timeout: 0s is no time to wait"),
     "no time to wake": (
         {"lifecycle": {"wake": {"timeout": "25h"}}},
@@ -458,6 +494,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "bare quantities": {"resources": {"requests": {"cpu": 8, "memory": "16Gi"}, "limits": {"cpu": "500m"}}},
     "a long start": {"engine": {"startupTimeout": "24h"}},
     "longer flags than reserved ones": {"engine": {"args": ["--model-impl=x", "--config-format", "hf", "-O3", "-"]}},
+    "a server with hooks": {"engine": hooked(inFlight={"path": "/load"}), **sleep(mode="Engine")},
+    "a server with hooks, asleep": {"engine": hooked(), "lifecycle": {"state": "Asleep"}},
     "everything of an engine": {
         "engine": {
             "tensorParallel": 4, "pipelineParallel": 2, "dtype": "bfloat16", "quantization": "fp8", "maxModelLen": 8192,

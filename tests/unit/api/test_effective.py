@@ -8,7 +8,7 @@ import pytest
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
 
-from tests.unit.api.cases import CUSTOM, external, manifest, slots
+from tests.unit.api.cases import CUSTOM, external, hooked, manifest, slots
 
 
 def effective(spec: dict[str, Any]) -> Any:
@@ -49,6 +49,10 @@ def test_a_manifest_that_says_much() -> None:
         ({}, "Engine"),
         ({"engine": {"name": "sglang"}}, "Engine"),
         ({"engine": CUSTOM}, "None"),
+        ({"engine": hooked()}, "Engine"),
+        ({"engine": hooked(), "gpu": {}}, "None"),
+        ({"engine": hooked(), "gpu": {}, "lifecycle": {"state": "Asleep"}}, "Engine"),
+        (slots({"name": "a"}) | {"engine": hooked()}, "Engine"),
         ({"gpu": {}}, "None"),
         ({"gpu": {}, "lifecycle": {"state": "Awake"}}, "None"),
         ({"gpu": {}, "lifecycle": {"state": "Asleep"}}, "Engine"),

@@ -12,7 +12,17 @@ from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
 from dev.reference import sentence
-from tests.unit.api.cases import ACCEPTED, ACCEPTED_NAMES, BROKEN, BROKEN_NAMES, CUSTOM, UNFIT, external, manifest
+from tests.unit.api.cases import (
+    ACCEPTED,
+    ACCEPTED_NAMES,
+    BROKEN,
+    BROKEN_NAMES,
+    CUSTOM,
+    UNFIT,
+    external,
+    hooked,
+    manifest,
+)
 
 
 @pytest.mark.parametrize(("spec", "says"), BROKEN.values(), ids=BROKEN.keys())
@@ -89,6 +99,11 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}},
         {"gpu": {}, "engine": {"tensorParallel": 2}},
         "spec.gpu.nodes: cannot change while pods exist, which are of another kind; write what was there, or",
+    ),
+    "hooks": (
+        {"engine": hooked()},
+        {"engine": CUSTOM},
+        "spec.engine.custom.sleep: cannot be removed while pods exist, which nobody could wake any more; write what",
     ),
     "slots": (
         FIRST,
