@@ -1,7 +1,8 @@
 """How the tests are shared out among pytest-xdist's workers (`make test` starts some; `pytest` alone has none).
 
-What stands on one expensive thing runs in one worker: the node with its engines, or one real engine. All else goes file
-by file. The longest group comes first, so that no worker waits for it at the end.
+All that computes, real engines and training runs, goes to one worker, one after another: on two cores two such would
+only slow each other down until deadlines pass. It takes the longest and begins first. All else waits more than it
+computes, and goes to the others file by file.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import os
 
 import pytest
 
-NODE = "node"
-LONGEST_FIRST = (NODE, "tests/cluster/", "tests/e2e/", "tests/unit/")
+HEAVY = "heavy"
+LONGEST_FIRST = (HEAVY, "tests/cluster/", "tests/e2e/", "tests/unit/")
 
 
 def group(item: pytest.Item) -> str:
-    names = getattr(item, "fixturenames", ())
-    if "node" in names:
-        return NODE
+    if {"node", "verl_python"} & set(getattr(item, "fixturenames", ())):
+        return HEAVY
     if "tests/e2e/contract/" in item.nodeid:
-        return f"tests/e2e/contract/{item.callspec.params['engine']}"  # type: ignore[attr-defined]
+        engine: str = item.callspec.params["engine"]  # type: ignore[attr-defined]
+        return HEAVY if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
     return item.nodeid.partition("::")[0]
 
 

@@ -91,7 +91,7 @@ def test_a_grpo_run_survives_the_death_of_a_judge_and_every_engine_sleeps_betwee
     stack = asleep
     with Watcher(lambda: addresses(stack)) as watcher, training(stack, work, steps=3, n=4) as run:
         engines = {pod: (address, _processes(stack, pod)) for pod, address in addresses(stack).items()}
-        victim = wait_for("a judge at work", lambda: run.alive() and _at_work(engines), timeout=400, every=0.0)
+        victim = wait_for("a judge at work", lambda: run.alive() and _at_work(engines), timeout=400)
         for pid in engines[victim][1]:  # at once: a judgement takes half a second, and kubectl a fifth of one
             os.kill(pid, signal.SIGKILL)
         columns = stack.kubectl("-n", NAMESPACE, "get", "rm", MODEL, "-o", "wide").splitlines()

@@ -60,7 +60,8 @@ class Engine:
         return answer
 
     def serve(self) -> None:
-        """Awake and serving, whatever was before."""
+        """Awake and serving, whatever was before, and those of before are gone."""
+        until(lambda: self.document()["inside"] == 0)
         document = self.document()
         if (document["state"], document["asleep"]) == ("serving", False):
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,6 +85,13 @@ class Program:
             raise AssertionError(f"ended with {code} before training: {errors}")
         config: dict[str, Any] = json.loads(line)
         return config
+
+    async def interrupt(self) -> None:
+        """Ctrl-C, as often as it takes: Python drops a KeyboardInterrupt that comes while it collects garbage."""
+        async with asyncio.timeout(30):
+            while self.process.returncode is None:
+                self.process.send_signal(signal.SIGINT)
+                await asyncio.sleep(1)
 
     async def end(self) -> tuple[int, str, str]:
         """Exit status, output and errors; waits for them."""

@@ -125,7 +125,7 @@ async def test_the_lease_ends_with_the_run(tmp_path: Path, api: StubApi, trainer
 async def test_the_lease_ends_with_ctrl_c(tmp_path: Path, api: StubApi) -> None:
     async with started(tmp_path, *K8S, FAKE_TRAINER="wait") as program:
         await program.config()
-        program.process.send_signal(signal.SIGINT)
+        await program.interrupt()
         await program.end()
     assert leases(api) == []
 
