@@ -222,7 +222,7 @@ MAY: dict[str, tuple[str, str, str, bool]] = {
     "the operator labels pods": ("operator", "patch", "pods", True),
     "the operator opens the readiness gate": ("operator", "patch", "pods/status", True),
     "the operator makes no pods": ("operator", "create", "pods", False),
-    "the operator deletes no pods": ("operator", "delete", "pods", False),
+    "the operator deletes pods, an admission policy says which": ("operator", "delete", "pods", True),
     "the operator runs nothing in pods": ("operator", "create", "pods/exec", False),
     "the operator reads no logs": ("operator", "get", "pods/log", False),
     "the operator reads no Secrets": ("operator", "get", "secrets", False),
