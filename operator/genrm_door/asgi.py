@@ -282,7 +282,14 @@ class Door:
             entry.status = 200
 
     def _cut_off(self) -> None:
-        """End what is inside: the drain has taken as long as it may."""
+        """End what is inside: the drain has taken as long as it may.
+
+        Raises:
+            Refused: the engine would go on with it unseen, and not survive a sleep meanwhile (SGLang, whose scheduler
+                finishes a batch that nobody waits for).
+        """
+        if self.routes.asleep is None:
+            raise Refused("this engine does not let go of a request that was ended: wait until it is done")
         if self._visits:
             self.record.note(f"cut off {len(self._visits)}", 200)
         for visit in self._visits:

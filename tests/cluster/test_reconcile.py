@@ -125,7 +125,7 @@ def test_a_new_version_of_the_operator_replaces_no_engine(world: World, tmp_path
         world.lease("run-1", Phase.SCORING)  # it takes over, and drives the doors that run
         world.phase("Serving")
         assert {p["metadata"]["uid"] for p in world.pods()} == before and _door_maps(world) == maps
-        world.patch({"env": [{"name": "A", "value": "1"}]})
+        world.patch({"env": [{"name": "A", "value": "1"}], "rollout": {"pinDuringLease": False}})
         wait_for("the change brings new pods", lambda: not before & {p["metadata"]["uid"] for p in world.pods()}, 60)
         assert len(_door_maps(world) - maps) == 1, "and with them the new door"
         world.phase("Serving")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from genrm_api.lifecycle import OnDrainTimeout
 from genrm_api.rewardmodel import LifecycleState, RewardModel
 from genrm_api.status import Reason
 
@@ -70,6 +71,8 @@ class Capabilities:
     """Empty: it cannot sleep."""
     tags: tuple[str, ...] = ()
     """The parts of its memory that are released and resumed by name; empty: sleep takes all there is."""
+    lets_go: bool = True
+    """It stops at once with a request whose client is gone."""
     bad_versions: Mapping[str, str] = field(default_factory=dict)
     """Versions, as the engine spells them, that must not serve a model that is to sleep, and why."""
 
@@ -134,6 +137,12 @@ def refuse_what_it_cannot(rm: RewardModel, able: Capabilities) -> None:
         raise Impossible(
             Reason.SLEEP_LEVEL_NOT_SUPPORTED,
             f"spec.lifecycle.sleep.level: {level} is not supported with engine {engine.name} yet; write {can}",
+        )
+    if not able.lets_go and rm.spec.lifecycle.sleep.on_drain_timeout is OnDrainTimeout.ABORT:
+        raise Impossible(
+            Reason.NOT_SUPPORTED_YET,
+            f"spec.lifecycle.sleep.onDrainTimeout: Abort is not supported with engine {engine.name}, which goes on "
+            "with a request whose client is gone; write Serve",
         )
     if engine.data_parallel > 1:
         raise Impossible(

@@ -44,6 +44,7 @@ class Sglang:
     capabilities = Capabilities(
         sleep_levels=frozenset({1}),
         tags=("kv_cache", "weights"),
+        lets_go=False,
     )
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")

@@ -19,10 +19,8 @@ from genrm_door import Kind
 from genrm_door.asgi import NOT_FOUND
 
 from tests.e2e.contract.attacks import EQUALS, SMUGGLING, SPELLINGS
-from tests.e2e.contract.dialects import DIALECTS
 from tests.e2e.contract.engines import ADMIN, CLIENT, SAME, TEXT, Engine, until
 
-REAL = pytest.mark.parametrize("engine", [f"{kind}-real" for kind in DIALECTS], indirect=True)
 WHO: Mapping[str, Mapping[str, str]] = {
     "none": {},
     "wrong": {"Authorization": "Bearer guess"},
@@ -30,7 +28,7 @@ WHO: Mapping[str, Mapping[str, str]] = {
     "operator": ADMIN,
 }
 STATES = ("serving", "asleep")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), REAL]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(autouse=True)

@@ -119,6 +119,7 @@ def test_draining_lets_four_finish_and_turns_the_fifth_away(engine: Engine, back
 def test_what_stays_inside_is_ended_by_the_door_and_the_engine_lets_go_of_it(
     engine: Engine, background: Background
 ) -> None:
+    vllm(engine)
     engine.serve()
     engine.hold(True)
     two = [background(engine.ask_long, f"cut {i}") for i in range(2)]
@@ -131,6 +132,15 @@ def test_what_stays_inside_is_ended_by_the_door_and_the_engine_lets_go_of_it(
     engine.sleep()
     engine.serve()
     engine.verdict()
+
+
+def test_the_door_ends_nothing_that_sglang_would_go_on_with(engine: Engine) -> None:
+    """Its scheduler finishes a batch whose clients are gone, and dies of a release under it."""
+    sglang(engine)
+    engine.serve()
+    refused = engine.put("draining", "?cut=1")
+    assert refused.status_code == 409 and "does not let go" in refused.json()["error"]
+    engine.serve()
 
 
 def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engine, background: Background) -> None:

@@ -163,8 +163,9 @@ async def test_a_model_of_the_wrong_kind_is_asked_nothing_and_never_serves(
     assert not [call for call in truth(simulator)["calls"] if call["scoring"]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("then", ["Serve", "Abort"])
+@pytest.mark.parametrize(
+    ("kind", "then"), [*((kind, "Serve") for kind in KINDS), ("vllm", "Abort"), ("vllm-pooling", "Abort")]
+)
 async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
     simulator: Simulator, kind: str, then: str
 ) -> None:
