@@ -100,6 +100,7 @@ def test_sglang_without_a_gpu_takes_its_cpu_engine() -> None:
         (model("vllm", gpu={}, engine={"dataParallel": 2}), "DataParallelNotSupported", "spec.replicas"),
         (model("vllm", **DEEP), "SleepLevelNotSupported", "write 1"),
         (model("sglang", **DEEP), "SleepLevelNotSupported", "write 1"),
+        (model("sglang", lifecycle={"sleep": {"onDrainTimeout": "Abort"}}), "NotSupportedYet", "write Serve"),
         (model("sglang", env=[EXPANDABLE]), "EnvironmentNotSupported", "PYTORCH_CUDA_ALLOC_CONF"),
     ],
 )
