@@ -75,8 +75,8 @@ class Sleep(ApiModel):
     )
     on_drain_timeout: OnDrainTimeout = Field(
         OnDrainTimeout.SERVE,
-        description="What then. Serve: the pod goes back into service. Abort: what is inside is aborted, and the pod "
-        "sleeps.",
+        description="What then. Serve: the pod goes back into service. Abort: what is inside is answered 503, and the "
+        "pod sleeps (vllm only).",
     )
     timeout: Duration = Field("60s", description="How long the engine may take to sleep.")
 

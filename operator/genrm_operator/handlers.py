@@ -86,7 +86,7 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
     kopf_settings.watching.server_timeout = 240  # a watch is renewed before proxies in between forget it
     kopf_settings.watching.inactivity_timeout = SILENCE_SECONDS  # Kopf's own default; `watches` counts on it
     kopf_settings.watching.connect_timeout = 3.0
-    kopf_settings.watching.chunk_size = 100  # default: all at once, which for doors of 45 kB is the peak of our memory
+    kopf_settings.watching.chunk_size = 100  # default: all at once, and each door has tens of kilobytes
     kopf_settings.queueing.idle_timeout = 60.0  # one queue per object is kept a while instead of being made again
 
 

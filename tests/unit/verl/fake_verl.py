@@ -7,6 +7,7 @@ FAKE_TRAINER says: end, raise, or wait for a signal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -91,7 +92,8 @@ class Program:
         async with asyncio.timeout(30):
             while self.process.returncode is None:
                 self.process.send_signal(signal.SIGINT)
-                await asyncio.sleep(1)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.process.wait(), 1)
 
     async def end(self) -> tuple[int, str, str]:
         """Exit status, output and errors; waits for them."""
