@@ -65,8 +65,11 @@ class Vllm:
         )  # fmt: skip
 
     def sleep(self, rm: RewardModel) -> Sequence[Call]:
-        # The door has drained the pod, so nothing is left that mode=abort could hurt.
-        return (Call("POST", "/sleep", {"level": str(rm.spec.lifecycle.sleep.level)}),)
+        # The door has drained the pod, but the engine may still compute for clients that hung up. Generation it aborts
+        # (the default). A pooling server of 0.32 dies of that (`OutputProcessor.process_outputs` asks each request that
+        # ended without an output for a detokenizer), so that one finishes first.
+        finish = {"mode": "wait"} if rm.spec.type is RewardModelType.CLASSIFIER else {}
+        return (Call("POST", "/sleep", {"level": str(rm.spec.lifecycle.sleep.level), **finish}),)
 
     def wake(self, rm: RewardModel) -> Sequence[Call]:
         return (Call("POST", "/wake_up"),)

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
+
+from genrm_api.rewardmodel import RewardModel
+from genrm_operator.engines import adapter_for
+from genrm_operator.engines.adapter import Call
 
 MODEL = "judge"
 CHAT = "/v1/chat/completions"
@@ -88,8 +93,6 @@ def _reward(answer: Any) -> float:
 
 _VLLM: Mapping[str, Any] = {
     "door": "vllm",
-    "sleep": (("/sleep?level=1", None),),
-    "wake": (("/wake_up", None),),
     "memory": {"paused": True, "released": ["kv_cache", "weights"], "level": 1},
     "reads": ("/metrics", "/v1/models", "/version"),
     "sleep_metric": True,
@@ -104,11 +107,8 @@ _VLLM: Mapping[str, Any] = {
         }
     ),
 }
-_TAGS = {"tags": ["kv_cache", "weights"]}
 _RANKS = ("engine_type", "model_name", "moe_ep_rank", "pp_rank", "tp_rank")
 _SGLANG: Mapping[str, Any] = {
-    "sleep": (("/pause_generation", {"mode": "abort"}), ("/release_memory_occupation", _TAGS)),
-    "wake": (("/resume_memory_occupation", _TAGS), ("/continue_generation", {})),
     "memory": {"paused": True, "released": ["kv_cache", "weights"], "level": None},
     "reads": ("/metrics", "/v1/models", "/model_info", "/server_info", "/v1/loads"),
     "metrics": frozenset({("sglang:num_running_reqs", _RANKS), ("sglang:num_queue_reqs", _RANKS)}),
@@ -120,6 +120,19 @@ _SGLANG: Mapping[str, Any] = {
         400,
     ),
 }
+
+
+def _orders(engine: str, kind: str) -> Mapping[str, Any]:
+    """What the operator orders of such a model."""
+    spec = {"type": kind, "model": {"uri": "hf://a/b"}, "engine": {"name": engine}}
+    rm = RewardModel.model_validate({"metadata": {"name": MODEL, "namespace": "rl", "uid": "u"}, "spec": spec})
+    adapter = adapter_for(rm.spec.engine.name)
+
+    def orders(calls: Sequence[Call]) -> Sequence[Order]:
+        return tuple((f"{call.path}?{urlencode(call.query)}" if call.query else call.path, call.body) for call in calls)
+
+    return {"sleep": orders(adapter.sleep(rm)), "wake": orders(adapter.wake(rm))}
+
 
 DIALECTS: Mapping[str, Dialect] = {
     "vllm": Dialect(
@@ -135,6 +148,7 @@ DIALECTS: Mapping[str, Dialect] = {
         empty={"/v1/completions": 400, "/tokenize": 400, "/detokenize": 400},
         bad={404: _question("x") | {"model": "nobody"}, 400: {"model": MODEL}},
         **_VLLM,
+        **_orders("vllm", "Generative"),
     ),
     "vllm-pooling": Dialect(
         kind="vllm-pooling",
@@ -154,6 +168,7 @@ DIALECTS: Mapping[str, Dialect] = {
         ),
         bad={404: {"model": "nobody", "input": "x"}, 400: {"model": MODEL}},
         **_VLLM,
+        **_orders("vllm", "Classifier"),
     ),
     "sglang": Dialect(
         kind="sglang",
@@ -168,6 +183,7 @@ DIALECTS: Mapping[str, Dialect] = {
         abort="abort",
         bad={400: {"model": MODEL}},
         **_SGLANG,
+        **_orders("sglang", "Generative"),
     ),
     "sglang-embedding": Dialect(
         kind="sglang-embedding",
@@ -181,5 +197,6 @@ DIALECTS: Mapping[str, Dialect] = {
         ended=lambda answer: f"{len(answer)} rows",
         bad={400: {}},
         **_SGLANG,
+        **_orders("sglang", "Classifier"),
     ),
 }

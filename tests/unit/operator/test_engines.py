@@ -145,6 +145,14 @@ def test_what_is_released_by_name_is_resumed_by_the_same_names(name: EngineName)
     assert released == resumed == ([adapter.capabilities.tags] if adapter.capabilities.tags else [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "query"), [("Generative", {"level": "1"}), ("Classifier", {"level": "1", "mode": "wait"})]
+)
+def test_vllm_finishes_what_it_pools_before_it_sleeps(kind: str, query: dict[str, str]) -> None:
+    rm = model("vllm", kind)
+    assert [call.query for call in adapter_for(rm.spec.engine.name).sleep(rm)] == [query]
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_a_revision_reaches_the_engine(engine: str) -> None:
     rm = model(engine, model={"uri": "hf://a/b", "revision": "v2"})
