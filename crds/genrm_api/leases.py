@@ -2,15 +2,16 @@
 
 A run holds one native `coordination.k8s.io/v1` Lease per RewardModel for its whole life, in the model's namespace. The
 name is a hash of run and target, so that two clients of the same run meet in one object and two runs never do. The
-phase annotation says what is needed *now*: `idle` wakes nothing, `prewake` and `scoring` keep the engines awake. The
-holder renews `spec.renewTime`; who reads a Lease never compares that time with its own clock, it only notes whether it
-changed since the last look (`Sighting`).
+phase annotation says what is needed: `idle` wakes nothing, `scoring` keeps the engines awake, and `prewake` wants them
+awake in so many seconds from when it was written. The holder renews `spec.renewTime`; who reads a Lease never compares
+that time with its own clock, it only notes what changed since the last look (`Sighting`).
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import Any, Final
 from genrm_api.names import (
     ANNOTATION_CREATED_BY,
     ANNOTATION_GRANTED,
+    ANNOTATION_NEEDED_IN,
     ANNOTATION_PHASE,
     ANNOTATION_RUN,
     API_VERSION,
@@ -102,6 +104,8 @@ class DemandLease:
     renewal: str
     granted: str | None = None
     """The operator's answer, see `names.ANNOTATION_GRANTED`."""
+    needed_in: float | None = None
+    """Seconds, of phase `prewake`; `None`: at once."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
@@ -121,18 +125,46 @@ class DemandLease:
             ttl_seconds=int(spec.get("leaseDurationSeconds") or DEFAULT_TTL_SECONDS),
             renewal=str(spec.get("renewTime")),
             granted=annotations.get(ANNOTATION_GRANTED),
+            needed_in=_seconds(annotations.get(ANNOTATION_NEEDED_IN)) if phase is Phase.PREWAKE else None,
         )
+
+
+def _seconds(text: str | None) -> float | None:
+    """What is no number of seconds counts as nothing said: awake too early harms less than too late."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When the reader last saw `renewal` change, on the reader's own monotonic clock (seconds)."""
+    """What the reader last saw change in a Lease, and when, on the reader's own monotonic clock (seconds)."""
 
     renewal: str
     since: float
+    """When `renewal` changed."""
+    wish: tuple[Phase, float | None]
+    """Phase and `needed_in`."""
+    wished_at: float | None = None
+    """When `wish` changed. `None`: it was there when the reader came, and nobody knows how long."""
+
+    @classmethod
+    def first(cls, lease: DemandLease, now: float) -> Sighting:
+        return cls(lease.renewal, now, (lease.phase, lease.needed_in))
 
     def update(self, lease: DemandLease, now: float) -> Sighting:
-        return self if lease.renewal == self.renewal else Sighting(lease.renewal, now)
+        wish = (lease.phase, lease.needed_in)
+        if (lease.renewal, wish) == (self.renewal, self.wish):
+            return self
+        since = self.since if lease.renewal == self.renewal else now
+        return Sighting(lease.renewal, since, wish, self.wished_at if wish == self.wish else now)
 
     def expires_at(self, lease: DemandLease) -> float:
         return self.since + lease.ttl_seconds
+
+    def needed_at(self) -> float | None:
+        """When the engines must be awake; `None`: now."""
+        needed_in = self.wish[1]
+        return None if needed_in is None or self.wished_at is None else self.wished_at + needed_in

@@ -166,6 +166,9 @@ class RewardModelStatus(ApiModel):
     last_wake_seconds: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="Seconds from the decision to wake to the last replica serving, last time."
     )
+    usual_wake_seconds: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="What nine of ten of the last 16 wakes took at most: how early a pre-wake begins."
+    )
     last_sleep_seconds: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="Seconds from the decision to sleep to the last replica asleep, last time."
     )

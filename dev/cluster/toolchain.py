@@ -8,6 +8,7 @@ it is complete, so a killed build goes on where it stopped.
 """
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -125,36 +126,49 @@ def build(on_step: OnStep | None = None, binaries: Sequence[Binary] | None = Non
     if missing_binaries(binaries):
         with locked("toolchain", timeout=3600):
             target.mkdir(parents=True, exist_ok=True)
-            go: Path | None = None
-            for binary in binaries:
-                started, cached = time.monotonic(), (target / binary.name).exists()
-                if not cached:
-                    go = go or _go()
-                    _build_one(go, binary, target)
+            todo = [binary for binary in binaries if not (target / binary.name).exists()]
+            go = _go()
+            for _, together in itertools.groupby(todo, key=_source):
+                started, batch = time.monotonic(), list(together)
+                _build(go, batch, target)
                 if on_step:
-                    on_step(binary.name, time.monotonic() - started, cached)
+                    more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+                    on_step(f"{batch[0].name}{more}", time.monotonic() - started, False)
     elif on_step:
         on_step(f"{len(binaries)} programs" if len(binaries) > 1 else binaries[0].name, 0.0, True)
     return target
 
 
-def build_command(binary: Binary, out: Path) -> tuple[list[str], Path]:
-    """Return the go command that leaves `binary` in the folder `out`, and the folder to run it in."""
-    common = ["-trimpath", "-tags", "netgo osusergo seccomp", "-ldflags", binary.ldflags]
-    if binary.module:  # the tag seccomp is for runc: without it every pod fails with "seccomp not supported"
-        return ["build", *common, "-o", str(out / binary.name), binary.package], HERE / binary.module
-    return ["install", *common, f"{binary.package}@v{binary.version}"], out
+def _source(binary: Binary) -> tuple[str, ...]:
+    """What neighbours must share to be built by one command, so that one is linked while the next is compiled."""
+    return (binary.module, binary.ldflags) if binary.module else tuple(binary.package.split("/")[:3])
 
 
-def _build_one(go: Path, binary: Binary, target: Path) -> None:
-    scratch = target / f".{binary.name}.partial"
+def _made_as(binary: Binary) -> str:
+    """What go calls it: the last part of its package that is no version."""
+    *_, parent, last = binary.package.split("/")
+    return parent if re.fullmatch(r"v\d+", last) else last
+
+
+def build_command(batch: Sequence[Binary], out: Path) -> tuple[list[str], Path]:
+    """Return the go command that leaves programs of one source in the folder `out`, and the folder to run it in."""
+    first = batch[0]
+    common = ["-trimpath", "-tags", "netgo osusergo seccomp", "-ldflags", first.ldflags]
+    if first.module:  # the tag seccomp is for runc: without it every pod fails with "seccomp not supported"
+        return ["build", *common, "-o", f"{out}/", *(binary.package for binary in batch)], HERE / first.module
+    return ["install", *common, *(f"{binary.package}@v{binary.version}" for binary in batch)], out
+
+
+def _build(go: Path, batch: Sequence[Binary], target: Path) -> None:
+    names = " ".join(binary.name for binary in batch)
+    scratch = target / f".{batch[0].name}.partial"
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run may have left it
     scratch.mkdir()
-    words, folder = build_command(binary, scratch)
+    words, folder = build_command(batch, scratch)
     environment = {
         **os.environ,
         "GOBIN": str(scratch),
-        "CGO_ENABLED": "1" if binary.cgo else "0",
+        "CGO_ENABLED": "1" if batch[0].cgo else "0",
         "GOFLAGS": "-modcacherw -buildvcs=false",  # a read-only module cache could not be deleted with rm -r
         "GOTOOLCHAIN": "local",
         "GOCACHE": str(cache_root() / "go-build"),
@@ -163,12 +177,13 @@ def _build_one(go: Path, binary: Binary, target: Path) -> None:
     environment.pop("GOROOT", None)
     command = ["nice", str(go), *words]
     try:
-        done = _call(command, timeout=1800, cwd=folder, env=environment)
+        done = _call(command, timeout=3000, cwd=folder, env=environment)
     except subprocess.TimeoutExpired as late:
-        raise ToolchainError(f"{binary.name}: not built after {late.timeout:.0f} s; run again to go on") from late
+        raise ToolchainError(f"{names}: not built after {late.timeout:.0f} s; run again to go on") from late
     if done.returncode:
-        raise ToolchainError(f"{binary.name}: {' '.join(command)}: exit {done.returncode}\n{done.stderr[-4000:]}")
-    (scratch / binary.name).rename(target / binary.name)
+        raise ToolchainError(f"{names}: {' '.join(command)}: exit {done.returncode}\n{done.stderr[-4000:]}")
+    for binary in batch:
+        (scratch / _made_as(binary)).rename(target / binary.name)
     shutil.rmtree(scratch)
 
 

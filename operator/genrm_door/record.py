@@ -92,6 +92,8 @@ class Record:
         """The newest leadership that has changed something here; None while none has said its number."""
         self._now = now
         self._monotonic = monotonic
+        self._clients = 0
+        self._busy_at = monotonic()
 
     # -- scoring
 
@@ -99,12 +101,20 @@ class Record:
         """Count one request in. The operator's own ones are inside like any other, but they are nobody's demand."""
         self.inside += 1
         if not operator:
+            self._clients += 1
             self.last_request_at = self._now()
 
     def leave(self, *, operator: bool) -> None:
         self.inside -= 1
         if not operator:
+            self._clients -= 1
             self.served += 1
+            self._busy_at = self._monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last client's request ended, or since the start; 0 while one is inside."""
+        return 0.0 if self._clients else self._monotonic() - self._busy_at
 
     # -- administration
 
@@ -189,6 +199,7 @@ class Record:
             "terminating": self.terminating,
             "startedAt": stamp(self.started_at),
             "lastRequestAt": None if self.last_request_at is None else stamp(self.last_request_at),
+            "idleSeconds": round(self.idle_seconds, 3),
             "served": self.served,
             "ledger": [
                 {"at": stamp(e.at), "call": e.call, "status": e.status, "seconds": e.seconds} for e in self.ledger

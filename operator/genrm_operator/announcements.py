@@ -49,6 +49,7 @@ class Announcer:
             # A new operator process finds the model as its predecessor left it: that was announced.
             memory.settled = memory.desired is None and not new and there
             announced = memory.desired is None and not new
+            memory.from_nothing = memory.desired is Desired.OFF
             memory.desired, memory.desired_since = wants.desired, now
             if new and wants.desired is not Desired.OFF:
                 if rm.spec.replicas:
@@ -58,13 +59,14 @@ class Announcer:
             elif not announced:
                 word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
                 await self._say(rm, word, wants.because)
-        if not all(pod.ready for pod in pods):
+        if not memory.from_nothing and not all(pod.ready for pod in pods):
             memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
         if there and not memory.settled:
             await self._arrived(rm, memory, round(now - memory.desired_since, 3))
         if not there and memory.settled:
             memory.desired_since = now  # a pod was lost or added: the way back is measured from here
         memory.settled = there
+        memory.from_nothing &= not there
 
     @staticmethod
     def _are_there(rm: RewardModel, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
@@ -81,6 +83,9 @@ class Announcer:
             return  # there is nobody who could wake or sleep
         if memory.desired is Desired.AWAKE:
             memory.last_wake_seconds = seconds
+            if (usual := memory.usual_wake_seconds(rm)) is not None and not memory.wakes:
+                memory.wakes.append(usual)  # what the process before has learned
+            memory.wakes.append(seconds)
             await self._say(rm, "Serving", f"{number} of {number} pods serve after {seconds} s")
         elif memory.desired is Desired.ASLEEP:
             memory.last_sleep_seconds = seconds

@@ -4,28 +4,64 @@
 |---|---|---|
 | Off | any | no pods |
 | Awake | any | awake |
-| Asleep | any (a person's word wins; the run waits, and status says so) | asleep |
+| Asleep | any (a person's word wins; the run waits, and status says so) | at rest |
 | Auto | yes | awake |
-| Auto | no | asleep; awake where `sleep.mode` is None |
+| Auto | no | at rest; awake where `sleep.mode` is None, and as long as `idle.sleepAfter` says |
+| Auto, and no Lease at all, in any phase, for `idle.offAfter` without a request | no | no pods |
+
+At rest is asleep, or no pods where `sleep.mode` is ScaleToZero. What a run gives back rests at once: `idle.sleepAfter`
+is for a model that is awake without one. What `idle.offAfter` took away comes back with a Lease, or with a change of
+the spec.
+
+Phase prewake says in how many seconds the engines must be awake. It is no demand until they have to begin to wake, by
+what their wakes have taken lately.
 
 A Lease expires when its renewal has not changed for its TTL since *we* last saw it change, on our own clock. A new
-operator process has seen nothing, so it counts a full TTL from its first sight.
+operator process has seen nothing, so it counts a full TTL from its first sight. How long a model is idle its doors say.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from genrm_api.effective import EffectiveLifecycle
 from genrm_api.leases import DemandLease, Sighting
-from genrm_api.rewardmodel import LifecycleState
+from genrm_api.lifecycle import LifecycleState, SleepMode
+
+LOOK_AGAIN_SECONDS: Final = 1.0
+"""When what is known of idleness is older than the deadline that it speaks of."""
 
 
 class Desired(enum.StrEnum):
     AWAKE = "awake"
     ASLEEP = "asleep"
     OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """How long no client had asked, as the doors said at `at` (monotonic seconds): the least of all replicas."""
+
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was wanted before, as far as it counts now."""
+
+    awake: bool = False
+    """Its engines were wanted awake, and not for a run."""
+    off: bool = False
+    """Its pods were taken away, and the spec has not changed since."""
+    idle: Idle | None = None
+    """`None`: no door has said it yet."""
+    wake_seconds: float | None = None
+    """What to allow for a wake; `None`: nobody knows, so it begins as soon as somebody speaks of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +73,64 @@ class Demand:
     expired: tuple[DemandLease, ...]
     next_expiry: float | None
     """Monotonic seconds at which the answer may change without any event."""
+    for_run: bool = False
+    """Awake, because a run asks for it."""
 
 
 def demand(
-    state: LifecycleState,
+    lives: EffectiveLifecycle,
     leases: Iterable[DemandLease],
     sightings: Mapping[str, Sighting],
     now: float,
-    *,
-    sleeps: bool = True,
+    past: Past = Past(),
 ) -> Demand:
     """Decide what is wanted; `sightings` is keyed by Lease name and has an entry for every Lease."""
     ordered = sorted(leases, key=lambda lease: lease.run)
     held = tuple(lease for lease in ordered if sightings[lease.name].expires_at(lease) > now)
     expired = tuple(lease for lease in ordered if lease not in held)
-    wanting = [lease for lease in held if lease.phase.wants_awake]
-    match state:
+    begins = {lease.name: _begins(sightings[lease.name], past.wake_seconds) for lease in held}
+    wanting = [lease for lease in held if lease.phase.wants_awake and begins[lease.name] <= now]
+    ends = [sightings[lease.name].expires_at(lease) for lease in held]
+    ends += [at for lease in held if lease.phase.wants_awake and (at := begins[lease.name]) > now]
+    for_run = False
+    match lives.state:
         case LifecycleState.OFF:
             desired, because = Desired.OFF, "spec.lifecycle.state is Off"
         case LifecycleState.AWAKE:
             desired, because = Desired.AWAKE, "spec.lifecycle.state is Awake"
         case LifecycleState.ASLEEP:
-            desired, because = (
-                Desired.ASLEEP,
-                "spec.lifecycle.state is Asleep" + (f"; run {wanting[0].run} waits for it" if wanting else ""),
-            )
+            waits = f"; run {wanting[0].run} waits for it" if wanting else ""
+            desired, because = _rest(lives), f"spec.lifecycle.state is Asleep{waits}"
         case LifecycleState.AUTO if wanting:
             more = f" and {len(wanting) - 1} more" if len(wanting) > 1 else ""
             desired, because = Desired.AWAKE, f"run {wanting[0].run}{more} is in phase {wanting[0].phase}"
-        case LifecycleState.AUTO if not sleeps:
-            desired, because = (
-                Desired.AWAKE,
-                "its engines never sleep: spec.lifecycle.sleep.mode is, or defaults to, None",
-            )
+            for_run = True
         case LifecycleState.AUTO:
-            desired, because = Desired.ASLEEP, "no run's Lease asks for it"
-    expiries = [sightings[lease.name].expires_at(lease) for lease in held]
-    return Demand(desired, because, held, expired, min(expiries, default=None))
+            desired, because, due = _unasked(lives, held, past)
+            ends += [max(at, now + LOOK_AGAIN_SECONDS) for at in due]
+    return Demand(desired, because, held, expired, min(ends, default=None), for_run)
+
+
+def _begins(sighting: Sighting, wake_seconds: float | None) -> float:
+    """When the wake for a Lease must begin."""
+    needed_at = sighting.needed_at()
+    return -math.inf if needed_at is None or wake_seconds is None else needed_at - wake_seconds
+
+
+def _rest(lives: EffectiveLifecycle) -> Desired:
+    return Desired.OFF if lives.sleep_mode is SleepMode.SCALE_TO_ZERO else Desired.ASLEEP
+
+
+def _unasked(lives: EffectiveLifecycle, held: Sequence[DemandLease], past: Past) -> tuple[Desired, str, list[float]]:
+    """In state Auto, when no run wants it awake: what is desired, why, and when idleness alone may change that."""
+    idle, due = past.idle, []
+    if lives.off_after is not None and not held:
+        if past.off or (idle is not None and idle.seconds >= lives.off_after):
+            return Desired.OFF, "idle for spec.lifecycle.idle.offAfter; a run's Lease brings the pods back", []
+        due += [] if idle is None else [idle.at + lives.off_after - idle.seconds]
+    if lives.sleep_mode is SleepMode.NONE:
+        return Desired.AWAKE, "its engines never sleep: spec.lifecycle.sleep.mode is, or defaults to, None", due
+    if lives.sleep_after is not None and past.awake and (idle is None or idle.seconds < lives.sleep_after):
+        due += [] if idle is None else [idle.at + lives.sleep_after - idle.seconds]
+        return Desired.AWAKE, "not yet idle for spec.lifecycle.idle.sleepAfter", due
+    return _rest(lives), "no run's Lease asks for it", due

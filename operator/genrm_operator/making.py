@@ -37,7 +37,7 @@ def made(
     Args:
         before: what was made last.
         wants: says whether a run is under way; its engines are not replaced then, if the spec does not say otherwise.
-        may_run: there may be engine pods.
+        may_run: there may be engine pods: nobody else holds their slots, and somebody may need them.
 
     Raises:
         Impossible: the spec cannot be carried out.
@@ -69,8 +69,8 @@ def _is_pinned(rm: RewardModel, wants: Demand, pods: Iterable[Pod]) -> bool:
     """
     if not wants.held or not effective_spec(rm).pin_during_lease:
         return False
+    there = [pod for pod in pods if not pod.deleting]
+    if not there:  # they were taken away for the night
+        return rm.status is not None and rm.status.last_wake_seconds is not None
     # Without a gate nobody writes down what was verified: there the engine's life is all that is known.
-    return any(
-        not pod.deleting and (pod.serving or pod.verified_boot_id is not None or (pod.ready and not pod.gated))
-        for pod in pods
-    )
+    return any(pod.serving or pod.verified_boot_id is not None or (pod.ready and not pod.gated) for pod in there)

@@ -6,21 +6,29 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from genrm_api.leases import Sighting
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.status import RewardModelStatus
+from genrm_api.status import Reason, RewardModelStatus
 
-from genrm_operator.demand import Desired
+from genrm_operator.demand import Demand, Desired, Idle, Past
 from genrm_operator.observed import Transition
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble
 
+WAKES: Final = 16
+"""How many of the last wakes are remembered."""
+USUAL: Final = 0.9
+"""The share of them that take no longer than what counts as usual."""
+SPARE_SECONDS: Final = 0.5
+SPARE_SHARE: Final = 0.1
+"""Added to a usual wake, so that one that takes a little longer is still in time."""
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Before a failed transition is tried again. Short: a wake that fails once is usually a pod that is just starting."""
 
@@ -104,9 +112,16 @@ class Memory:
     announced_troubles: set[Trouble] = field(default_factory=set)
     desired: Desired | None = None
     desired_since: float = 0.0
+    from_nothing: bool = False
+    """There were no pods before, as wanted: their start is a part of the wake."""
+    wants: tuple[Demand, int | None] | None = None
+    """What was decided last, and for which generation of the spec."""
+    idle: Idle | None = None
     settled: bool = False
     """Every pod is where `desired` wants it, and that was announced."""
     last_wake_seconds: float | None = None
+    wakes: deque[float] = field(default_factory=lambda: deque(maxlen=WAKES))
+    """Seconds of the last ones."""
     last_sleep_seconds: float | None = None
     engine: str | None = None
     engine_boot_id: str | None = None
@@ -128,6 +143,27 @@ class Memory:
             }
             self._read = (obj, self._read[1].model_copy(update=changed))
         return self._read[1]
+
+    def past(self, rm: RewardModel) -> Past:
+        """What was wanted before: as remembered, or in a new process as the status has it."""
+        generation = rm.metadata.get("generation")
+        usual = self.usual_wake_seconds(rm)
+        allow = None if usual is None else usual * (1 + SPARE_SHARE) + SPARE_SECONDS
+        if self.wants is None:
+            was = rm.status
+            off = was is not None and (was.phase, was.observed_generation) == (Reason.OFF, generation)
+            rested = was is not None and was.phase in (Reason.OFF, Reason.SLEEPING, Reason.ASLEEP)
+            return Past(awake=not rested, off=off, idle=self.idle, wake_seconds=allow)
+        wants, then = self.wants
+        awake = wants.desired is Desired.AWAKE and not wants.for_run
+        off = wants.desired is Desired.OFF and then == generation
+        return Past(awake=awake, off=off, idle=self.idle, wake_seconds=allow)
+
+    def usual_wake_seconds(self, rm: RewardModel) -> float | None:
+        """What nine of ten of the last wakes took at most; in a new process what the status says."""
+        if not self.wakes:
+            return rm.status.usual_wake_seconds if rm.status is not None else None
+        return sorted(self.wakes)[math.ceil(len(self.wakes) * USUAL) - 1]
 
     def fail(self, uid: str, message: str, now: float) -> None:
         times = self.failures[uid].times + 1 if uid in self.failures else 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_api.lifecycle import SleepMode
-from genrm_api.rewardmodel import RewardModel, RewardModelSpec
+from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelSpec
 from genrm_api.status import Reason
 
 from genrm_operator.errors import Impossible
@@ -34,19 +34,18 @@ def _uri(spec: RewardModelSpec) -> str | None:
 
 def _sleep_mode(spec: RewardModelSpec) -> str | None:
     mode = spec.lifecycle.sleep.mode
-    return mode if mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO) else None
+    return mode if mode is SleepMode.RESTART else None
+
+
+def _idle(spec: RewardModelSpec) -> str | None:
+    idle = spec.lifecycle.idle
+    return (idle.sleep_after or idle.off_after) if spec.engine.name is EngineName.CUSTOM else None
 
 
 GAPS: Final[Sequence[Gap]] = (
     Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
-    Gap("spec.lifecycle.sleep.mode", "Restart and ScaleToZero", "write Engine or None", _sleep_mode),
-    Gap(
-        "spec.lifecycle.idle.sleepAfter",
-        "any time: a model that no run asks for sleeps at once",
-        "remove it",
-        lambda spec: spec.lifecycle.idle.sleep_after,
-    ),
-    Gap("spec.lifecycle.idle.offAfter", "any time", "write state: Off by hand", lambda s: s.lifecycle.idle.off_after),
+    Gap("spec.lifecycle.sleep.mode", "Restart", "write Engine, ScaleToZero or None", _sleep_mode),
+    Gap("spec.lifecycle.idle", "any time with engine.name custom, whose requests nobody counts", "remove it", _idle),
     Gap(
         "spec.scoring.canary",
         "pairs: after a wake an engine is verified by what it says of itself",

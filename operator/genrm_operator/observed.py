@@ -6,6 +6,7 @@ The decisions (`demand`, `lifecycle`, `status`) read these and nothing else.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -55,6 +56,8 @@ class Door:
     engine_asleep: bool | None
     version: str | None = None
     weights: Weights | None = None
+    idle_seconds: float = math.inf
+    """Since a client's last request ended. A door of before does not say: it counts as idle since ever."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -64,6 +67,7 @@ class Door:
             boot_id=str(document["bootId"]),
             engine_asleep=document.get("asleep"),
             weights=Weights.from_document(document),
+            idle_seconds=float(document.get("idleSeconds", math.inf)),
         )
 
 

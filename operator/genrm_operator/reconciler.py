@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
-from genrm_api.lifecycle import SleepMode
 from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
@@ -25,7 +24,7 @@ from pydantic import ValidationError
 
 from genrm_operator import apply, lifecycle, pinning, transitions
 from genrm_operator.cache import Cache, Key
-from genrm_operator.demand import Demand, demand
+from genrm_operator.demand import Demand, Desired, Idle, demand
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.engines.adapter import answers
@@ -132,7 +131,10 @@ class Reconciler:
         problem: tuple[str, str] | None = None if taken is None else (Reason.SLOT_TAKEN, taken)
         apply_again = None
         try:
-            memory.made = made(self.cache, key, rm, adapter, self._settings, memory.made, wants, may_run=taken is None)
+            memory.made = made(
+                self.cache, key, rm, adapter, self._settings, memory.made, wants,
+                may_run=taken is None and wants.desired is not Desired.OFF,
+            )  # fmt: skip
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
         except Impossible as error:
             problem = (error.reason, str(error))
@@ -153,6 +155,8 @@ class Reconciler:
         if wants.desired is not memory.desired:
             memory.failures.clear()  # the other direction did not fail yet
         pods = await self._observe(key, rm, adapter, memory)
+        if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
+            memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
         pods = pinning.judge(rm, pods, memory.pin)
         await self._replace_astray(key, rm, memory, pods)
@@ -182,14 +186,13 @@ class Reconciler:
         now = self._now()
         leases = self.cache.leases[key]
         memory.sightings = {
-            name: memory.sightings[name].update(lease, now)
-            if name in memory.sightings
-            else Sighting(lease.renewal, now)
+            name: memory.sightings[name].update(lease, now) if name in memory.sightings else Sighting.first(lease, now)
             for name, lease in leases.items()
         }
         lives = effective_spec(rm).lifecycle
-        sleeps = lives.sleep_mode is not SleepMode.NONE
-        return demand(lives.state, leases.values(), memory.sightings, now, sleeps=sleeps)
+        wants = demand(lives, leases.values(), memory.sightings, now, memory.past(rm))
+        memory.wants = (wants, rm.metadata.get("generation"))
+        return wants
 
     async def _observe(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> list[Pod]:
         pods = list(self.cache.pods[key].values())

@@ -52,6 +52,7 @@ class Reporter:
             problem=problem,
             last_error=failure.message if failure else None,
             last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
+            usual_wake_seconds=memory.usual_wake_seconds(rm),
             last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
             engine=memory.engine or (before.engine if before else None),
             pin=memory.pin,

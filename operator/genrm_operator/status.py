@@ -33,6 +33,7 @@ class Seen:
     problem: tuple[str, str] | None
     last_error: str | None
     last_wake_seconds: float | None
+    usual_wake_seconds: float | None
     last_sleep_seconds: float | None
     engine: str | None
     pin: Pin | None = None
@@ -60,6 +61,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "endpoints": [_endpoint(pod, state) for pod, state in sorted(zip(pods, states, strict=True), key=_by_name)],
         "leases": [{"run": lease.run, "phase": str(lease.phase)} for lease in seen.demand.held],
         "lastWakeSeconds": seen.last_wake_seconds,
+        "usualWakeSeconds": seen.usual_wake_seconds,
         "lastSleepSeconds": seen.last_sleep_seconds,
         "engine": seen.engine,
         **_weights(seen.pin),

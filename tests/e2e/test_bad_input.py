@@ -16,7 +16,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 NOTICE_SECONDS = 10.0
 """From when Kubernetes knows to when the RewardModel says so."""
-SERVER = {"name": "custom", "image": images.VLLM, "custom": {"command": ["python3", "-m", "http.server", "8000"]}}
+SERVE = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as number 1 of its container it would not hear of it
+http.server.test(http.server.SimpleHTTPRequestHandler, port=8000)
+"""
+SERVER = {"name": "custom", "image": images.VLLM, "custom": {"command": ["python3", "-c", SERVE]}}
 
 
 def model(name: str, **spec: Any) -> dict[str, Any]:

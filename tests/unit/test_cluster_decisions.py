@@ -193,10 +193,11 @@ def test_the_folder_of_programs_changes_with_the_pins(monkeypatch: pytest.Monkey
 
 def test_a_program_of_a_pinned_module_is_built_in_that_module_and_others_by_version(tmp_path: Path) -> None:
     by_name = {binary.name: binary for binary in toolchain.BINARIES}
-    words, folder = toolchain.build_command(by_name["etcd"], tmp_path)
+    words, folder = toolchain.build_command([by_name["etcd"], by_name["etcdctl"]], tmp_path)
     assert words[0] == "build"
+    assert words[-2:] == ["go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/etcdctl/v3"]
     assert folder.name == "etcd"
-    words, _ = toolchain.build_command(by_name["kwok"], tmp_path)
+    words, _ = toolchain.build_command([by_name["kwok"]], tmp_path)
     assert words[0] == "install"
     assert words[-1].endswith(f"@v{toolchain.KWOK}")
 

@@ -49,9 +49,9 @@ class LeaseThread:
         self._thread.start()
         return self._opened.result(timeout)
 
-    def set_phase(self, phase: Phase) -> None:
-        """Returns at once, also while the API server is away."""
-        self._tell(self._set_phase, phase)
+    def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
+        """As that of `RunLease`; returns at once, also while the API server is away."""
+        self._tell(self._set_phase, phase, needed_in)
 
     def close(self, timeout: float) -> None:
         """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
@@ -63,9 +63,9 @@ class LeaseThread:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the Lease ended meanwhile, by itself
             self._loop.call_soon_threadsafe(what, *args)
 
-    def _set_phase(self, phase: Phase) -> None:
+    def _set_phase(self, phase: Phase, needed_in: float | None) -> None:
         if self._opened.done() and not self._opened.exception():
-            self._opened.result().set_phase(phase)
+            self._opened.result().set_phase(phase, needed_in)
 
     def _main(self) -> None:
         try:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
-from genrm_api.names import ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
 
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotFound
@@ -43,21 +43,28 @@ class Step:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    phase: Phase
+    needed_at: float | None = None
+    """With phase `prewake`: when the engines must be awake, on the caller's clock; `None`: now."""
+
+
 @dataclass(slots=True)
 class LeasePlan:
     """What to write to one Lease next. `holds`: whether this process is the holder."""
 
     ttl: float
     holds: bool
-    wanted: Phase | None = None
-    written: Phase | None = None
+    wanted: Wish | None = None
+    written: Wish | None = None
     exists: bool = False
     due: dict[Write, float] = field(default_factory=dict)
     failures: int = 0
 
-    def want(self, phase: Phase, now: float) -> None:
-        if phase is not self.wanted:
-            self.wanted = phase
+    def want(self, phase: Phase, now: float, needed_at: float | None = None) -> None:
+        if (wish := Wish(phase, needed_at)) != self.wanted:
+            self.wanted = wish
             self.due[Write.PHASE] = now
 
     def next(self, now: float) -> Step:
@@ -74,22 +81,24 @@ class LeasePlan:
     @property
     def settled(self) -> bool:
         """Whether everything that is wanted is there."""
-        return (self.exists or not self.holds) and self.written is self.wanted
+        return (self.exists or not self.holds) and self.written == self.wanted
 
-    def succeeded(self, write: Write, phase: Phase | None, now: float) -> None:
-        """`write` is done; `phase` is the one that was written with it, if any."""
+    def succeeded(self, write: Write, wish: Wish | None, now: float) -> None:
+        """`write` is done; `wish` is what was written with it, if anything."""
         self.failures = 0
         again = now + self.ttl / 3
         if write is Write.CREATE:
             self.exists = True
             self.due = {Write.RENEW: again, Write.PHASE: again}
-            if phase is self.wanted:
-                self.written = phase
+            if wish == self.wanted:
+                self.written = wish
+            else:
+                self.due[Write.PHASE] = now
         elif write is Write.RENEW:
             self.due[Write.RENEW] = again
         else:
-            self.written = phase
-            self.due[Write.PHASE] = again if phase is self.wanted else now
+            self.written = wish
+            self.due[Write.PHASE] = again if wish == self.wanted else now
 
     def failed(self, write: Write, now: float) -> None:
         """`write` did not happen: soon again, ever less soon, but several times within the TTL."""
@@ -133,9 +142,14 @@ class RunLease:
         self._poke = asyncio.Event()
         self._settled = asyncio.Event()
 
-    def set_phase(self, phase: Phase) -> None:
-        """Say what is needed from now on; returns at once, the Lease follows."""
-        self._plan.want(phase, _now())
+    def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
+        """Say what is needed from now on; returns at once, the Lease follows.
+
+        `needed_in`: with `Phase.PREWAKE`, in how many seconds the engines must be awake; the operator starts to wake
+        them as late as is safe. Without it at once.
+        """
+        now = _now()
+        self._plan.want(phase, now, None if needed_in is None else now + needed_in)
         self._settled.clear()
         self._poke.set()
 
@@ -195,16 +209,21 @@ class RunLease:
         self._poke.clear()
 
     async def _carry_out(self, write: Write) -> None:
-        phase = self._plan.wanted
+        wish = self._plan.wanted
         try:
             match write:
                 case Write.CREATE:
-                    phase = phase or Phase.IDLE
-                    await self._create(phase)
+                    # With no word of when: one that is to be awake later is said right after.
+                    wish = Wish(Phase.IDLE) if wish is None else Wish(wish.phase)
+                    await self._create(wish.phase)
                 case Write.RENEW:
                     await self._patch({"spec": {"renewTime": micro_time(datetime.now(UTC))}})
                 case Write.PHASE:
-                    await self._patch({"metadata": {"annotations": {ANNOTATION_PHASE: str(phase)}}})
+                    assert wish is not None, "a phase is written because somebody wants one"
+                    # It counts from this write, so a repeat of it says less.
+                    needed_in = None if wish.needed_at is None else f"{max(wish.needed_at - _now(), 0.0):.3f}"
+                    annotations = {ANNOTATION_PHASE: str(wish.phase), ANNOTATION_NEEDED_IN: needed_in}
+                    await self._patch({"metadata": {"annotations": annotations}})
         except NotFound:
             log.warning("lease %s/%s is gone", self._namespace, self.name)
             self._plan.vanished(write, _now())
@@ -215,7 +234,7 @@ class RunLease:
             log.exception("lease %s/%s: %s failed, trying again", self._namespace, self.name, write.value)
             self._plan.failed(write, _now())
         else:
-            self._plan.succeeded(write, phase, _now())
+            self._plan.succeeded(write, wish, _now())
 
     async def _patch(self, patch: dict[str, Any]) -> None:
         await self._cluster.patch(LEASES, self._namespace, self.name, patch)

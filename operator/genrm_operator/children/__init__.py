@@ -50,7 +50,7 @@ def children(
 ) -> list[dict[str, Any]]:
     """All child manifests, in the order in which they are applied: what a pod needs before the pods.
 
-    `may_run` false: all but the engine pods, whose slots another model holds.
+    `may_run` false: all but the engine pods.
 
     Raises:
         Impossible: the engine or this operator cannot do what the spec asks for, or the pod template takes what is not

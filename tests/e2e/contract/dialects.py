@@ -16,7 +16,7 @@ from genrm_operator.engines.adapter import Call
 
 MODEL = "judge"
 CHAT = "/v1/chat/completions"
-ROWS = 8
+ROWS = 16
 Order = tuple[str, Mapping[str, Any] | None]
 
 
@@ -139,7 +139,7 @@ DIALECTS: Mapping[str, Dialect] = {
         kind="vllm",
         scores_at=CHAT,
         ask=lambda text: _question(text, structured_outputs={"choice": ["True", "False"]}),
-        long=lambda text: _question(text, max_tokens=1000, ignore_eos=True),
+        long=lambda text: _question(text, max_tokens=2000, ignore_eos=True),
         verdict=_one_of_two,
         ended=_finish_reason,
         abort="abort",
@@ -175,7 +175,7 @@ DIALECTS: Mapping[str, Dialect] = {
         door="sglang",
         scores_at=CHAT,
         ask=lambda text: _question(text, regex="(True|False)"),
-        long=lambda text: _question(text, max_tokens=600, ignore_eos=True),
+        long=lambda text: _question(text, max_tokens=900, ignore_eos=True),
         verdict=_one_of_two,
         weigh=lambda text: _question(text, max_tokens=1, logprobs=True),
         weight=_logprob,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ KEY = "the key of this model's clients"
 CLIENT = {"Authorization": f"Bearer {KEY}"}
 REVISION = "contract-1"
 TEXT = "Is 2+2=4?"
+Background = Callable[..., Future[httpx.Response]]
 SAME = 0.03
 """How far the same answer may differ: what a cache of its beginning may change in the last bits of 16."""
 
@@ -84,6 +86,18 @@ class Engine:
 
     def ask_long(self, text: str, **more: Any) -> httpx.Response:
         return self.http.post(self.dialect.scores_at, json=self.dialect.long(text), **more)
+
+    def keep_busy(self, background: Background, count: int, *, computing: bool = False) -> list[Future[httpx.Response]]:
+        """So many long requests, all inside at once; `computing`: and begun by the engine itself."""
+        asked: list[Future[httpx.Response]] = []
+
+        def together() -> bool:
+            if all(f.done() for f in asked):  # on a busy machine the first may end before the last has come
+                asked[:] = [background(self.ask_long, f"{len(asked)} {i}") for i in range(count)]
+            return (self.at_work() if computing else self.document()["inside"]) == count
+
+        until(together)
+        return asked
 
     def verdict(self, text: str = TEXT) -> Any:
         answer = self.ask(text)

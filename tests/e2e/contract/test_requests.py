@@ -7,9 +7,8 @@ import pytest
 from genrm_api.rewardmodel import EngineName, Sampling, Structured
 from genrm_scoring import chat
 
-from tests.e2e.contract.conftest import Background
 from tests.e2e.contract.dialects import CHAT, MODEL, ROWS
-from tests.e2e.contract.engines import ADMIN, Engine, until
+from tests.e2e.contract.engines import ADMIN, Background, Engine, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -102,8 +101,7 @@ def test_sglang_says_what_it_is_and_keeps_its_arguments_to_itself(engine: Engine
 def test_draining_lets_four_finish_and_turns_the_fifth_away(engine: Engine, background: Background) -> None:
     engine.serve()
     engine.hold(True)
-    four = [background(engine.ask_long, f"drain {i}") for i in range(4)]
-    until(lambda: engine.document()["inside"] == 4)
+    four = engine.keep_busy(background, 4)
     assert engine.put("draining").json()["inside"] == 4
     assert engine.ask().status_code == 503
     engine.hold(False)
@@ -123,8 +121,7 @@ def test_what_stays_inside_is_ended_by_the_door_and_the_engine_survives_the_nigh
     vllm(engine)
     engine.serve()
     engine.hold(True)
-    two = [background(engine.ask_long, f"cut {i}") for i in range(2)]
-    until(lambda: engine.document()["inside"] == 2)
+    two = engine.keep_busy(background, 2)
     assert engine.put("draining", "?cut=1").status_code == 200
     assert [f.result(20).status_code for f in two] == [503] * 2
     until(lambda: engine.document()["inside"] == 0)
@@ -148,8 +145,7 @@ def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engi
     generative(engine)
     engine.serve()
     engine.hold(True)
-    two = [background(engine.ask_long, f"abort {i}") for i in range(2)]
-    until(lambda: engine.at_work() == 2)  # what comes while it goes to sleep waits for the morning
+    two = engine.keep_busy(background, 2, computing=True)  # what comes while it goes to sleep waits for the morning
     engine.put("draining")
     engine.carry_out(engine.dialect.sleep[0])
     answers = [f.result(20) for f in two]
@@ -164,8 +160,7 @@ def test_a_waiting_sleep_lets_those_inside_finish(engine: Engine, background: Ba
     generative(engine)
     engine.serve()
     engine.hold(True)
-    two = [background(engine.ask_long, f"wait {i}") for i in range(2)]
-    until(lambda: engine.at_work() == 2)
+    two = engine.keep_busy(background, 2, computing=True)
     engine.put("draining")
     sleeping = background(engine.order, ("/sleep?level=1&mode=wait", None))
     until(lambda: "POST /sleep?level=1&mode=wait" in [e["call"] for e in engine.document()["ledger"]])
@@ -223,7 +218,7 @@ def test_a_client_that_hangs_up_is_counted_out(engine: Engine, background: Backg
     engine.hold(True)
     served = engine.document()["served"]
     with pytest.raises(httpx.ReadTimeout):
-        engine.ask_long("hang up", timeout=1)
+        engine.ask_long("hang up", timeout=0.3)
     until(lambda: engine.document()["inside"] == 0, 60)
     engine.hold(False)
     assert engine.document()["served"] == served + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import pytest
 from genrm_api.leases import DemandLease, Phase, lease_manifest, lease_name
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,3 +36,23 @@ def test_a_newer_clients_unknown_phase_keeps_the_engines_awake() -> None:
     obj = lease_manifest("run-1", "judge", "rl", Phase.IDLE, NOW)
     obj["metadata"]["annotations"]["genrm.dev/phase"] = "rehearsing"
     assert DemandLease.from_object(obj).phase.wants_awake
+
+
+@pytest.mark.parametrize(
+    ("said", "phase", "needed_in"),
+    [
+        ("12.5", Phase.PREWAKE, 12.5),
+        ("12.5", Phase.SCORING, None),
+        (None, Phase.PREWAKE, None),
+        ("0.000", Phase.PREWAKE, None),
+        ("-3", Phase.PREWAKE, None),
+        ("soon", Phase.PREWAKE, None),
+        ("nan", Phase.PREWAKE, None),
+        ("inf", Phase.PREWAKE, None),
+    ],
+)
+def test_what_is_no_time_to_come_is_now(said: str | None, phase: Phase, needed_in: float | None) -> None:
+    obj = lease_manifest("run-1", "judge", "rl", phase, NOW)
+    if said is not None:
+        obj["metadata"]["annotations"]["genrm.dev/needed-in-seconds"] = said
+    assert DemandLease.from_object(obj).needed_in == needed_in

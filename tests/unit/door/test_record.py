@@ -93,6 +93,7 @@ def test_a_new_record_is_closed_and_empty(record: Record) -> None:
         "terminating": False,
         "startedAt": "2026-11-21T10:18:14.000Z",
         "lastRequestAt": None,
+        "idleSeconds": 0.0,
         "served": 0,
         "ledger": [],
     }
@@ -106,6 +107,19 @@ def test_requests_are_counted_in_and_out(record: Record, clock: Clock) -> None:
     document = record.document(asleep=False)
     assert (document["inside"], document["served"]) == (1, 1)
     assert document["lastRequestAt"] == "2026-11-21T10:18:16.500Z"
+
+
+def test_it_is_idle_since_the_last_client_left_and_not_while_one_is_inside(record: Record, clock: Clock) -> None:
+    clock.seconds += 10
+    assert record.idle_seconds == 10
+    record.enter(operator=False)
+    clock.seconds += 5
+    record.enter(operator=True)
+    assert record.idle_seconds == 0
+    record.leave(operator=False)
+    clock.seconds += 3
+    record.leave(operator=True)
+    assert record.idle_seconds == 3
 
 
 def test_the_operators_own_requests_are_inside_but_nobodys_demand(record: Record) -> None:

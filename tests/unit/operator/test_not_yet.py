@@ -29,8 +29,10 @@ SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1", "sgla
 ASKED: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
     "spec.lifecycle.sleep.mode": {"lifecycle": {"sleep": {"mode": "Restart"}}},
-    "spec.lifecycle.idle.sleepAfter": {"lifecycle": {"idle": {"sleepAfter": "2m"}}},
-    "spec.lifecycle.idle.offAfter": {"lifecycle": {"idle": {"offAfter": "1h"}}},
+    "spec.lifecycle.idle": {
+        "engine": {"name": "custom", "image": "i", "custom": {"command": ["serve"]}},
+        "lifecycle": {"idle": {"offAfter": "1h"}},
+    },
     "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},
 }
 
@@ -54,6 +56,7 @@ def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> No
         {"gpu": {}, "engine": {"name": "sglang"}},
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
         {"type": "Classifier", "scoring": {"mode": "classify"}},
+        {"lifecycle": {"sleep": {"mode": "ScaleToZero"}, "idle": {"sleepAfter": "2m", "offAfter": "1h"}}},
     ],
 )
 def test_what_is_there_is_made(spec: dict[str, Any]) -> None:

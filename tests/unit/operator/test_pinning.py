@@ -176,7 +176,7 @@ def seen(rm: RewardModel, **more: Any) -> dict[str, Any]:
     demand = Demand(Desired.ASLEEP, "nobody asks", (), (), None)
     nothing: dict[str, Any] = {
         "pods": [], "demand": demand, "has_door": True, "problem": None, "last_error": None,
-        "last_wake_seconds": None, "last_sleep_seconds": None, "engine": None,
+        "last_wake_seconds": None, "usual_wake_seconds": None, "last_sleep_seconds": None, "engine": None,
     }  # fmt: skip
     return status.compute(rm, status.Seen(**{**nothing, **more}), datetime(2026, 11, 21, tzinfo=UTC))
 

@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
-from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import LeasePlan, RunLease, Write, run_lease, run_phase
+from genrm_scoring.leases import LeasePlan, RunLease, Wish, Write, run_lease, run_phase
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +49,7 @@ class TestPlan:
         assert plan.next(0.0).write is None
         plan.want(Phase.SCORING, 1.0)
         assert (plan.next(1.0).write, plan.next(1.0).at) == (Write.PHASE, 1.0)
-        plan.succeeded(Write.PHASE, Phase.SCORING, 1.0)
+        plan.succeeded(Write.PHASE, Wish(Phase.SCORING), 1.0)
         assert (plan.next(2.0).write, plan.next(2.0).at) == (Write.PHASE, 11.0)
 
     def test_a_phase_that_failed_is_tried_again_until_another_takes_its_place(self) -> None:
@@ -62,24 +62,24 @@ class TestPlan:
         assert not plan.settled
         plan.want(Phase.IDLE, now)
         assert plan.next(now).at == now
-        plan.succeeded(Write.PHASE, Phase.IDLE, now)
+        plan.succeeded(Write.PHASE, Wish(Phase.IDLE), now)
         assert plan.settled
 
     def test_a_wish_that_changed_during_the_write_is_written_at_once(self) -> None:
         plan = LeasePlan(30.0, holds=False)
         plan.want(Phase.SCORING, 0.0)
         plan.want(Phase.IDLE, 0.1)
-        plan.succeeded(Write.PHASE, Phase.SCORING, 0.2)
+        plan.succeeded(Write.PHASE, Wish(Phase.SCORING), 0.2)
         assert plan.next(0.2).at <= 0.2
         assert not plan.settled
 
     def test_a_lease_that_vanished_is_made_again_with_the_phase_wanted(self) -> None:
         plan = LeasePlan(30.0, holds=True)
         plan.want(Phase.SCORING, 0.0)
-        plan.succeeded(Write.CREATE, Phase.SCORING, 0.0)
+        plan.succeeded(Write.CREATE, Wish(Phase.SCORING), 0.0)
         plan.vanished(Write.RENEW, 5.0)
         assert plan.next(5.0).write is Write.CREATE
-        plan.succeeded(Write.CREATE, Phase.SCORING, 5.0)
+        plan.succeeded(Write.CREATE, Wish(Phase.SCORING), 5.0)
         assert plan.settled
 
     @given(st.integers(3, 300), st.floats(0, 0.9))
@@ -113,7 +113,7 @@ class TestPlan:
         for _ in range(3):
             now = max(now, plan.next(now).at)
             plan.succeeded(Write.PHASE, plan.wanted, now)
-        assert plan.written is story[-1][0]
+        assert plan.written == Wish(story[-1][0])
 
 
 async def test_a_run_holds_renews_and_releases_its_lease() -> None:
@@ -154,7 +154,25 @@ async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
         phases.set_phase(Phase.SCORING)
         await asyncio.wait_for(phases.settled(), 5)
         assert (stored(cluster).phase, stored(cluster).renewal) == (Phase.SCORING, before)
-    assert cluster.patches == [{"metadata": {"annotations": {ANNOTATION_PHASE: "scoring"}}}]
+    written = {ANNOTATION_PHASE: "scoring", ANNOTATION_NEEDED_IN: None}
+    assert cluster.patches == [{"metadata": {"annotations": written}}]
+
+
+async def test_a_prewake_says_in_how_many_seconds_and_says_less_with_every_repeat() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
+        lease.set_phase(Phase.PREWAKE, needed_in=30.0)
+        await asyncio.wait_for(lease.settled(), 5)
+        first = stored(cluster)
+        assert first.phase is Phase.PREWAKE and first.needed_in is not None and 29 < first.needed_in <= 30
+        said = first.needed_in
+        await cluster.until(lambda: (stored(cluster).needed_in or 99) < said)
+        lease.set_phase(Phase.PREWAKE, needed_in=60.0)
+        await asyncio.wait_for(lease.settled(), 5)
+        assert (stored(cluster).needed_in or 0) > 59
+        lease.set_phase(Phase.SCORING)
+        await asyncio.wait_for(lease.settled(), 5)
+        assert (stored(cluster).phase, stored(cluster).needed_in) == (Phase.SCORING, None)
 
 
 async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:
@@ -237,7 +255,7 @@ class TestThread:
         for phase in (Phase.SCORING, Phase.IDLE, Phase.SCORING):
             thread.set_phase(phase)
         thread.close(5)
-        assert self.cluster.patches[-1] == {"metadata": {"annotations": {ANNOTATION_PHASE: "scoring"}}}
+        assert self.cluster.patches[-1]["metadata"]["annotations"][ANNOTATION_PHASE] == "scoring"
 
     def test_a_failure_to_open_is_raised_to_who_started_it(self) -> None:
         thread = self.thread(fail=AWAY)
