@@ -32,6 +32,8 @@ class EffectiveLifecycle:
     sleep_timeout: float
     wake_timeout: float
     verify_wake: bool
+    most_failed_wakes: int
+    """Of one pod, in a row."""
     sleep_after: float | None
     """`None`: as soon as no run asks for the model."""
     off_after: float | None
@@ -108,6 +110,7 @@ def _lifecycle(spec: RewardModelSpec) -> EffectiveLifecycle:
         sleep_timeout=durations.seconds(sleep.timeout),
         wake_timeout=durations.seconds(wake.timeout),
         verify_wake=wake.verify,
+        most_failed_wakes=wake.max_failures,
         sleep_after=None if idle.sleep_after is None else durations.seconds(idle.sleep_after),
         off_after=None if idle.off_after is None else durations.seconds(idle.off_after),
     )

@@ -101,6 +101,14 @@ class Wake(ApiModel):
     timeout: Duration = Field("120s", description="How long the engine may take to wake.")
     verify: Flag = Field(True, description="Score a few recorded questions again before an engine serves after a wake.")
 
+    max_failures: Int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="A pod whose engine answered, and failed to wake so many times in a row, is deleted, so that a new "
+        "one comes; at most three in ten minutes.",
+    )
+
     rules: ClassVar = (bounded_duration("timeout", "spec.lifecycle.wake.timeout"),)
 
 

@@ -107,6 +107,9 @@ class Announcer:
         )
         await self._say(rm, "DrainAborted", note, warning=True)
 
+    async def replaced(self, rm: RewardModel, pod: Pod, why: str) -> None:
+        await self._say(rm, "PodReplaced", f"pod {pod.name} was deleted, and a new one comes: {why}", warning=True)
+
     async def _problem(self, rm: RewardModel, memory: Memory, problem: tuple[str, str] | None) -> None:
         sentence = problem[1] if problem else None
         if problem and sentence != memory.announced_problem:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from genrm_api.leases import DemandLease
 from genrm_api.names import COMPONENT_ROUTER, COMPONENT_WORKER, LABEL_COMPONENT, LABEL_REWARD_MODEL
 
-from genrm_operator import slots
+from genrm_operator import scaling, slots
 from genrm_operator.observed import Pod, SidePod
 from genrm_operator.rollout import Kept, has_arrived
 from genrm_operator.slots import Holding
@@ -77,6 +77,8 @@ class Cache:
     """By RewardModel, then (kind, name)."""
     kept: defaultdict[Key, dict[str, Kept]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then name of the Deployment or LeaderWorkerSet: what runs, and what it was made from."""
+    asked: defaultdict[Key, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then name of the Deployment or LeaderWorkerSet: for how many pods it was asked last."""
     arrived: defaultdict[Key, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then name of a slot's Deployment: its pod runs, as the Deployment now wants it."""
     refusals: defaultdict[Key, dict[str, Trouble]] = field(default_factory=lambda: defaultdict(dict))
@@ -146,6 +148,7 @@ class Cache:
             news = _keep(self.children[key], (kind, meta["name"]), None if deleted else Existing.of(obj))
             if kind in ("Deployment", "LeaderWorkerSet"):
                 news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
+                news |= _keep(self.asked[key], meta["name"], None if deleted else scaling.asked(obj))
             if kind == "Deployment":
                 news |= _keep(self.arrived[key], meta["name"], (not deleted and has_arrived(obj)) or None)
                 news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
@@ -164,6 +167,7 @@ class Cache:
         for key, child in gone:
             del self.children[key][child]
             self.kept[key].pop(child[1], None)
+            self.asked[key].pop(child[1], None)
         return {key for key, _ in gone}
 
     def _is_newer(self, obj: Mapping[str, Any]) -> bool:
@@ -183,6 +187,7 @@ class Cache:
             self.leases,
             self.children,
             self.kept,
+            self.asked,
             self.arrived,
             self.refusals,
         ):

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_api.effective import EffectiveLifecycle
-from genrm_api.leases import DemandLease, Sighting
+from genrm_api.leases import DemandLease, Phase, Sighting
 from genrm_api.lifecycle import LifecycleState, SleepMode
 
 LOOK_AGAIN_SECONDS: Final = 1.0
@@ -60,6 +60,8 @@ class Past:
     """Its pods were taken away, and the spec has not changed since."""
     idle: Idle | None = None
     """`None`: no door has said it yet."""
+    prewoken: frozenset[str] = frozenset()
+    """Leases in phase prewake for which it was awake: a wake that has begun is not called off for a better estimate."""
     wake_seconds: float | None = None
     """What to allow for a wake; `None`: nobody knows, so it begins as soon as somebody speaks of it."""
 
@@ -75,6 +77,8 @@ class Demand:
     """Monotonic seconds at which the answer may change without any event."""
     for_run: bool = False
     """Awake, because a run asks for it."""
+    prewoken: frozenset[str] = frozenset()
+    """Leases in phase prewake for which it is awake."""
 
 
 def demand(
@@ -88,10 +92,16 @@ def demand(
     ordered = sorted(leases, key=lambda lease: lease.run)
     held = tuple(lease for lease in ordered if sightings[lease.name].expires_at(lease) > now)
     expired = tuple(lease for lease in ordered if lease not in held)
-    begins = {lease.name: _begins(sightings[lease.name], past.wake_seconds) for lease in held}
-    wanting = [lease for lease in held if lease.phase.wants_awake and begins[lease.name] <= now]
     ends = [sightings[lease.name].expires_at(lease) for lease in held]
-    ends += [at for lease in held if lease.phase.wants_awake and (at := begins[lease.name]) > now]
+    wanting, later = [], []
+    for lease in (lease for lease in held if lease.phase.wants_awake):
+        begins = _begins(sightings[lease.name], past.wake_seconds)
+        if begins <= now or (lease.phase is Phase.PREWAKE and lease.name in past.prewoken):
+            wanting.append(lease)
+        else:
+            later.append(lease.run)
+            ends.append(begins)
+    prewoken = frozenset(lease.name for lease in wanting if lease.phase is Phase.PREWAKE)
     for_run = False
     match lives.state:
         case LifecycleState.OFF:
@@ -107,8 +117,9 @@ def demand(
             for_run = True
         case LifecycleState.AUTO:
             desired, because, due = _unasked(lives, held, past)
+            because += f"; run {later[0]} needs it later" if later else ""
             ends += [max(at, now + LOOK_AGAIN_SECONDS) for at in due]
-    return Demand(desired, because, held, expired, min(ends, default=None), for_run)
+    return Demand(desired, because, held, expired, min(ends, default=None), for_run, prewoken)
 
 
 def _begins(sighting: Sighting, wake_seconds: float | None) -> float:

@@ -48,6 +48,7 @@ def made(
         kept=dict(cache.kept[key]),
         maps=frozenset(name for kind, name in cache.children[key] if kind == "ConfigMap"),
         arrived=frozenset(cache.arrived[key]),
+        replicas=rm.spec.replicas,
         may_run=may_run,
         pin=pinning.written(rm),
         pinned=_is_pinned(rm, wants, cache.pods[key].values()),

@@ -40,6 +40,8 @@ class Failure:
     times: int
     retry_at: float
     message: str
+    wakes: int = 0
+    """How many of them were wakes that the engine did not manage, although it answered."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class MadeFrom:
     maps: frozenset[str]
     arrived: frozenset[str] = frozenset()
     """Slots whose pod runs as wanted."""
+    replicas: int = 1
+    """As they count now."""
     may_run: bool = True
     pin: Pin | None = None
     """The weights that the status names."""
@@ -105,7 +109,7 @@ class Memory:
     shut: dict[str, float | None] = field(default_factory=dict)
     """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)
-    """When pods were deleted because they started with other weights."""
+    """When pods were deleted so that others come."""
     announced_warning: str | None = None
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
@@ -157,7 +161,7 @@ class Memory:
         wants, then = self.wants
         awake = wants.desired is Desired.AWAKE and not wants.for_run
         off = wants.desired is Desired.OFF and then == generation
-        return Past(awake=awake, off=off, idle=self.idle, wake_seconds=allow)
+        return Past(awake, off, self.idle, wants.prewoken, allow)
 
     def usual_wake_seconds(self, rm: RewardModel) -> float | None:
         """What nine of ten of the last wakes took at most; in a new process what the status says."""
@@ -165,10 +169,12 @@ class Memory:
             return rm.status.usual_wake_seconds if rm.status is not None else None
         return sorted(self.wakes)[math.ceil(len(self.wakes) * USUAL) - 1]
 
-    def fail(self, uid: str, message: str, now: float) -> None:
-        times = self.failures[uid].times + 1 if uid in self.failures else 1
+    def fail(self, uid: str, message: str, now: float, *, wake: bool = False) -> None:
+        """`wake`: the engine answered, and did not wake."""
+        before = self.failures.get(uid, Failure(0, 0.0, ""))
+        times = before.times + 1
         delay = BACKOFF_SECONDS[min(times, len(BACKOFF_SECONDS)) - 1]
-        self.failures[uid] = Failure(times, now + delay, message)
+        self.failures[uid] = Failure(times, now + delay, message, before.wakes + wake)
 
     def forget_pods(self, alive: set[str]) -> None:
         for store in (self.failures, self.restarts, self.shut):

@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,14 +30,11 @@ from genrm_api.status import Reason
 from genrm_api.values import amount
 
 from genrm_operator.observed import Pod, Weights
+from genrm_operator.replacing import MOST_REPLACED, REPLACED_SECONDS
 from genrm_operator.trouble import Trouble
 
 PIN_FILE: Final = "weights.json"
 """As the launcher looks for it (docs/reference/door.md)."""
-
-MOST_REPLACED: Final = 3
-REPLACED_SECONDS: Final = 600.0
-"""In this time at most so many pods of one model are deleted because they went astray."""
 
 ENGINE_BYTES: Final = 4 << 30
 """Of host memory, for an engine beside its weights: Python, CUDA's own, buffers, /dev/shm. A round number, no measured
@@ -109,19 +105,15 @@ def judge(rm: RewardModel, pods: Sequence[Pod], pin: Pin | None) -> list[Pod]:
     ]
 
 
-def to_delete(rm: RewardModel, pods: Sequence[Pod], maps: Collection[str], past: deque[float], now: float) -> list[Pod]:
+def to_delete(rm: RewardModel, pods: Sequence[Pod], maps: Collection[str]) -> list[Pod]:
     """The astray pods whose successors would find the pin.
 
     Args:
         maps: the ConfigMaps that exist: without the pin a successor would go astray like its predecessor.
-        past: when such pods were deleted; bounds how often it happens.
     """
     if _of_a_folder(rm) or config_map(rm) not in maps:
         return []
-    while past and past[0] <= now - REPLACED_SECONDS:
-        past.popleft()
-    found = sorted((pod for pod in pods if pod.astray and not pod.deleting), key=lambda pod: pod.name)
-    return found[: max(MOST_REPLACED - len(past), 0)]
+    return sorted((pod for pod in pods if pod.astray and not pod.deleting), key=lambda pod: pod.name)
 
 
 def host_memory(rm: RewardModel, pin: Pin | None) -> Trouble | None:

@@ -22,7 +22,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, transitions
+from genrm_operator import apply, lifecycle, pinning, replacing, scaling, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand, Desired, Idle, demand
 from genrm_operator.doors import Doors
@@ -127,6 +127,7 @@ class Reconciler:
             await self._reporter.unreadable(obj, error)
             return self._now() + self._settings.resync_seconds
         adapter, wants = adapter_for(rm.spec.engine.name), self._demand(key, rm, memory)
+        asked, rm = rm, scaling.as_it_counts(rm, self.cache.asked[key], wants.desired)
         taken = self.cache.slot_taken(key)
         problem: tuple[str, str] | None = None if taken is None else (Reason.SLOT_TAKEN, taken)
         apply_again = None
@@ -159,7 +160,7 @@ class Reconciler:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
         pods = pinning.judge(rm, pods, memory.pin)
-        await self._replace_astray(key, rm, memory, pods)
+        await self._replace(key, rm, memory, pods)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm))
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
@@ -169,7 +170,8 @@ class Reconciler:
             pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
             pods = pinning.judge(rm, pods, memory.pin)
         astray = await self._follow_routers(key, rm)
-        await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray)
+        shrinks = None if rm is asked else asked.spec.replicas
+        await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray, shrinks_to=shrinks)
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
         due = [
             self._now() + self._settings.resync_seconds,
@@ -284,14 +286,18 @@ class Reconciler:
                 if (running := memory.running.get(pod.uid)) is not None and not ordered:
                     running.task.cancel()
 
-    async def _replace_astray(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
-        """Delete pods that started with other weights: the ones that follow find which to use."""
+    async def _replace(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
+        """Delete pods that will never serve, so that others come."""
         maps = {name for kind, name in self.cache.children[key] if kind == "ConfigMap"}
-        for pod in pinning.to_delete(rm, pods, maps, memory.replaced, self._now()):
+        most = effective_spec(rm).lifecycle.most_failed_wakes
+        failed = {uid: failure.wakes for uid, failure in memory.failures.items()}
+        because = dict.fromkeys(replacing.sleepers(pods, failed, most), f"its engine did not wake {most} times")
+        because |= dict.fromkeys(pinning.to_delete(rm, pods, maps), "it started with other weights")
+        for pod, why in list(because.items())[: replacing.room(memory.replaced, self._now())]:
             memory.replaced.append(self._now())
             with contextlib.suppress(NotFound):
                 await self._kube.delete("Pod", pod.namespace, pod.name, pod.uid)
-            log.warning("replaced namespace=%s pod=%s: it started with other weights", pod.namespace, pod.name)
+            await self._reporter.announce.replaced(rm, pod, why)
 
     async def _follow_routers(self, key: Key, rm: RewardModel) -> tuple[str, str] | None:
         """Tell every router who serves; return what is wrong with one of them, as (reason, sentence)."""
@@ -355,7 +361,8 @@ class Reconciler:
         except Deposed as error:
             log.info("%s dropped namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
         except Exception as error:
-            memory.fail(pod.uid, str(error), self._now())
+            answered = isinstance(error, EngineError) and not isinstance(error, DoorUnreachable)
+            memory.fail(pod.uid, str(error), self._now(), wake=answered and transition is Transition.WAKE)
             self._metrics.transition_ended(transition, engine, self._now() - began, "failed", reason_of(error))
             if isinstance(error, ApiError | Impossible):  # a hook that cannot be read, which the status says too
                 log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)

@@ -41,7 +41,10 @@ class Reporter:
         pods: Sequence[Pod],
         wants: Demand,
         problem: tuple[str, str] | None,
+        *,
+        shrinks_to: int | None = None,
     ) -> None:
+        """`shrinks_to`: the replicas that the spec says, where fewer of them count from the next wake."""
         await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=answers(adapter, rm))
         before = rm.status
         failure = next(iter(memory.failures.values()), None)
@@ -57,6 +60,7 @@ class Reporter:
             engine=memory.engine or (before.engine if before else None),
             pin=memory.pin,
             warning=pinning.host_memory(rm, memory.pin),
+            shrinks_to=shrinks_to,
             waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
         await self.announce.warning(rm, memory, seen.warning)

@@ -40,6 +40,8 @@ class Seen:
     """The weights of all pods."""
     warning: Trouble | None = None
     """What will go wrong some day, and does not yet."""
+    shrinks_to: int | None = None
+    """The replicas that the spec says, where fewer of them count from the next wake."""
     waits_for: tuple[str, ...] = ()
     """Runs that a change of the spec waits for."""
 
@@ -151,7 +153,8 @@ def _conditions(
     awake, asleep = count(states, PodState.SERVING), count(states, PodState.ASLEEP)
     want, because = rm.spec.replicas, seen.demand.because
     settled = phase in ("Serving", "Asleep", "Off")
-    summary = f"{awake} of {want} awake, {asleep} asleep; {because}"
+    later = "" if seen.shrinks_to is None else f"; spec.replicas: {seen.shrinks_to} counts from the next wake"
+    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}"
     if seen.problem is not None:
         degraded = (True, *seen.problem)
     elif trouble is not None and trouble.trouble is not None:

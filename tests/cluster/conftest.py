@@ -177,9 +177,10 @@ class World:
         if created.returncode:
             self.renew(run, phase, name)
 
-    def renew(self, run: str, phase: Phase, name: str = "judge") -> None:
+    def renew(self, run: str, phase: Phase, name: str = "judge", needed_in: float | None = None) -> None:
+        said = None if needed_in is None else str(needed_in)
         patch = {
-            "metadata": {"annotations": {"genrm.dev/phase": str(phase)}},
+            "metadata": {"annotations": {"genrm.dev/phase": str(phase), "genrm.dev/needed-in-seconds": said}},
             "spec": {"renewTime": micro_time(datetime.now(UTC))},
         }
         self.kubectl("patch", "lease", lease_name(run, name), "--type=merge", "-p", json.dumps(patch))

@@ -156,6 +156,18 @@ def test_a_wake_that_fails_is_reported_and_tried_again_until_it_works(world: Wor
     assert world.condition("Degraded")["status"] == "False"
 
 
+def test_a_pod_whose_engine_does_not_wake_is_replaced(world: World) -> None:
+    world.apply(lifecycle={"wake": {"maxFailures": 2}})
+    world.phase("Asleep")
+    broken = world.pods()[0]
+    world.simulator.put(broken["status"]["podIP"], faults={"status": {"/wake_up": 500}})
+    world.lease("run-1", Phase.SCORING, ttl=120)
+    wait_for("it is gone", lambda: broken["metadata"]["uid"] not in {p["metadata"]["uid"] for p in world.pods()})
+    world.phase("Serving")
+    told = [note for reason, note in world.events() if reason == "PodReplaced"]
+    assert len(told) == 1 and broken["metadata"]["name"] in told[0] and "did not wake 2 times" in told[0]
+
+
 def test_a_change_that_cannot_be_applied_is_told_and_what_runs_is_still_woken_and_slept(world: World) -> None:
     world.apply()
     world.phase("Asleep")

@@ -14,6 +14,7 @@ GenrmError
 │   ├── NoRewardModelApi          the cluster does not know the resource at all
 │   └── RewardModelUnreadable     it exists, but not in a form this version understands
 ├── LeaseTaken                    another process holds the Lease of this run
+├── NotAwake                      the reward model did not come up for the run in time
 ├── NoEndpoint                    nobody to ask now; knows when asking again makes sense
 ├── AttemptFailed                 one request to one endpoint; its class carries the outcome it would end in
 │   ├── Transient                 another attempt may succeed
@@ -131,6 +132,17 @@ class NoRewardModelApi(RewardModelError):
 class RewardModelUnreadable(RewardModelError):
     def __init__(self, name: str, namespace: str, detail: str) -> None:
         super().__init__(f"RewardModel {namespace}/{name} is not understood by this version of the plugin: {detail}")
+
+
+class NotAwake(GenrmError):
+    """`seconds` is how long was waited."""
+
+    def __init__(self, reward_model: str, namespace: str, seconds: float) -> None:
+        super().__init__(
+            f"reward model {namespace}/{reward_model} is not awake after {seconds:.1f} s; look with "
+            f"kubectl -n {namespace} describe rm {reward_model}"
+        )
+        self.seconds = seconds
 
 
 class LeaseTaken(GenrmError):

@@ -53,6 +53,15 @@ class LeaseThread:
         """As that of `RunLease`; returns at once, also while the API server is away."""
         self._tell(self._set_phase, phase, needed_in)
 
+    def awake(self, timeout: float) -> float:
+        """As that of `RunLease`; this one waits.
+
+        Raises:
+            NotAwake: not within `timeout` seconds.
+        """
+        lease = self._opened.result()
+        return asyncio.run_coroutine_threadsafe(lease.awake(timeout), self._loop).result()
+
     def close(self, timeout: float) -> None:
         """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
         if self._thread.is_alive():

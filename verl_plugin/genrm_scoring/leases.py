@@ -19,14 +19,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
-from genrm_api.names import ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
 
 from genrm_scoring.cluster import LEASES, Cluster
-from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotFound
+from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound
 
 log = logging.getLogger(__name__)
 
 RELEASE_SECONDS: Final = 5.0
+GRANT_SECONDS: Final = 0.2
+"""Between two looks for the operator's answer."""
 
 
 class Write(enum.Enum):
@@ -139,6 +141,7 @@ class RunLease:
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
         self._scoring = 0
+        self._asked_at = 0.0
         self._poke = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -149,6 +152,8 @@ class RunLease:
         them as late as is safe. Without it at once.
         """
         now = _now()
+        if self._plan.wanted is None or phase.wants_awake != self._plan.wanted.phase.wants_awake:
+            self._asked_at = now
         self._plan.want(phase, now, None if needed_in is None else now + needed_in)
         self._settled.clear()
         self._poke.set()
@@ -168,6 +173,36 @@ class RunLease:
     async def settled(self) -> None:
         """Wait until the Lease says what is wanted."""
         await self._settled.wait()
+
+    async def awake(self, timeout: float) -> float:
+        """Wait until every replica serves for this run, by the operator's word; return the seconds since it was asked.
+
+        Nobody has to wait: judgements of the scorer do so by themselves. It is for those who ask the Service directly,
+        and for logs. Outages of the API server are waited out.
+
+        Raises:
+            NotAwake: not within `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self.settled()
+                granted = await self._granted()
+                while not granted:
+                    await asyncio.sleep(GRANT_SECONDS)
+                    granted = await self._granted()
+        except TimeoutError:
+            raise NotAwake(self._reward_model, self._namespace, timeout) from None
+        seconds = _now() - self._asked_at
+        log.info("reward model %s/%s is awake after %.1f s", self._namespace, self._reward_model, seconds)
+        return seconds
+
+    async def _granted(self) -> bool:
+        try:
+            found = await self._cluster.get(LEASES, self._namespace, self.name)
+        except GenrmError as e:
+            log.info("lease %s/%s: not read, trying again: %s", self._namespace, self.name, e)
+            return False
+        return ANNOTATION_GRANTED in (found["metadata"].get("annotations") or {})
 
     async def acquire(self) -> None:
         """Create the Lease, phase idle; one attempt.

@@ -9,6 +9,7 @@ protects running pods: who may reach them, and how many may be evicted.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 from genrm_api.effective import EffectiveSpec, effective_spec
@@ -42,6 +43,7 @@ from genrm_operator.children.router import router
 from genrm_operator.door_source import ARCHIVE_NAME, DoorSource
 from genrm_operator.engines import Adapter
 from genrm_operator.not_yet import refuse_gaps
+from genrm_operator.scaling import ANNOTATION_REPLICAS
 from genrm_operator.settings import Settings
 
 
@@ -145,7 +147,7 @@ def _engines(
     if effective.gpus:
         # A surge pod would wait for a GPU that only the pod it is to replace can give back.
         spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    return [_deployment(rm, deployment_name(rm.name), spec)]
+    return [_deployment(rm, deployment_name(rm.name), spec, {ANNOTATION_REPLICAS: str(count)})]
 
 
 def _slot_deployment(
@@ -161,5 +163,8 @@ def _slot_deployment(
     return _deployment(rm, slot_deployment_name(rm.name, slot.name), spec)
 
 
-def _deployment(rm: RewardModel, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(rm, name), "spec": spec}
+def _deployment(
+    rm: RewardModel, name: str, spec: dict[str, Any], annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    meta = metadata(rm, name, annotations)
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}

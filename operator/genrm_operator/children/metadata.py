@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from genrm_api.names import API_VERSION, LABEL_REWARD_MODEL
 from genrm_api.rewardmodel import RewardModel
 
 
-def metadata(rm: RewardModel, name: str) -> dict[str, Any]:
+def metadata(rm: RewardModel, name: str, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {
+        **({"annotations": dict(annotations)} if annotations else {}),
         "name": name,
         "namespace": rm.namespace,
         "labels": {

@@ -17,6 +17,7 @@ from genrm_operator.children.metadata import metadata
 from genrm_operator.children.overlay import lay_over
 from genrm_operator.children.pod import bare_template
 from genrm_operator.engines import Adapter
+from genrm_operator.scaling import ANNOTATION_REPLICAS
 from genrm_operator.settings import Settings
 
 
@@ -26,7 +27,7 @@ def leader_worker_set(
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
-        "metadata": metadata(rm, leader_worker_set_name(rm.name)),
+        "metadata": metadata(rm, leader_worker_set_name(rm.name), {ANNOTATION_REPLICAS: str(replicas)}),
         "spec": {
             "replicas": replicas,
             # Not LeaderReady: a leader is ready when its workers have joined it.

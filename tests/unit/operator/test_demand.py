@@ -171,6 +171,21 @@ def test_a_prewake_begins_as_late_as_is_safe(
     seen = Sighting.first(make_lease("a", Phase.IDLE), 0.0).update(dataclasses.replace(SOON, renewal="r2"), 5.0)
     answer = demand(lives(), [SOON], {SOON.name: seen}, now, Past(wake_seconds=wake_seconds))
     assert (answer.desired, answer.next_expiry) == (desired, look_at)
+    assert answer.because == (
+        "run a is in phase prewake" if desired is Desired.AWAKE else "no run's Lease asks for it; run a needs it later"
+    )
+
+
+def test_a_prewake_that_has_begun_is_not_called_off_and_scoring_is_no_prewake() -> None:
+    seen = {SOON.name: Sighting.first(make_lease("a", Phase.SCORING), 0.0).update(SOON, 5.0)}
+    scored = demand(lives(), [make_lease("a", Phase.SCORING)], seen, 4.0)
+    assert scored.for_run and not scored.prewoken
+    begun = demand(lives(), [SOON], seen, 21.0, Past(wake_seconds=4.0, prewoken=scored.prewoken))
+    assert begun.prewoken == {SOON.name}
+    memory = Memory()
+    memory.wants = (begun, 1)
+    past = dataclasses.replace(memory.past(model()), wake_seconds=1.0)
+    assert demand(lives(), [SOON], seen, 21.5, past).desired is Desired.AWAKE
 
 
 def test_a_prewake_of_before_our_time_counts_from_nobody_knows_when() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,18 +128,14 @@ def test_who_looked_and_found_nothing_differs_on_the_hub_and_not_in_a_folder() -
     assert not pinning.judge(claim, [pod("a", None, claim)], pinning.written(claim))[0].astray
 
 
-def test_it_is_replaced_when_the_next_one_finds_the_pin_and_not_for_ever() -> None:
+def test_it_is_replaced_when_the_next_one_finds_the_pin() -> None:
     rm = model(known=known(ONE))
-    pods = pinning.judge(rm, [pod(name, TWO, rm) for name in "abcde"], pinning.written(rm))
-    past: deque[float] = deque()
-    assert pinning.to_delete(rm, pods, [], past, 0.0) == [], "nothing would be better for the next one"
+    pods = pinning.judge(rm, [pod(name, TWO, rm) for name in "ba"], pinning.written(rm))
+    assert pinning.to_delete(rm, pods, []) == [], "nothing would be better for the next one"
     maps = [pinning.config_map(rm)]
-    assert [p.name for p in pinning.to_delete(rm, pods, maps, past, 0.0)] == ["a", "b", "c"]
-    past.extend([0.0, 0.0, 1.0])
-    assert pinning.to_delete(rm, pods, maps, past, 599.0) == []
-    assert [p.name for p in pinning.to_delete(rm, pods, maps, past, 600.0)] == ["a", "b"]
+    assert [p.name for p in pinning.to_delete(rm, pods, maps)] == ["a", "b"]
     (going,) = pinning.judge(rm, [pod("a", TWO, rm, deleting=True)], pinning.written(rm))
-    assert pinning.to_delete(rm, [going], maps, past, 9999.0) == []
+    assert pinning.to_delete(rm, [going], maps) == []
 
 
 def test_a_folder_that_differs_stays_and_says_what_to_do() -> None:
@@ -148,7 +143,7 @@ def test_a_folder_that_differs_stays_and_says_what_to_do() -> None:
     (judged,) = pinning.judge(rm, [pod("a", OTHER, rm)], pinning.written(rm))
     assert judged.astray and judged.trouble is not None
     assert judged.trouble.reason == "WeightsDiffer" and "write spec.lifecycle.state: Off" in judged.trouble.message
-    assert pinning.to_delete(rm, [judged], [pinning.config_map(rm)], deque(), 0.0) == []
+    assert pinning.to_delete(rm, [judged], [pinning.config_map(rm)]) == []
 
 
 # ---------------------------------------------------------------------- children and status

@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
-from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
 from genrm_scoring.cluster import LEASES, Cluster
-from genrm_scoring.errors import ClusterUnreachable, LeaseTaken
+from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import LeasePlan, RunLease, Wish, Write, run_lease, run_phase
 from hypothesis import given
@@ -175,6 +175,22 @@ async def test_a_prewake_says_in_how_many_seconds_and_says_less_with_every_repea
         assert (stored(cluster).phase, stored(cluster).needed_in) == (Phase.SCORING, None)
 
 
+async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl") as lease, lease.scoring():
+        waiting = asyncio.create_task(lease.awake(10))
+        await cluster.until(lambda: cluster.calls.count(("get", lease.name)) >= 2)
+        cluster.fail = AWAY
+        await cluster.until(lambda: cluster.calls.count(("get", lease.name)) >= 4)
+        cluster.fail = None
+        (found,) = cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_GRANTED] = "2026-11-21T10:00:00.000000Z"
+        assert 0 < await waiting < 10
+        del found["metadata"]["annotations"][ANNOTATION_GRANTED]
+        with pytest.raises(NotAwake, match=r"rl/judge is not awake after 0\.3 s; look with kubectl -n rl describe rm"):
+            await lease.awake(0.3)
+
+
 async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:
     cluster = FakeCluster()
     async with run_lease(cluster, "run-1", "judge", "rl") as lease:
@@ -256,6 +272,17 @@ class TestThread:
             thread.set_phase(phase)
         thread.close(5)
         assert self.cluster.patches[-1]["metadata"]["annotations"][ANNOTATION_PHASE] == "scoring"
+
+    def test_waits_like_its_twin(self) -> None:
+        thread = self.thread()
+        thread.start(5)
+        thread.set_phase(Phase.SCORING)
+        with pytest.raises(NotAwake):
+            thread.awake(0.3)
+        (found,) = self.cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_GRANTED] = "2026-11-21T10:00:00.000000Z"
+        assert 0 < thread.awake(5) < 5
+        thread.close(5)
 
     def test_a_failure_to_open_is_raised_to_who_started_it(self) -> None:
         thread = self.thread(fail=AWAY)
