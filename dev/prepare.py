@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -21,6 +23,7 @@ from dev.images.rootfs import RootfsError
 from dev.models import Layout
 from dev.steps import Steps
 
+T = TypeVar("T")
 PREPARATION_ERRORS = (AptError, ClusterError, RootfsError, operator_image.ImageError, LockTimeout)
 """What `prepare` may raise; each message says what to do."""
 
@@ -45,7 +48,8 @@ def models_folder() -> Path:
 def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
     """Make what is missing; everything is in the cache after the first call.
 
-    Environments are downloads for the most part, and the cluster's programs are compiled, so that both go on at once.
+    The cluster's programs are compiled, environments and the operator's image are downloads and copies for the most
+    part, so that both go on at once.
 
     Args:
         also: more environments that the caller needs.
@@ -56,12 +60,15 @@ def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
     with ThreadPoolExecutor(1) as pool:
         names = ("verl-cpu", "engine-cpu", *also)
         cached = {name: (env_path(name) / ".complete").exists() for name in names}
-        made = {name: pool.submit(_timed, name) for name in names}
+        made = {name: pool.submit(_timed, partial(ensure_env, name)) for name in names}
+        building = pool.submit(_timed, operator_image.build)
         toolchain.build(steps.done)
         toolchain.build(steps.done, toolchain.CHART_TOOLS)
         for name, future in made.items():
             _, seconds = future.result()
             steps.done(f"environment {name}", seconds, cached[name])
+        (image, archive), seconds = building.result()
+        steps.done("operator image", seconds, seconds < 1)
     engine = made["engine-cpu"].result()[0]
     with steps.step("our wheel, for verl"):
         verl = ensure_layer("verl-cpu")
@@ -75,16 +82,12 @@ def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
             )
             if done.returncode:
                 raise SystemExit(f"dev.models: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    with steps.step("operator image") as notes:
-        began = time.monotonic()
-        image, archive = operator_image.build()
-        notes.append(image if time.monotonic() - began > 1 else "cached")
     return Prepared(verl, engine, Layout(folder), image, archive)
 
 
-def _timed(environment: str) -> tuple[Path, float]:
+def _timed(make: Callable[[], T]) -> tuple[T, float]:
     began = time.monotonic()
-    return ensure_env(environment), time.monotonic() - began
+    return make(), time.monotonic() - began
 
 
 def main() -> None:

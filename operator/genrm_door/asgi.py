@@ -49,6 +49,7 @@ from genrm_door.wire import (
 __all__ = ["NOT_FOUND", "App", "Door", "Message", "Receive", "Scope", "Send", "Settings"]
 
 MAX_CALL_CHARACTERS = 200
+IDLE_POLL_SECONDS = 0.02
 
 
 class Who(enum.Enum):
@@ -208,6 +209,9 @@ class Door:
         if kind is Kind.ADMIN_SHUT and self.record.state is State.SERVING:
             raise Refused(f"{call} while the door is serving would shut the engine under its clients: drain first")
         with self.record.turn(call) as entry:
+            if order.when_idle and not await self._is_idle(scope):
+                entry.status = 409
+                raise Refused(f"{call}: the engine still computes, although nobody is inside: ask again")
             stamped = self._stamped(send)
 
             def watched(message: Message) -> Awaitable[None]:
@@ -222,6 +226,17 @@ class Door:
                 raise
             finally:
                 self.memory.note(order, entry.status)
+
+    async def _is_idle(self, scope: Scope) -> bool:
+        """Wait a while for the engine to finish what nobody waits for any more."""
+        assert self.routes.idle is not None, "only who can be asked depends on it"
+        end = asyncio.get_running_loop().time() + self.settings.idle_seconds
+        while asyncio.get_running_loop().time() < end:
+            got = await self._inner.ask(scope, self.routes.idle, self.settings.idle_seconds)
+            if got is not None and got[0] == 200:
+                return True
+            await asyncio.sleep(IDLE_POLL_SECONDS)
+        return False
 
     async def _terminate(self, scope: Scope, send: Send) -> None:
         """The pod's own preStop hook: no new clients (with `?admit=1`: none after this moment's), and who is inside."""

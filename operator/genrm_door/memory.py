@@ -16,6 +16,8 @@ class Order:
     path: str
     tags: frozenset[str] = frozenset()
     level: int | None = None
+    when_idle: bool = False
+    """It may be passed on only when the engine itself has finished: that nobody is inside is not enough."""
 
 
 class Memory(Protocol):

@@ -47,7 +47,7 @@ TERMINATE_PATH = "/genrm/terminate"
 
 @dataclass(frozen=True)
 class EngineRoutes:
-    """One engine's routes as the door sees them, and the two questions that the door itself asks the engine."""
+    """One engine's routes as the door sees them, and the questions that the door itself asks the engine."""
 
     alive: str
     """GET of this path answers 200 while the engine lives, and is safe in every state."""
@@ -60,6 +60,8 @@ class EngineRoutes:
     admin_shut: tuple[str, ...]
     memory: Callable[[], Memory]
     """Made once for each door: judges the calls that change the engine, and remembers what they did."""
+    idle: str | None = None
+    """GET of this path answers 200 only if nothing computes any more; None where no order depends on it."""
     shown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     table: Mapping[tuple[str, str], Kind] = field(init=False, repr=False, compare=False)
 
@@ -82,6 +84,7 @@ def _sglang(*scoring: str) -> EngineRoutes:
     return EngineRoutes(
         alive="/ping",  # a flag of the API process; 503 while the engine loads. Dead schedulers take that process along
         asleep=None,
+        idle="/flush_cache",  # what it flushes is lost in a release anyway
         scoring=(*scoring, "/v1/score", "/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"),
         open=("/metrics", "/v1/models", "/model_info", "/v1/loads"),
         admin_read=(),

@@ -38,6 +38,8 @@ class Settings:
     """How long the engine may take to say whether it sleeps, for the document."""
     opening_seconds: float = 3.0
     """The same before the door serves: a busy engine answers late, and one that never answers gets no clients."""
+    idle_seconds: float = 10.0
+    """How long an engine that nobody waits for may take to finish, before a call that needs it idle is refused."""
 
     def __post_init__(self) -> None:
         digests = {"GENRM_TOKEN_SHA256": (self.token_sha256,), LOCAL_ENV: (self.local_sha256,)}

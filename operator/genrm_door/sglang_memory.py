@@ -69,7 +69,9 @@ class SglangMemory:
             if not self.paused or inside:
                 what = f"{inside} requests are inside" if inside else "the engine is not paused"
                 raise Refused(f"{what}: a release would kill it, so drain and {PAUSE} first")
-            return Order(path, tags)
+            # An answer leaves before its batch does, and SGLang's scheduler dies of a release in between. What was
+            # released once had nothing to compute, and nothing came since.
+            return Order(path, tags, when_idle=not self.released)
         if not tags & self.released:
             return None
         if not tags <= self.released:

@@ -41,6 +41,7 @@ class SimSglang(SimEngine):
             ("GET", "/model_info"): self._model_info,
             ("GET", "/server_info"): self._server_info,
             ("GET", "/v1/loads"): self._loads,
+            ("GET", "/flush_cache"): self._flush_cache,
             ("POST", "/pause_generation"): self._pause,
             ("POST", "/continue_generation"): self._continue,
             ("POST", "/release_memory_occupation"): self._release,
@@ -164,6 +165,9 @@ class SimSglang(SimEngine):
                 self._compute("a request that waited")
             await self.wake_waiters()
         await answer_json(send, 200, CONTINUED)
+
+    async def _flush_cache(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        await answer(send, 400 if self.running else 200)
 
     async def _release(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         tags = self._tags(body)

@@ -1,11 +1,11 @@
-"""Every test of the contract meets every engine twice: simulated, and real. One server is asked at a time."""
+"""Every test of the contract meets every engine twice: simulated, and real. One server is up at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,56 +42,11 @@ def simulated(kind: str) -> Iterator[Engine]:
         yield engine
 
 
-class Ahead:
-    """Real servers, each started while the tests of the one before go on: a start keeps one core busy for a minute."""
-
-    def __init__(self, order: Sequence[str], folder: Callable[[str], Path]) -> None:
-        self._order = order
-        self._folder = folder
-        self._pool = ThreadPoolExecutor(1)
-        self._started: dict[str, tuple[AbstractContextManager[Engine], Future[Engine]]] = {}
-
-    def _start(self, kind: str) -> tuple[AbstractContextManager[Engine], Future[Engine]]:
-        if kind not in self._started:
-            server = servers.running(kind, self._folder(kind))
-            self._started[kind] = server, self._pool.submit(server.__enter__)
-        return self._started[kind]
-
-    @contextmanager
-    def running(self, kind: str) -> Iterator[Engine]:
-        server, starting = self._start(kind)
-        try:
-            engine = starting.result()
-            for following in self._order[self._order.index(kind) + 1 :][:1]:
-                self._start(following)
-            yield engine
-        finally:
-            if starting.exception() is None:
-                server.__exit__(None, None, None)
-            del self._started[kind]
-
-    def close(self) -> None:
-        """What was started and never asked for, because a test before it was the last one wanted."""
-        for server, starting in self._started.values():
-            if starting.exception() is None:
-                server.__exit__(None, None, None)
-        self._pool.shutdown()
-
-
-@pytest.fixture(scope="session")
-def ahead(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
-    items = (item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec"))
-    params = dict.fromkeys(str(item.callspec.params["engine"]) for item in items if "engine" in item.callspec.params)
-    real = [kind for kind, _, reality in (param.rpartition("-") for param in params) if reality == "real"]
-    up = Ahead(real, tmp_path_factory.mktemp)
-    yield up
-    up.close()
-
-
 @pytest.fixture(scope="session", params=_ALL)
-def engine(request: pytest.FixtureRequest, ahead: Ahead) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     kind, _, reality = request.param.rpartition("-")
-    with simulated(kind) if reality == "simulated" else ahead.running(kind) as up:
+    work: Path = tmp_path_factory.mktemp(request.param)
+    with simulated(kind) if reality == "simulated" else servers.running(kind, work) as up:
         yield up
 
 

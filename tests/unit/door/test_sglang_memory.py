@@ -140,6 +140,38 @@ async def test_an_engine_of_which_nobody_knows_is_started_anew_by_the_kubelet() 
     assert "lost" in health.json()["engine"]
 
 
+async def sleeping(engine: Engine, idle_seconds: float) -> tuple[Client, int]:
+    client = Client(Door(engine, replace(SETTINGS, engine="sglang", idle_seconds=idle_seconds)))
+    statuses = [(await client.post(path, token=TOKEN, body=json.dumps(body).encode())).status for path, body in ASLEEP]
+    return client, statuses[-1]
+
+
+async def test_a_release_waits_until_the_engine_itself_has_finished() -> None:
+    engine, busy = Engine(), [400, 400, 200]
+
+    async def flush(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, busy.pop(0))
+
+    engine.paths["/flush_cache"] = flush
+    client, status = await sleeping(engine, idle_seconds=5)
+    assert (status, (await client.document())["asleep"], busy) == (200, True, [])
+    assert engine.calls.index(f"POST {RELEASE}") > engine.calls.index("GET /flush_cache")
+
+
+async def test_an_engine_that_does_not_finish_keeps_its_memory_and_may_be_asked_again() -> None:
+    engine = Engine()
+
+    async def flush(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 400)
+
+    engine.paths["/flush_cache"] = flush
+    client, status = await sleeping(engine, idle_seconds=0.1)
+    assert status == 409 and f"POST {RELEASE}" not in engine.calls
+    assert (await client.document())["memory"] == {"paused": True, "released": [], "level": None}
+    engine.paths.clear()
+    assert (await client.post(RELEASE, token=TOKEN, body=json.dumps(BOTH).encode())).status == 200
+
+
 class MortalEngine:
     """SGLang's own rules, as its source has them: any order is believed, and some kill."""
 
