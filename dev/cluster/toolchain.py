@@ -126,7 +126,8 @@ def build(on_step: OnStep | None = None, binaries: Sequence[Binary] | None = Non
     if missing_binaries(binaries):
         with locked("toolchain", timeout=3600):
             target.mkdir(parents=True, exist_ok=True)
-            todo = [binary for binary in binaries if not (target / binary.name).exists()]
+            missing = missing_binaries(binaries)
+            todo = [binary for binary in binaries if binary.name in missing]
             go = _go()
             for _, together in itertools.groupby(todo, key=_source):
                 started, batch = time.monotonic(), list(together)

@@ -42,6 +42,7 @@ from genrm_door.wire import (
     leadership,
     read,
     swallow,
+    values,
     wanted_state,
     without_token,
 )
@@ -119,7 +120,7 @@ class Door:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         kind = self.routes.table.get((scope["method"], path))
-        tokens = [value for name, value in scope["headers"] if name == b"authorization"]
+        tokens = values(scope, b"authorization")
         if kind is None or len(tokens) > 1 or not canonical(path, scope.get("raw_path")):
             return await answer(send, 404, NOT_FOUND)
         if kind is Kind.SCORING:
@@ -136,7 +137,8 @@ class Door:
             return await answer(send, 404, NOT_FOUND)
         try:
             if kind is not Kind.ADMIN_READ and scope["method"] != "GET":
-                self.record.obey(leadership([v for name, v in scope["headers"] if name == b"genrm-epoch"]))
+                self.record.meant(values(scope, b"genrm-boot-id"))
+                self.record.obey(leadership(values(scope, b"genrm-epoch")))
             if kind is Kind.DOOR:
                 await self._door(scope, receive, send)
             elif kind is Kind.ADMIN_READ:
@@ -230,9 +232,10 @@ class Door:
     async def _is_idle(self, scope: Scope) -> bool:
         """Wait a while for the engine to finish what nobody waits for any more."""
         assert self.routes.idle is not None, "only who can be asked depends on it"
-        end = asyncio.get_running_loop().time() + self.settings.idle_seconds
-        while asyncio.get_running_loop().time() < end:
-            got = await self._inner.ask(scope, self.routes.idle, self.settings.idle_seconds)
+        now = asyncio.get_running_loop().time
+        end = now() + self.settings.idle_seconds
+        while (left := end - now()) > 0:
+            got = await self._inner.ask(scope, self.routes.idle, left)
             if got is not None and got[0] == 200:
                 return True
             await asyncio.sleep(IDLE_POLL_SECONDS)

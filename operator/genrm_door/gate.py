@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +26,8 @@ from genrm_door.settings import Settings
 from genrm_door.wire import MAX_BODY_BYTES, NOT_FOUND, digest_of, is_one_of, leadership, wanted_state
 
 START_GATE_ENV = "GENRM_START_GATE"
+HEADERS = ("authorization", "genrm-boot-id", "genrm-epoch")
+"""What the gate reads of a request's headers."""
 CLIENT_SECONDS = 5.0
 """How long a client may take over a request: each one holds a thread."""
 
@@ -47,7 +49,9 @@ class Gate:
     def released(self) -> bool:
         return self.record.state is not State.GATED
 
-    def answer(self, method: str, target: str, tokens: Sequence[bytes], epochs: Sequence[bytes], body: bytes) -> Said:
+    def answer(self, method: str, target: str, headers: Mapping[str, Sequence[bytes]], body: bytes) -> Said:
+        """`headers`: the values of each of `HEADERS`."""
+        tokens = headers["authorization"]
         path, _, query = target.partition("?")
         kind = self.routes.table.get((method, path))
         state = self.record.state.value
@@ -68,15 +72,16 @@ class Gate:
         try:
             with self._lock:
                 if method == "PUT":
-                    self._release(epochs, body)
+                    self._release(headers, body)
                 return 200, self.record.document(None)
         except Refused as refused:
             return 409, {"error": str(refused), "state": state}
         except ValueError as error:
             return 400, {"error": str(error), "state": state}
 
-    def _release(self, epochs: Sequence[bytes], body: bytes) -> None:
-        self.record.obey(leadership(epochs))
+    def _release(self, headers: Mapping[str, Sequence[bytes]], body: bytes) -> None:
+        self.record.meant(headers["genrm-boot-id"])
+        self.record.obey(leadership(headers["genrm-epoch"]))
         state = wanted_state(body)
         self.record.check(state)
         if not self.released:
@@ -93,11 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         words = self.requestline.split(" ")  # self.path is tidied up, and only the exact bytes count
-        tokens, epochs = (
-            [value.encode("latin-1", "replace") for value in self.headers.get_all(name, ())]
-            for name in ("authorization", "genrm-epoch")
-        )
-        said, document = self.gate.answer(words[0], words[1], tokens, epochs, self._body())
+        headers = {
+            name: [value.encode("latin-1", "replace") for value in self.headers.get_all(name, ())] for name in HEADERS
+        }
+        said, document = self.gate.answer(words[0], words[1], headers, self._body())
         try:
             self._say(said, json.dumps(document, separators=(",", ":")).encode())
         finally:  # also when the operator did not wait for its answer: it was a release

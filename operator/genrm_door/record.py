@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +117,16 @@ class Record:
         return 0.0 if self._clients else self._monotonic() - self._busy_at
 
     # -- administration
+
+    def meant(self, boot_ids: Sequence[bytes]) -> None:
+        """Take an order that is for this boot of the server, or does not say for which.
+
+        Raises:
+            Refused: it is for another one. Who gave it saw this container before it started anew.
+        """
+        if any(boot_id != self.boot_id.encode() for boot_id in boot_ids):
+            meant = b", ".join(boot_ids)[:60].decode("ascii", "replace")
+            raise Refused(f"the order is for boot {meant}, and this is boot {self.boot_id}: look again")
 
     def obey(self, epoch: int | None) -> None:
         """Take an order from the operator of this leadership.

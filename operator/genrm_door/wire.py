@@ -26,6 +26,11 @@ MAX_BODY_BYTES = 4096
 """Of what the door reads itself: a state, the tags of an admin call."""
 
 
+def values(scope: Scope, name: bytes) -> list[bytes]:
+    """What a request's headers of this name say."""
+    return [value for header, value in scope["headers"] if header == name]
+
+
 def digest_of(tokens: Sequence[bytes]) -> str:
     """The SHA-256 of the one bearer token in the `Authorization` headers; empty if they are anything else."""
     if len(tokens) != 1 or not tokens[0].startswith(b"Bearer "):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
-from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_EPOCH
+from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_BOOT_ID, HEADER_EPOCH
 
 from genrm_operator.calls import Answer, Calls, Unreachable
 from genrm_operator.engines.adapter import Call
@@ -108,6 +108,8 @@ class Doors:
         epoch = self._epoch() if method != "GET" else None
         if token and epoch is not None:
             headers[HEADER_EPOCH] = str(epoch)
+        if token and method != "GET" and pod.door is not None:
+            headers[HEADER_BOOT_ID] = pod.door.boot_id
         try:
             return await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
         except Unreachable as error:

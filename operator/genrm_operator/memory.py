@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -17,7 +17,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason, RewardModelStatus
 
 from genrm_operator.demand import Demand, Desired, Idle, Past
-from genrm_operator.observed import Transition
+from genrm_operator.observed import Door, Pod, Transition
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble
@@ -168,6 +168,20 @@ class Memory:
         if not self.wakes:
             return rm.status.usual_wake_seconds if rm.status is not None else None
         return sorted(self.wakes)[math.ceil(len(self.wakes) * USUAL) - 1]
+
+    def beside(self, pods: Iterable[Pod], doors: Mapping[str, Door | None] | None = None) -> list[Pod]:
+        """The pods with what is being done to them, and, where they have none, with the doors of an earlier look."""
+
+        def enriched(pod: Pod) -> Pod:
+            running, failure = self.running.get(pod.uid), self.failures.get(pod.uid)
+            return dataclasses.replace(
+                pod,
+                door=pod.door or (doors or {}).get(pod.uid),
+                busy=running.transition if running else None,
+                retry_at=failure.retry_at if failure else 0.0,
+            )
+
+        return [enriched(pod) for pod in pods]
 
     def fail(self, uid: str, message: str, now: float, *, wake: bool = False) -> None:
         """`wake`: the engine answered, and did not wake."""

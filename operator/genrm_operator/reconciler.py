@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
@@ -167,7 +167,7 @@ class Reconciler:
             for action in plan.actions:
                 by_pod.setdefault(action.pod.uid, []).append(action)
             await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
-            pods = self._with_memory(self.cache.pods[key].values(), memory, {p.uid: p for p in pods})
+            pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
             pods = pinning.judge(rm, pods, memory.pin)
         astray = await self._follow_routers(key, rm)
         shrinks = None if rm is asked else asked.spec.replicas
@@ -209,7 +209,7 @@ class Reconciler:
             pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
         else:
             memory.engine = str(rm.spec.engine.name)
-        return self._with_memory(pods, memory, {})
+        return memory.beside(pods)
 
     def _trouble_of_workers(self, key: Key) -> tuple[str, str] | None:
         """An engine that spans nodes waits for all of its pods; the one that leads them does not know why."""
@@ -244,20 +244,6 @@ class Reconciler:
                 memory.engine_boot_id = pod.door.boot_id
             except EngineError as error:
                 log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
-
-    @staticmethod
-    def _with_memory(pods: Any, memory: Memory, doors: Mapping[str, Pod]) -> list[Pod]:
-        def enriched(pod: Pod) -> Pod:
-            running, failure = memory.running.get(pod.uid), memory.failures.get(pod.uid)
-            known = doors.get(pod.uid)
-            return dataclasses.replace(
-                pod,
-                door=pod.door or (known.door if known else None),
-                busy=running.transition if running else None,
-                retry_at=failure.retry_at if failure else 0.0,
-            )
-
-        return [enriched(pod) for pod in pods]
 
     # ------------------------------------------------------------------ act
 

@@ -49,13 +49,20 @@ class _Trial:
 
     body: bytes
     affinity: bytes
+    began: float
     deadline: float
     avoid: set[Endpoint] = field(default_factory=set)
     failures: list[FailedAttempt] = field(default_factory=list)
     last_error: AttemptFailed | None = None
     retries: int = 0
     timed_out: bool = False
+    asleep_until: float = 0.0
+    """When it was last seen that nobody serves; of no meaning before `began`."""
     endpoint: Endpoint | None = None
+
+    def slept_through(self, now: float) -> bool:
+        """Whether most of the time went into waiting for a wake: the moments left to ask are not the engine's fault."""
+        return self.asleep_until - self.began > now - self.asleep_until
 
 
 class Scorer:
@@ -91,7 +98,7 @@ class Scorer:
         self._budget.judgement_started()
         messages = self._judge.messages(sample)
         body = chat.request_body(self._model, messages, self._scoring.sampling, self._engine)
-        trial = _Trial(json.dumps(body).encode(), sample.question.encode(), started + self._timeout)
+        trial = _Trial(json.dumps(body).encode(), sample.question.encode(), started, started + self._timeout)
         try:
             answer = await self._answer(trial)
         except AttemptFailed as e:
@@ -134,6 +141,10 @@ class Scorer:
                 trial.failures.append(FailedAttempt(endpoint, type(e).__name__, str(e), _now() - began))
                 trial.avoid.add(endpoint)
                 trial.last_error = e
+                if isinstance(e, NotServing):
+                    trial.asleep_until = _now()
+                if isinstance(e, AttemptTimeout) and _now() >= trial.deadline and trial.slept_through(_now()):
+                    raise self._nobody_served() from e
                 if not isinstance(e, Transient) or _now() >= trial.deadline:
                     raise
                 if isinstance(e, NotServing):
@@ -157,6 +168,8 @@ class Scorer:
             except NoEndpoint as e:
                 until = trial.deadline if e.retry_at is None else min(trial.deadline, e.retry_at)
                 await self._endpoints.wait_for_change(snapshot.version, until - now)
+                if not snapshot.endpoints:
+                    trial.asleep_until = _now()
                 continue
             if endpoint in trial.avoid:
                 pause = (
@@ -172,6 +185,9 @@ class Scorer:
             return AttemptFailed(snapshot.problem)
         if snapshot.endpoints and trial.last_error:
             return trial.last_error
+        return self._nobody_served()
+
+    def _nobody_served(self) -> NotServing:
         return NotServing(f"no endpoint was serving within {self._timeout:g} s")
 
     async def _ask(self, trial: _Trial, endpoint: Endpoint, alone: bool) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ async def test_the_operator_reads_the_gate_as_a_state_and_releases_the_engine(tm
             gated.until("ready")
             behind = await doors.look(pod, TOKEN)
             assert (behind.state, behind.boot_id) == (DoorState.CLOSED, door.boot_id)
+            seen_before_a_restart = dataclasses.replace(pod, door=dataclasses.replace(behind, boot_id="before"))
+            with pytest.raises(EngineError, match=f"for boot before, and this is boot {behind.boot_id}"):
+                await doors.set_state(seen_before_a_restart, TOKEN, DoorState.SERVING)
+            seen_now = dataclasses.replace(pod, door=behind)
+            assert (await doors.set_state(seen_now, TOKEN, DoorState.SERVING)).state is DoorState.SERVING
 
 
 @pytest.mark.parametrize("desired", Desired)

@@ -8,7 +8,6 @@ lost, refused, or into nothing. Time is a number.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -92,7 +91,7 @@ class StoryDoors:
         self.waiting: list[asyncio.Future[str]] = []
         self._loop = loop
 
-    async def _call(self, pod: Pod, act: Callable[[Engine], Any], *, word: bool = False) -> Any:
+    async def _call(self, pod: Pod, act: Callable[[Engine], Any], *, word: bool = False, order: bool = False) -> Any:
         self.waiting.append(turn := self._loop.create_future())
         try:
             outcome = await turn
@@ -103,6 +102,8 @@ class StoryDoors:
         if outcome == "refused":
             raise EngineError(pod.name, "500")
         engine = self.engines[pod.uid]
+        if order and pod.door is not None and pod.door.boot_id != engine.boot_id:
+            raise EngineError(pod.name, "409 the order is for another boot")
         try:
             answer = act(engine)
         except Refused as refused:
@@ -130,7 +131,7 @@ class StoryDoors:
             engine.record.state = wanted
             return engine.document()
 
-        return cast("Door", await self._call(pod, act))
+        return cast("Door", await self._call(pod, act, order=True))
 
     async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
         return bool(await self._call(pod, lambda engine: engine.asleep, word=True))
@@ -146,7 +147,7 @@ class StoryDoors:
             engine.asleep = night
             engine.verified = False
 
-        await self._call(pod, act)
+        await self._call(pod, act, order=True)
         return Answer(200, b"{}")
 
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
@@ -236,15 +237,8 @@ class Story(RuleBasedStateMachine):
     @rule(unreachable=st.sets(st.sampled_from(PODS)))
     def look(self, unreachable: set[str]) -> None:
         """As a look of the reconciler: observe, decide, act."""
-        pods = []
-        for uid, engine in self.engines.items():
-            running, failure = self.memory.running.get(uid), self.memory.failures.get(uid)
-            seen = engine.pod(None if uid in unreachable else engine.document())
-            pods.append(
-                dataclasses.replace(
-                    seen, busy=running.transition if running else None, retry_at=failure.retry_at if failure else 0.0
-                )
-            )
+        seen = [e.pod(None if uid in unreachable else e.document()) for uid, e in self.engines.items()]
+        pods = self.memory.beside(seen)
         for action in decide(pods, self.desired, self.loop.clock, has_door=True).actions:
             engine = self.engines[action.pod.uid]
             match action:

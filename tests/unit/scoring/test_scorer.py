@@ -188,6 +188,17 @@ async def test_a_door_that_stays_closed_ends_as_asleep_and_spends_no_retries(tra
     assert judgement.attempts > 2
 
 
+async def test_moments_left_after_a_late_wake_are_not_called_a_slow_engine(transport: AiohttpTransport) -> None:
+    """The last attempt is cut by the deadline; nearly all of the time before it, nobody served."""
+    async with ScriptedJudge(hangs()) as judge:
+        endpoints = ChangingEndpoints()
+        waiting = asyncio.create_task(scorer(endpoints, transport, timeout="1s").judge(SAMPLE))
+        asyncio.get_running_loop().call_later(0.8, endpoints.change, Endpoint(judge.url, "judge-0"))
+        judgement = await asyncio.wait_for(waiting, 5)
+    assert (judgement.outcome, judgement.attempts) == (Outcome.ASLEEP, 1)
+    assert judgement.failures[0].error == "AttemptTimeout"
+
+
 async def test_unknown_endpoints_end_as_transport_and_say_why(transport: AiohttpTransport) -> None:
     endpoints = ChangingEndpoints(problem="the last list is 900 s old")
     judgement = await scorer(endpoints, transport, timeout="100ms").judge(SAMPLE)
