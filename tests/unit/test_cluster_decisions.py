@@ -197,9 +197,9 @@ def test_a_program_of_a_pinned_module_is_built_in_that_module_and_others_by_vers
     assert words[0] == "build"
     assert words[-2:] == ["go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/etcdctl/v3"]
     assert folder.name == "etcd"
-    words, _ = toolchain.build_command([by_name["kwok"]], tmp_path)
+    words, _ = toolchain.build_command([by_name["ctr"]], tmp_path)
     assert words[0] == "install"
-    assert words[-1].endswith(f"@v{toolchain.KWOK}")
+    assert words[-1].endswith(f"@v{toolchain.CONTAINERD}")
 
 
 def test_a_kubeconfig_needs_no_other_file() -> None:
