@@ -99,7 +99,10 @@ class Sleep(ApiModel):
 
 class Wake(ApiModel):
     timeout: Duration = Field("120s", description="How long the engine may take to wake.")
-    verify: Flag = Field(True, description="Score a few recorded questions again before an engine serves after a wake.")
+    verify: Flag = Field(
+        True,
+        description="Compare what an engine computes of a few fixed texts with what was recorded, before it serves.",
+    )
 
     max_failures: Int = Field(
         5,

@@ -117,5 +117,10 @@ def pin_configmap_name(reward_model: str, digest: str) -> str:
     return f"{reward_model}-weights-{digest[:10]}"
 
 
+def golden_configmap_name(reward_model: str) -> str:
+    """What engines computed of a few fixed texts: those that compute something else do not serve."""
+    return f"{reward_model}-golden-rows"
+
+
 def door_configmap_name(reward_model: str, digest: str) -> str:
     return f"{reward_model}-door-{digest[:10]}"

@@ -61,6 +61,10 @@ class Reason(enum.StrEnum):
     NODE_FOLDER = "NodeFolder"
     # Why engines still run what the spec asked for before: the reason of RolloutWaiting.
     RUN_UNDER_WAY = "RunUnderWay"
+    # Whether engines compute what others like them did before they slept: the reason of ScoresVerified.
+    AS_RECORDED = "AsRecorded"
+    NOT_COMPARED = "NotCompared"
+    SCORES_DIFFER = "ScoresDiffer"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -100,6 +104,9 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.HOST_MEMORY_TOO_SMALL: "`resources.limits.memory` does not hold the weights of a model asleep at level 1.",
     Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
     Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
+    Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
+    Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
+    Reason.SCORES_DIFFER: "An engine computes something else than was recorded; it does not serve.",
 }
 """What each of them means, for the reference page."""
 
@@ -108,7 +115,8 @@ class Condition(ApiModel):
     """metav1.Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
-        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath or RolloutWaiting."
+        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, RolloutWaiting or "
+        "ScoresVerified."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
@@ -171,6 +179,9 @@ class RewardModelStatus(ApiModel):
     )
     last_sleep_seconds: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="Seconds from the decision to sleep to the last replica asleep, last time."
+    )
+    golden_rows: str | None = Field(
+        None, description="Digest of the ConfigMap with what engines computed of a few fixed texts."
     )
     engine: str | None = Field(None, description="Engine and version as the engine itself reports it.")
     resolved_revision: str | None = Field(

@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 
+from genrm_door.device import product
 from genrm_door.inner import Inner
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind, canonical
@@ -98,7 +99,7 @@ class Door:
         self.memory = self.routes.memory()
         boot_id = boot_id or settings.boot_id or secrets.token_hex(8)
         weights = asdict(Weights.from_json(settings.weights)) if settings.weights else None
-        self.record = Record(boot_id, settings.engine, settings.revision, weights=weights, now=now)
+        self.record = Record(boot_id, settings.engine, settings.revision, weights=weights, device=product(), now=now)
         self.record.take_over(settings.remembered())
         self._stamp = [
             (b"genrm-revision", settings.revision.encode("latin-1", "replace")),

@@ -71,6 +71,7 @@ class Record:
         revision: str,
         *,
         weights: Mapping[str, Any] | None = None,
+        device: str | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +80,8 @@ class Record:
         self.revision = revision
         self.weights = weights
         """What the launcher found out of the model's files (see `weights`); None where none looked."""
+        self.device = device
+        """What the engine computes on (see `device`)."""
         self.state = State.CLOSED
         self.inside = 0
         self.served = 0
@@ -203,6 +206,7 @@ class Record:
             "engine": self.engine,
             "revision": self.revision,
             "weights": self.weights,
+            "device": self.device,
             "asleep": asleep,
             "memory": memory,
             "epoch": self.epoch,

@@ -6,6 +6,8 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping
 
+from genrm_api.names import golden_configmap_name
+
 from genrm_operator.cache import Cache, Existing, Key
 from genrm_operator.errors import NotFound
 from genrm_operator.kube import Kube
@@ -38,7 +40,7 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
         if before != now:
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
     mounted = (name for pod in cache.pods[key].values() for name in (pod.door_map, pod.pin_map))
-    in_use = {name for name in mounted if name is not None}
+    in_use = {name for name in mounted if name is not None} | {golden_configmap_name(key[1])}
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.manifests]
     for kind, name in unwanted(cache.children[key], names, owner, in_use):
         with contextlib.suppress(NotFound):
@@ -53,7 +55,8 @@ def unwanted(
 ) -> list[Child]:
     """What exists, belongs to the RewardModel `owner`, and has no place in it any more.
 
-    A ConfigMap that a pod mounts stays for as long as there is the pod: its container may start again.
+    A ConfigMap that a pod mounts stays for as long as there is the pod: its container may start again. That of the
+    golden rows stays as long as the model.
     """
     keep = set(wanted) | {("ConfigMap", name) for name in in_use}
     return sorted(child for child, existing in there.items() if existing.owner == owner and child not in keep)

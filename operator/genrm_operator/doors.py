@@ -80,9 +80,14 @@ class Doors:
         if answer.status != 404:
             raise NotVerified(pod.name, f"{call.path} without a token answers {answer.status} instead of 404")
 
-    async def served_models(self, pod: Pod) -> tuple[str, ...]:
+    async def served_models(self, pod: Pod) -> Mapping[str, int | None]:
+        """By name, how many tokens each takes, if the engine says so."""
         answer = await self._send(pod, None, "GET", "/v1/models", LOOK_TIMEOUT * 5)
-        return _read(pod, "/v1/models", lambda: tuple(str(model["id"]) for model in answer.json()["data"]))
+
+        def longest(model: Mapping[str, Any]) -> int | None:
+            return None if (said := model.get("max_model_len")) is None else int(said)
+
+        return _read(pod, "/v1/models", lambda: {str(model["id"]): longest(model) for model in answer.json()["data"]})
 
     async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
         """What the server says of itself, of all calls together."""
@@ -97,7 +102,7 @@ class Doors:
     ) -> Answer:
         answer = await self._request(pod, token, method, path, timeout, body)
         if answer.status >= 300:
-            raise EngineError(pod.name, f"{method} {path} answered {answer.status}: {answer.text}")
+            raise EngineError(pod.name, f"{method} {path} answered {answer.status}: {answer.text}", answer.status)
         return answer
 
     async def _request(

@@ -14,6 +14,7 @@ OperatorError
     ├── DoorUnreachable
     ├── DrainTimeout        requests inside did not finish in time: the pod goes back into service
     └── NotVerified         the engine answers, but not as one that may serve
+        └── ScoresDiffer    it computes something else than engines like it did before
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ class Conflict(ApiError):
 
 
 class EngineError(OperatorError):
-    """`pod` is the pod's name."""
+    """`pod` is the pod's name, `status` what it answered, if that was the trouble."""
 
-    def __init__(self, pod: str, message: str) -> None:
+    def __init__(self, pod: str, message: str, status: int | None = None) -> None:
         super().__init__(f"{pod}: {message}")
         self.pod = pod
+        self.status = status
 
 
 class DoorUnreachable(EngineError):
@@ -86,3 +88,7 @@ class DrainTimeout(EngineError):
 
 class NotVerified(EngineError):
     """The engine must not serve yet."""
+
+
+class ScoresDiffer(NotVerified):
+    """What it computes is not what engines like it computed before."""

@@ -16,6 +16,7 @@ from genrm_api.leases import Sighting
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason, RewardModelStatus
 
+from genrm_operator.canary import Recordings
 from genrm_operator.demand import Demand, Desired, Idle, Past
 from genrm_operator.observed import Door, Pod, Transition
 from genrm_operator.pinning import Pin
@@ -106,6 +107,7 @@ class Memory:
     unreachable: set[str] = field(default_factory=set)
     pin: Pin | None = None
     """The weights of all pods, as of the last look."""
+    golden: Recordings = field(default_factory=Recordings)
     shut: dict[str, float | None] = field(default_factory=dict)
     """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)
@@ -191,7 +193,7 @@ class Memory:
         self.failures[uid] = Failure(times, now + delay, message, before.wakes + wake)
 
     def forget_pods(self, alive: set[str]) -> None:
-        for store in (self.failures, self.restarts, self.shut):
+        for store in (self.failures, self.restarts, self.shut, self.golden.checks):
             for uid in set(store) - alive:
                 del store[uid]
 

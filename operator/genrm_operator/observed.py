@@ -6,6 +6,8 @@ The decisions (`demand`, `lifecycle`, `status`) read these and nothing else.
 from __future__ import annotations
 
 import enum
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from genrm_operator.trouble import Trouble
 DOOR_VOLUME: Final = "door"
 PIN_VOLUME: Final = "weights-pin"
 """Names of the volumes in an engine pod that hold a ConfigMap of ours."""
+
+
+ENGINE_CONTAINER: Final = "engine"
+"""The container in an engine pod that is asked for scores."""
 
 
 class DoorState(enum.StrEnum):
@@ -56,6 +62,8 @@ class Door:
     engine_asleep: bool | None
     version: str | None = None
     weights: Weights | None = None
+    device: str | None = None
+    """What the engine computes on. A door of before does not say."""
     idle_seconds: float = math.inf
     """Since a client's last request ended. A door of before does not say: it counts as idle since ever."""
 
@@ -67,8 +75,21 @@ class Door:
             boot_id=str(document["bootId"]),
             engine_asleep=document.get("asleep"),
             weights=Weights.from_document(document),
+            device=document.get("device"),
             idle_seconds=float(document.get("idleSeconds", math.inf)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found of one pod, in one boot of its engine. `fresh`: and it has not slept since."""
+
+    boot_id: str
+    fine: bool
+    message: str
+    fresh: bool = True
+    compared: bool = True
+    """With a recording; False: the engine cannot be compared."""
 
 
 class Transition(enum.StrEnum):
@@ -106,6 +127,10 @@ class Pod:
     """Why the engine does not run; `None` while all is well."""
     pin_map: str | None = None
     """The ConfigMap in which it would find which weights to use."""
+    image_id: str | None = None
+    """Of the engine's image, as the container runtime resolved it."""
+    arguments: str | None = None
+    """A digest of what its engine is started with: command, arguments, variables."""
     door: Door | None = None
     astray: bool = False
     """Whether it started with other weights than the model's (`pinning`)."""
@@ -137,7 +162,18 @@ class Pod:
             pin_map=maps.get(PIN_VOLUME),
             restarts=sum(c.get("restartCount", 0) for c in containers),
             trouble=trouble.of_pod(obj),
+            image_id=next((c.get("imageID") or None for c in containers if c["name"] == ENGINE_CONTAINER), None),
+            arguments=_arguments(spec),
         )
+
+
+def _arguments(spec: Mapping[str, Any]) -> str | None:
+    engine = next((c for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER), None)
+    if engine is None:
+        return None
+    ours = [v for v in engine.get("env") or [] if not v["name"].startswith("GENRM_")]
+    words = json.dumps([engine.get("command"), engine.get("args"), ours], sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def stand_in(pod: Pod, asleep: bool | None, *, inside: int = 0, shut: DoorState | None = None) -> Door:

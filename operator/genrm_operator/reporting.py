@@ -61,6 +61,8 @@ class Reporter:
             pin=memory.pin,
             warning=pinning.host_memory(rm, memory.pin),
             shrinks_to=shrinks_to,
+            golden_rows=memory.golden.digest or (before.golden_rows if before else None),
+            checks=memory.golden.checks,
             waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
         await self.announce.warning(rm, memory, seen.warning)

@@ -20,8 +20,7 @@ from typing import Any, Final, Self
 from genrm_api.names import GROUP, LABEL_SLOT
 from genrm_api.rewardmodel import RewardModel
 
-from genrm_operator.engines.adapter import ENGINE_CONTAINER
-from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
+from genrm_operator.observed import DOOR_VOLUME, ENGINE_CONTAINER, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 

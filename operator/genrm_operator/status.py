@@ -6,10 +6,12 @@ Ready is meant as kstatus means it: a model that sleeps because nobody needs it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
+from genrm_api.effective import effective_spec
 from genrm_api.names import engine_selector
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
@@ -17,9 +19,12 @@ from pydantic import ValidationError
 
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
-from genrm_operator.observed import Pod
+from genrm_operator.observed import Check, Pod
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.trouble import Trouble
+
+MOST_SAID: Final = 4
+"""Pods of which a condition's message tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,9 @@ class Seen:
     """The replicas that the spec says, where fewer of them count from the next wake."""
     waits_for: tuple[str, ...] = ()
     """Runs that a change of the spec waits for."""
+    golden_rows: str | None = None
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """What was found of the pods' scores, by uid."""
 
 
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "lastWakeSeconds": seen.last_wake_seconds,
         "usualWakeSeconds": seen.usual_wake_seconds,
         "lastSleepSeconds": seen.last_sleep_seconds,
+        "goldenRows": seen.golden_rows,
         "engine": seen.engine,
         **_weights(seen.pin),
     }
@@ -174,8 +183,30 @@ def _conditions(
         ("Degraded", *degraded),
         ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
+        *_scores(rm, seen),
         *([("RolloutWaiting", True, Reason.RUN_UNDER_WAY, _waits(seen.waits_for))] if seen.waits_for else []),
     ]
+
+
+def _scores(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+    """What was found when they were compared last; a new operator process knows only what the status says."""
+    if not effective_spec(rm).lifecycle.verify_wake:
+        return []
+    names = {pod.uid: pod.name for pod in seen.pods}
+    found = sorted(((names[uid], check) for uid, check in seen.checks.items() if uid in names), key=itemgetter(0))
+    checks = [(f"pod {name} {check.message}", check) for name, check in found]
+    differ = [said for said, check in checks if not check.fine]
+    alone = [said for said, check in checks if not check.compared]
+    if differ:
+        return [("ScoresVerified", False, Reason.SCORES_DIFFER, differ[0])]
+    if alone:
+        return [("ScoresVerified", False, Reason.NOT_COMPARED, alone[0])]
+    if checks:
+        more = f"; and {len(checks) - MOST_SAID} more" if len(checks) > MOST_SAID else ""
+        all_said = "; ".join(said for said, _ in checks[:MOST_SAID])
+        return [("ScoresVerified", True, Reason.AS_RECORDED, all_said + more)]
+    before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == "ScoresVerified"), None)
+    return [] if before is None else [(before.type, before.status == "True", before.reason, before.message)]
 
 
 def _waits(runs: Sequence[str]) -> str:

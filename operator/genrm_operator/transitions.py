@@ -1,10 +1,12 @@
 """Carrying a pod from awake to asleep and back. Each step looks first, so a transition can be repeated at any point.
 
 *Verify*: once for each boot of a pod's server, before anything else is done to it; the readiness gate says so.
+What it computes is compared with what engines like it computed before (`canary`), then and after each wake.
 *Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → door `asleep`. The serving label is
 already off when this begins. If requests stay inside past the drain deadline the pod goes back into service, or, with
 `onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again elsewhere by a client that can.
-*Wake*: engine wake if it sleeps → the engine confirms → verified → door `serving`. The label follows in the next look.
+*Wake*: engine wake if it sleeps → the engine confirms → verified → compared → door `serving`. The label follows in the
+next look.
 
 An engine without a door takes the same way by its hooks (`hooked`); there is nothing to verify of it.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from genrm_api import durations
@@ -20,6 +23,7 @@ from genrm_api.lifecycle import OnDrainTimeout
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.calls import Answer
+from genrm_operator.canary import ROW_SECONDS, Canary
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
@@ -55,6 +59,8 @@ class Target:
     token: str
     hooked: Hooked | None = None
     """Where there is no door."""
+    canary: Canary | None = None
+    """Where what the engine computes can be compared, and is to be."""
 
     def front(self, doors: Doors) -> Front:
         return self.hooked or doors
@@ -79,18 +85,21 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
 async def wake(target: Target, doors: Doors) -> None:
     pod, token, asleep, front = target.pod, target.token, target.adapter.asleep, target.front(doors)
     if await front.is_asleep(pod, token, asleep):
+        if target.canary is not None:
+            target.canary.sleeps(pod)
         limit = durations.seconds(target.rm.spec.lifecycle.wake.timeout)
         for call in target.adapter.wake(target.rm):
             await front.call_engine(pod, token, call, limit)
         if await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the wake call, and says that it still sleeps")
     if target.hooked is None:
-        await verify(target, doors)
+        await verify(target, doors, woken=True)
     await front.set_state(pod, token, DoorState.SERVING)
 
 
-async def verify(target: Target, doors: Doors) -> None:
-    """Whether this engine may serve: the door guards it, and it serves the model under the name that runs will use."""
+async def verify(target: Target, doors: Doors, *, woken: bool = False) -> None:
+    """Whether this engine may serve: the door guards it, it serves the model under the name that runs will use, and it
+    computes what others like it do."""
     pod, adapter = target.pod, target.adapter
     await doors.verify_guarded(pod, adapter.guarded)
     served = await doors.served_models(pod)
@@ -98,17 +107,29 @@ async def verify(target: Target, doors: Doors) -> None:
         raise NotVerified(pod.name, f"serves {', '.join(served)}, not {target.rm.served_name}")
     if (why := adapter.unfit(target.rm, await doors.about(pod, adapter.about))) is not None:
         raise NotVerified(pod.name, why)
-    await _ask_first(target, doors)
+    await _compute(target, doors, served[target.rm.served_name], woken=woken)
 
 
-async def _ask_first(target: Target, doors: Doors) -> None:
-    """Have an engine compute before its clients do, where its start did not. A closed door lets the operator in."""
+async def _compute(target: Target, doors: Doors, longest: int | None, *, woken: bool) -> None:
+    """Have the engine compute before its clients do: where its start did not, and to see whether it does so rightly."""
+    pod, token = target.pod, target.token
     question = target.adapter.first_question(target.rm)
-    if question is None:
+    due = target.canary is not None and target.canary.is_due(pod)
+    if question is None and not due:
         return
-    door = await doors.look(target.pod, target.token)
-    if door.state is DoorState.CLOSED and door.engine_asleep is False:
-        await doors.call_engine(target.pod, target.token, question)
+    door = await doors.look(pod, token)
+    if door.engine_asleep:
+        if woken:
+            raise EngineError(pod.name, "the engine said that it is awake, and says that it sleeps")
+        return  # it will be asked when it wakes
+    if question is not None and door.state is DoorState.CLOSED and door.engine_asleep is False:
+        await doors.call_engine(pod, token, question)
+    if target.canary is not None and due:
+        # Clients stay out meanwhile, and the operator gets in only while nobody else does.
+        if door.state is not DoorState.CLOSED:
+            await doors.set_state(pod, token, DoorState.CLOSED)
+        ask = partial(doors.call_engine, pod, token, timeout=ROW_SECONDS)
+        await target.canary.ask(pod, ask, longest, woken=woken)
 
 
 async def sleep(target: Target, front: Front) -> int:

@@ -195,6 +195,8 @@ def nights(stack: Stack, kind: str, many: int) -> None:
             if routed is not None:
                 assert routed_verdicts(stack, routed, name) == before_routed
             print(f"{kind}: asleep in {slept['lastSleepSeconds']} s, awake in {woken['lastWakeSeconds']} s")
+            scores = next(c for c in woken["conditions"] if c["type"] == "ScoresVerified")
+            assert (scores["status"], scores["reason"]) == ("True", "AsRecorded"), scores["message"]
         assert {e["bootId"] for e in stack.status(name)["endpoints"]} == boots, "no engine died"
     except BaseException:
         print(stack.story(name))

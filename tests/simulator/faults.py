@@ -22,6 +22,8 @@ class Faults:
     """/is_sleeping says the contrary. The metrics tell the truth."""
     deaf: frozenset[str] = frozenset()
     """/sleep or /wake_up here answer 200 and change nothing."""
+    corrupt: bool = False
+    """The weights are not what they were: everything is answered, and computed wrongly."""
     refuse: bool = False
     """The pod resets every connection, as a container that is not there."""
 
@@ -42,6 +44,7 @@ class Faults:
                 slow={str(k): float(v) for k, v in dict(document.get("slow", {})).items()},
                 lie=bool(document.get("lie", False)),
                 deaf=frozenset(document.get("deaf", ())),
+                corrupt=bool(document.get("corrupt", False)),
                 refuse=bool(document.get("refuse", False)),
             )
         except TypeError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Dead, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, logprobs, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import answer_id, logprobs, prompt_logprobs, reward, speak, tokens_of, usage, wanted_tokens
 
 VERSION = "0.5.23"
 TAGS = frozenset({"weights", "kv_cache", "cuda_graph"})
@@ -242,6 +242,9 @@ class SimSglang(SimEngine):
         reason = {"type": "abort", "message": "Abort"} if aborted else {"type": "length", "length": tokens}
         info: dict[str, Any] = {"id": answer_id("gen", body), "finish_reason": reason}
         info |= usage(request["text"], text)
+        if request.get("return_logprob") and request.get("logprob_start_len") == 0:
+            _, *likely = prompt_logprobs(request["text"], corrupt=self.faults.corrupt)
+            info["input_token_logprobs"] = [[None, 0, None], *([value, i, None] for i, value in enumerate(likely))]
         await answer_json(send, 200, {"text": "" if aborted else text, "meta_info": info})
 
     async def _spoken(self, scope: Scope, receive: Receive) -> bool | None:
@@ -266,24 +269,27 @@ class SimSglangEmbedding(SimSglang):
 
     def tasks(self) -> Mapping[tuple[str, str], Handler]:
         return {
-            ("POST", "/classify"): self._reward,
-            ("POST", "/encode"): self._reward,
+            ("POST", "/classify"): self._rewards,
+            ("POST", "/encode"): self._rewards,
             ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", "/v1/classify"): self._classify,
             ("POST", "/v1/rerank"): self._no_pairs,
         }
 
-    async def _reward(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _rewards(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         def document(texts: Sequence[Any], one: bool) -> Any:
             info: dict[str, Any] = {"id": answer_id("embed", body), "finish_reason": {"type": "length", "length": 0}}
-            rows = [{"embedding": [reward(t)], "meta_info": info | {"prompt_tokens": len(t)}} for t in texts]
+            rows = [{"embedding": [self._reward(t)], "meta_info": info | {"prompt_tokens": len(t)}} for t in texts]
             return rows[0] if one else rows
 
         await self._rewarded(scope, body, receive, send, "text", document)
 
+    def _reward(self, text: Any) -> float:
+        return reward(text, corrupt=self.faults.corrupt)
+
     async def _embeddings(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         def document(texts: Sequence[Any], one: bool) -> Any:
-            rows = [{"embedding": [reward(t)], "index": i, "object": "embedding"} for i, t in enumerate(texts)]
+            rows = [{"embedding": [self._reward(t)], "index": i, "object": "embedding"} for i, t in enumerate(texts)]
             return {"data": rows, "model": self.model, "object": "list", "usage": usage(texts, "")}
 
         await self._rewarded(scope, body, receive, send, "input", document)

@@ -18,9 +18,15 @@ def speak(content: Any, choices: list[Any] | None, tokens: int) -> tuple[str, st
     return " ".join(WORDS[digest[i % len(digest)] % len(WORDS)] for i in range(tokens)), "length"
 
 
-def reward(content: Any) -> float:
-    """What a classifier's head says, between -1 and 1."""
-    return round(int.from_bytes(_digest(content)[:4], "big") / 2**31 - 1, 6)
+def reward(content: Any, *, corrupt: bool = False) -> float:
+    """What a classifier's head says, between -1 and 1; of weights that are not what they were something else."""
+    return round(int.from_bytes(_digest(["?", content] if corrupt else content)[:4], "big") / 2**31 - 1, 6)
+
+
+def prompt_logprobs(text: str, *, corrupt: bool = False) -> list[float]:
+    """How likely each token of a text is after those before it; a token is four characters."""
+    ends = range(4, len(text) + 4, 4)
+    return [-4 * abs(reward(text[:end], corrupt=corrupt)) for end in ends]
 
 
 def logprobs(request: Mapping[str, Any], content: Any, text: str) -> dict[str, Any] | None:

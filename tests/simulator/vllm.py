@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, logprobs, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import answer_id, logprobs, prompt_logprobs, reward, speak, tokens_of, usage, wanted_tokens
 
 VERSION = "0.32.0"
 TAGS = frozenset({"weights", "kv_cache"})
@@ -197,6 +197,10 @@ class SimVllm(SimEngine):
             text, reason = "", "abort"
         common = {"id": answer_id("cmpl", body), "created": int(self.now()), "model": self.model}
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason, "stop_reason": None}
+        if request.get("prompt_logprobs") is not None:
+            _, *likely = prompt_logprobs(request["prompt"], corrupt=self.faults.corrupt)
+            told = [{str(i): {"logprob": value, "rank": 1, "decoded_token": ""}} for i, value in enumerate(likely)]
+            choice["prompt_logprobs"] = [None, *told]
         counts = usage(request["prompt"], text)
         await answer_json(send, 200, {**common, "object": "text_completion", "choices": [choice], "usage": counts})
 
@@ -232,9 +236,12 @@ class SimVllmPooling(SimVllm):
             return
         asked = request["input"]
         texts = asked if isinstance(asked, list) else [asked]
-        data = [{"index": i, "object": "pooling", "data": [reward(text)]} for i, text in enumerate(texts)]
+        data = [{"index": i, "object": "pooling", "data": [self._reward(text)]} for i, text in enumerate(texts)]
         common = {"id": answer_id("pool", body), "object": "list", "created": int(self.now()), "model": self.model}
         await answer_json(send, 200, {**common, "data": data, "usage": usage(texts, "")})
+
+    def _reward(self, text: Any) -> float:
+        return reward(text, corrupt=self.faults.corrupt)
 
     async def _classify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         request = self.request(body, "input")
@@ -248,7 +255,7 @@ class SimVllmPooling(SimVllm):
         raw = request.get("use_activation") is False
         data = [
             {"index": i, "label": "LABEL_0", "probs": [value if raw else 1 / (1 + math.exp(-value))], "num_classes": 1}
-            for i, value in enumerate(map(reward, texts))
+            for i, value in enumerate(map(self._reward, texts))
         ]
         common = {"id": answer_id("classify", body), "object": "list", "created": int(self.now()), "model": self.model}
         counts = {**usage(texts, ""), "completion_tokens": 0}

@@ -16,8 +16,9 @@ from typing import Any, Final
 from genrm_api.pods import RESERVED_ENV_PATTERN, PodTemplate
 from genrm_api.rewardmodel import TOKEN_ENV
 
-from genrm_operator.engines.adapter import DOOR_MOUNT, ENGINE_CONTAINER, MODEL_MOUNT
+from genrm_operator.engines.adapter import DOOR_MOUNT, MODEL_MOUNT
 from genrm_operator.errors import Impossible
+from genrm_operator.observed import ENGINE_CONTAINER
 
 _MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "containers": ("name",),

@@ -16,8 +16,8 @@ from genrm_api.gpu import Sharing, Slot
 from genrm_api.names import LABEL_SLOT
 from genrm_api.status import Reason
 
-from genrm_operator.engines.adapter import ENGINE_CONTAINER
 from genrm_operator.errors import Impossible
+from genrm_operator.observed import ENGINE_CONTAINER
 
 CLAIM: Final = "genrm-slot"
 """What the pod calls the ResourceClaim."""

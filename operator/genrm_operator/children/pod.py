@@ -29,8 +29,8 @@ from genrm_operator.children.overlay import lay_over
 from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import Adapter, Container
-from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR, DOOR_FOLDER, DOOR_MOUNT, ENGINE_CONTAINER
-from genrm_operator.observed import DOOR_VOLUME, PIN_VOLUME
+from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR, DOOR_FOLDER, DOOR_MOUNT
+from genrm_operator.observed import DOOR_VOLUME, ENGINE_CONTAINER, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
 

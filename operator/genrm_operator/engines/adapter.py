@@ -18,7 +18,6 @@ from genrm_operator.door_source import ARCHIVE_NAME
 from genrm_operator.errors import Impossible
 from genrm_operator.settings import Settings
 
-ENGINE_CONTAINER: Final = "engine"
 LEADER_ADDRESS: Final = "$(LWS_LEADER_ADDRESS)"
 WORKER_RANK: Final = "$(LWS_WORKER_INDEX)"
 """In arguments of an engine that spans nodes: LeaderWorkerSet sets both in each container, the kubelet reads them."""
@@ -114,6 +113,17 @@ class Adapter(Protocol):
 
     def first_question(self, rm: RewardModel) -> Call | None:
         """A small request that makes the engine compute, asked before it serves; `None`: its start does that."""
+
+    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+        """The question whose answer says what the engine computes of a text, its caches passed by; `None`: there is
+        none. `salt` differs from call to call."""
+
+    def golden_values(self, answer: Any) -> tuple[float, ...]:
+        """The numbers in such an answer.
+
+        Raises:
+            ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration: it holds none.
+        """
 
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         """Why the server that says this of itself must not serve the model; `None` if it may."""

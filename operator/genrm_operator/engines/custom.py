@@ -62,6 +62,12 @@ class Custom:
     def first_question(self, rm: RewardModel) -> Call | None:
         return None
 
+    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+        return None
+
+    def golden_values(self, answer: Any) -> tuple[float, ...]:
+        raise ValueError("an engine of which nothing is known")
+
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         return None
 

@@ -82,6 +82,20 @@ class Sglang:
             "POST", "/generate", body={"text": "warm-up", "sampling_params": {"temperature": 0, "max_new_tokens": 8}}
         )
 
+    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+        if rm.spec.type is RewardModelType.CLASSIFIER:
+            return Call("POST", "/classify", body={"text": text})
+        asked = {"text": text, "sampling_params": {"temperature": 0, "max_new_tokens": 1}}
+        # A cached prefix ends where log-probabilities begin.
+        return Call("POST", "/generate", body={**asked, "return_logprob": True, "logprob_start_len": 0})
+
+    def golden_values(self, answer: Any) -> tuple[float, ...]:
+        if "meta_info" in answer and "input_token_logprobs" in answer["meta_info"]:
+            _, *tokens = answer["meta_info"]["input_token_logprobs"]  # of the first there is nothing before
+            return tuple(float(token[0]) for token in tokens)
+        row = answer[0] if isinstance(answer, list) else answer
+        return tuple(float(value) for value in row["embedding"])
+
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         generates = about.get("is_generation")
         if generates is not (rm.spec.type is RewardModelType.GENERATIVE):

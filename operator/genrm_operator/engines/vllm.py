@@ -77,6 +77,21 @@ class Vllm:
     def first_question(self, rm: RewardModel) -> Call | None:
         return None
 
+    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+        if rm.spec.type is RewardModelType.CLASSIFIER:
+            # Without its activation, which hides how large a large value is.
+            asked = {"model": rm.served_name, "input": text, "use_activation": False, "cache_salt": salt}
+            return Call("POST", "/classify", body=asked)
+        # Who asks for log-probabilities of a prompt gets no cached prefix (`Request.get_skip_reading_prefix_cache`).
+        asked = {"model": rm.served_name, "prompt": text, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        return Call("POST", "/v1/completions", body=asked)
+
+    def golden_values(self, answer: Any) -> tuple[float, ...]:
+        if "choices" not in answer:
+            return tuple(float(p) for p in answer["data"][0]["probs"])
+        _, *tokens = answer["choices"][0]["prompt_logprobs"]  # of the first there is nothing before
+        return tuple(float(next(iter(token.values()))["logprob"]) for token in tokens)
+
     def unfit(self, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
         return known_bad(self.capabilities, rm, about)
 

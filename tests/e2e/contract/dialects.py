@@ -5,6 +5,7 @@ A dialect states what both must do: the simulator's class of that name and the r
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,10 @@ class Dialect:
     """Why the answer to `long` ends."""
     sleep: Sequence[Order]
     wake: Sequence[Order]
+    golden: Callable[[str], Order]
+    """The question by which the operator compares engines."""
+    numbers: Callable[[Any], Sequence[float]]
+    """As it reads the answer."""
     memory: Mapping[str, Any]
     """What the door's document says of the memory of the sleeper."""
     reads: Sequence[str]
@@ -128,10 +133,16 @@ def _orders(engine: str, kind: str) -> Mapping[str, Any]:
     rm = RewardModel.model_validate({"metadata": {"name": MODEL, "namespace": "rl", "uid": "u"}, "spec": spec})
     adapter = adapter_for(rm.spec.engine.name)
 
-    def orders(calls: Sequence[Call]) -> Sequence[Order]:
-        return tuple((f"{call.path}?{urlencode(call.query)}" if call.query else call.path, call.body) for call in calls)
+    def order(call: Call | None) -> Order:
+        assert call is not None
+        return (f"{call.path}?{urlencode(call.query)}" if call.query else call.path, call.body)
 
-    return {"sleep": orders(adapter.sleep(rm)), "wake": orders(adapter.wake(rm))}
+    return {
+        "sleep": tuple(map(order, adapter.sleep(rm))),
+        "wake": tuple(map(order, adapter.wake(rm))),
+        "golden": lambda text: order(adapter.golden_row(rm, text, salt=secrets.token_hex(8))),
+        "numbers": adapter.golden_values,
+    }
 
 
 DIALECTS: Mapping[str, Dialect] = {

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from genrm_api.rewardmodel import RewardModelType
+from genrm_operator import golden
 
 from tests.e2e.contract.engines import ADMIN, REVISION, SAME, Engine
 
@@ -90,6 +92,35 @@ def test_a_night_and_a_morning(engine: Engine) -> None:
             assert answer.headers["genrm-revision"] == REVISION
             assert answer.headers["genrm-boot-id"] == document["bootId"]
             dialect.verdict(answer.json())
+
+
+def test_golden_rows_are_the_same_after_a_night_and_tell_texts_apart(engine: Engine) -> None:
+    """What the operator asks through the closed door, of texts as long as the tiny models take."""
+    dialect, kind = (
+        engine.dialect,
+        RewardModelType.CLASSIFIER if "-" in engine.dialect.kind else RewardModelType.GENERATIVE,
+    )
+
+    def rows() -> list[golden.Values]:
+        assert engine.put("closed").status_code == 200
+        answers = [engine.order(dialect.golden(golden.text(i, 512))) for i in range(len(golden.TEXTS))]
+        assert [answer.status_code for answer in answers] == [200] * len(answers), answers[0].text
+        return [tuple(dialect.numbers(answer.json())) for answer in answers]
+
+    engine.serve()
+    repeats = [rows() for _ in range(golden.REPEATS)]
+    recorded = [golden.Row.of([once[i] for once in repeats]) for i in range(len(golden.TEXTS))]
+    assert all(map(golden.usable, recorded))
+    engine.sleep()
+    engine.serve()
+    for row, again in zip(recorded, rows(), strict=True):
+        print(
+            f"{len(row.values)} values, spread {row.spread:.2g}, {golden.distance(row.values, again):.2g} after a night"
+        )
+        assert golden.distance(row.values, again) <= golden.allowed(row, kind)
+    if kind is RewardModelType.GENERATIVE:
+        assert min(len(row.values) for row in recorded) > 32
+        assert golden.distance(recorded[0].values[:32], recorded[1].values[:32]) > golden.allowed(recorded[0], kind)
 
 
 def test_the_answers_and_the_metrics_are_the_same_after_every_night(engine: Engine) -> None:

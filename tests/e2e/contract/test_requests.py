@@ -220,11 +220,22 @@ def test_a_client_that_hangs_up_is_counted_out(engine: Engine, background: Backg
     engine.serve()
     engine.hold(True)
     served = engine.document()["served"]
-    client = http.client.HTTPConnection(engine.http.base_url.host, engine.http.base_url.port)
     headers = {"content-type": "application/json", **CLIENT}
-    client.request("POST", engine.dialect.scores_at, json.dumps(engine.dialect.long("hang up")), headers)
-    until(lambda: engine.document()["inside"] == 1)
-    client.close()
+    asked = inside = 0
+    while not inside and asked < 20:  # on a busy machine a request may end before anybody has seen it inside
+        client = http.client.HTTPConnection(engine.http.base_url.host, engine.http.base_url.port)
+        client.request("POST", engine.dialect.scores_at, json.dumps(engine.dialect.long(f"hang up {asked}")), headers)
+        asked += 1
+
+        def seen(asked: int = asked) -> bool:
+            nonlocal inside
+            document = engine.document()
+            inside = document["inside"]
+            return bool(inside or document["served"] == served + asked)
+
+        until(seen)
+        client.close()
+    assert inside
     until(lambda: engine.document()["inside"] == 0, 60)
     engine.hold(False)
-    assert engine.document()["served"] == served + 1
+    assert engine.document()["served"] == served + asked

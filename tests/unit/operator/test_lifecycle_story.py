@@ -8,17 +8,22 @@ lost, refused, or into nothing. Time is a number.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from genrm_api.rewardmodel import RewardModel
 from genrm_door.record import Record, Refused, State
+from genrm_operator import golden
 from genrm_operator.calls import Answer
+from genrm_operator.canary import Canary
 from genrm_operator.demand import Desired
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError
+from genrm_operator.golden import Golden, Row
+from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing, decide
 from genrm_operator.memory import Memory, Running
 from genrm_operator.observed import Door, DoorState, Pod, Transition
@@ -36,8 +41,19 @@ ADAPTER = adapter_for(RM.spec.engine.name)
 PODS = ("a", "b")
 FAULTS = ("lost", "refused", "unreachable", "lies")
 OUTCOMES = ("answered",) * 6 + FAULTS
+NO_KUBE = cast("Kube", None)
+"""What is recorded is known, and nothing is written."""
 LOOKS = 6
 """After the last fault, each after the longest back-off: to verify, to give up what is under way, to wake or sleep."""
+
+
+def remembering() -> Memory:
+    """As a new operator process has it once it has read what was recorded."""
+    memory = Memory()
+    kind = golden.facts(RM, Engine("any").pod(Engine("any").document()), None)
+    recorded = Golden(kind, "a", "before", "2026-11-22T04:00:00Z", (Row((-1.0,), 0.0),), agreed=True)
+    memory.golden.by_key = {golden.key(kind): recorded}
+    return memory
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -63,6 +79,8 @@ class Engine:
         self.boots += 1
         self.record = Record(f"{self.uid}{self.boots}", "vllm", "rev")
         self.asleep = self.verified = self.strayed = False
+        self.rots = self.corrupt = False
+        """Whether its next wake leaves it computing nonsense, and whether one has."""
 
     @property
     def boot_id(self) -> str:
@@ -125,6 +143,7 @@ class StoryDoors:
             if wanted is State.SERVING and engine.asleep:
                 raise Refused("it sleeps")  # the real door asks its engine, too
             if wanted is State.SERVING:
+                assert not engine.corrupt, "who serves computes what it did before it slept"
                 assert engine.verified, "who serves was verified in this boot, and since it woke"
             if wanted is State.DRAINING:
                 assert not engine.serves, "the label goes before the door shuts"
@@ -138,6 +157,12 @@ class StoryDoors:
 
     async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = 0.0) -> Answer:
         def act(engine: Engine) -> None:
+            if call.path == "/v1/completions":
+                assert engine.record.state is State.CLOSED, "nobody else comes in"
+                if engine.asleep:
+                    assert engine.strayed, "who is asked is awake"
+                    raise Refused("it sleeps")
+                return
             night = call.path == "/sleep"
             assert night or call.path == "/wake_up"
             assert engine.strayed or engine.asleep is not night, f"{call.path} was done already"
@@ -146,9 +171,12 @@ class StoryDoors:
             assert not (night and engine.record.inside), "somebody is inside"
             engine.asleep = night
             engine.verified = False
+            if not night and engine.rots:
+                engine.corrupt, engine.rots = True, False
 
         await self._call(pod, act, order=True)
-        return Answer(200, b"{}")
+        likely = [None, {"1": {"logprob": -9.0 if self.engines[pod.uid].corrupt else -1.0}}]
+        return Answer(200, json.dumps({"choices": [{"prompt_logprobs": likely}]}).encode())
 
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
         def act(engine: Engine) -> None:
@@ -156,9 +184,9 @@ class StoryDoors:
 
         await self._call(pod, act)
 
-    async def served_models(self, pod: Pod) -> tuple[str, ...]:
+    async def served_models(self, pod: Pod) -> dict[str, int | None]:
         await self._call(pod, Engine.document)
-        return ("judge",)
+        return {"judge": None}
 
     async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
         return {"version": "0.32.0"}
@@ -170,7 +198,7 @@ class Story(RuleBasedStateMachine):
         self.loop = Loop()
         self.engines = {uid: Engine(uid) for uid in PODS}
         self.doors = StoryDoors(self.loop, self.engines)
-        self.memory = Memory()
+        self.memory = remembering()
         self.desired = desired
         self.broken: list[BaseException] = []
         self._calm()
@@ -212,6 +240,10 @@ class Story(RuleBasedStateMachine):
         self.engines[uid].boot()
 
     @rule(uid=st.sampled_from(PODS))
+    def the_next_wake_leaves_it_corrupt(self, uid: str) -> None:
+        self.engines[uid].rots = True
+
+    @rule(uid=st.sampled_from(PODS))
     def somebody_writes_a_label(self, uid: str) -> None:
         self.engines[uid].label = "somebody's"
 
@@ -225,7 +257,7 @@ class Story(RuleBasedStateMachine):
         for running in self.memory.running.values():
             running.task.cancel()
         self._run()
-        self.memory = Memory()
+        self.memory = remembering()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 20.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
@@ -289,7 +321,8 @@ class Story(RuleBasedStateMachine):
         """As the reconciler's."""
         memory = self.memory
         try:
-            await run(transition, Target(RM, pod, ADAPTER, "token"), cast("Doors", self.doors))
+            canary = Canary(NO_KUBE, RM, ADAPTER, memory.golden, None)
+            await run(transition, Target(RM, pod, ADAPTER, "token", canary=canary), cast("Doors", self.doors))
             if transition is Transition.VERIFY:
                 assert pod.door is not None
                 self.engines[pod.uid].gate = pod.door.boot_id
@@ -327,6 +360,7 @@ class Story(RuleBasedStateMachine):
         """No more faults: whatever was before, what is desired comes, and stays."""
         for _ in range(LOOKS):
             for engine in self.engines.values():
+                engine.rots = engine.corrupt = False
                 while engine.record.inside:
                     engine.record.leave(operator=False)
             self.look(set())

@@ -41,22 +41,22 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-def target(simulator: Simulator, kind: str, spec_type: str | None = None) -> Target:
+def target(simulator: Simulator, kind: str, spec_type: str | None = None, address: str = ADDRESS) -> Target:
     """A pod that has just started."""
     settings = {
         "tokenSha256": hashlib.sha256(TOKEN.encode()).hexdigest(),
         "engine": kind,
         "revision": uuid.uuid4().hex,
     }
-    simulator.put(ADDRESS, settings=settings, faults={})
+    simulator.put(address, settings=settings, faults={})
     engine, fits = KINDS[kind]
     spec = {"type": spec_type or fits, "model": {"uri": "hf://a/b"}, "engine": {"name": engine}}
     rm = RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": spec})
-    return Target(rm, make_pod(ip=ADDRESS), adapter_for(rm.spec.engine.name), TOKEN)
+    return Target(rm, make_pod(ip=address), adapter_for(rm.spec.engine.name), TOKEN)
 
 
-def truth(simulator: Simulator) -> dict[str, Any]:
-    pod = simulator.pod(ADDRESS)
+def truth(simulator: Simulator, address: str = ADDRESS) -> dict[str, Any]:
+    pod = simulator.pod(address)
     assert pod["diedOf"] is None
     assert pod["violations"] == []
     return pod
