@@ -11,11 +11,12 @@ import dataclasses
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from genrm_api.effective import effective_spec
 from genrm_api.names import golden_configmap_name
 from genrm_api.rewardmodel import RewardModel, RewardModelType
 
@@ -27,6 +28,7 @@ from genrm_operator.errors import EngineError, NotFound, ScoresDiffer
 from genrm_operator.golden import Golden, Row, Values
 from genrm_operator.kube import Kube
 from genrm_operator.observed import Check, Pod
+from genrm_operator.pinning import Pin
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +183,27 @@ class Canary:
         manifest = golden.config_map(self.rm, by_key)
         await self.kube.apply(manifest)
         self.known.digest = golden.digest(manifest["data"])
+
+
+def canary_of(
+    kube: Kube,
+    rm: RewardModel,
+    adapter: Adapter,
+    known: Recordings,
+    pin: Pin | None,
+    children: Container[tuple[str, str]],
+) -> Canary | None:
+    """The canary of a model whose engines can be compared, and are to be.
+
+    Args:
+        children: (kind, name) of what exists for it.
+    """
+    if not effective_spec(rm).lifecycle.verify_wake or adapter.golden_row(rm, "", "") is None:
+        return None
+    canary = Canary(kube, rm, adapter, known, pin.revision if pin else None)
+    if ("ConfigMap", canary.name) not in children:
+        known.by_key = None  # somebody deleted it, so that it is recorded anew; or the watch is behind
+    return canary
 
 
 def _boot(pod: Pod) -> str:

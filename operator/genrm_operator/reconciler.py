@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from genrm_operator import apply, lifecycle, pinning, replacing, scaling, transitions
 from genrm_operator.cache import Cache, Key
-from genrm_operator.canary import Canary
+from genrm_operator.canary import canary_of
 from genrm_operator.demand import Demand, Desired, Idle, demand
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
@@ -265,7 +265,7 @@ class Reconciler:
             case Begin(pod, transition):
                 assert self._tasks is not None
                 hooked = self._hooked(rm, adapter, memory)
-                canary = self._canary(key, rm, adapter, memory)
+                canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
                 target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary)
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
@@ -382,14 +382,6 @@ class Reconciler:
     def _hooked(self, rm: RewardModel, adapter: Adapter, memory: Memory) -> Hooked | None:
         hooks = adapter.hooks(rm)
         return None if hooks is None else Hooked(self._doors, hooks, memory.shut)
-
-    def _canary(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> Canary | None:
-        if not effective_spec(rm).lifecycle.verify_wake or adapter.golden_row(rm, "", "") is None:
-            return None
-        canary = Canary(self._kube, rm, adapter, memory.golden, memory.pin.revision if memory.pin else None)
-        if ("ConfigMap", canary.name) not in self.cache.children[key]:
-            memory.golden.by_key = None  # somebody deleted it, so that it is recorded anew; or the watch is behind
-        return canary
 
     def _token(self, rm: RewardModel) -> str:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])

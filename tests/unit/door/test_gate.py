@@ -39,6 +39,7 @@ def test_it_lives_and_says_that_it_is_gated(gated: Pod) -> None:
         "engine": "vllm",
         "revision": "rev-1",
         "weights": None,
+        "device": None,
         "asleep": None,
         "memory": None,
         "epoch": None,

@@ -87,6 +87,7 @@ def test_a_new_record_is_closed_and_empty(record: Record) -> None:
         "engine": "vllm",
         "revision": "rev-1",
         "weights": None,
+        "device": None,
         "asleep": None,
         "memory": None,
         "epoch": None,
