@@ -90,7 +90,7 @@ class Bench:
             async with aiohttp.ClientSession() as session, session.get(address) as answer:
                 text = await answer.text()
             for labels, value in re.findall(r"^genrm_api_request_seconds_count\{(.*)\} (\S+)", text, re.MULTILINE):
-                if 'verb="get"' not in labels and 'kind="Lease"' not in labels:
+                if not re.search(r'verb="(get|list)"|kind="Lease"', labels):
                     total += float(value)
         return total
 
