@@ -62,19 +62,37 @@ class Api:
         return list((await self.call("GET", path))["items"])
 
     async def follow(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """What is there, as ADDED, and then every change, for as long as the caller listens."""
+        """What is there, as ADDED, and then every change, for as long as the caller listens.
+
+        Where it has listened too slowly, what is there comes again as ADDED, and what went meanwhile as DELETED.
+        """
         accept = METADATA_ONLY if metadata_only else "application/json"
-        found = await self.call("GET", path)
-        for item in found["items"]:
-            yield "ADDED", item
-        version = found["metadata"]["resourceVersion"]
         query = f"{'&' if '?' in path else '?'}watch=true&allowWatchBookmarks=true&resourceVersion="
+        there: dict[str, dict[str, Any]] = {}
+        version: str | None = None
         while True:
+            if version is None:
+                found = await self.call("GET", path)
+                version = str(found["metadata"]["resourceVersion"])
+                before, there = there, {item["metadata"]["uid"]: item for item in found["items"]}
+                for uid in before.keys() - there.keys():
+                    yield "DELETED", before[uid]
+                for item in found["items"]:
+                    yield "ADDED", item
             url = self._server + path + query + version
             async with self._session.get(url, headers={"Accept": accept}, read_bufsize=1 << 22) as stream:
                 async for line in stream.content:
                     event = json.loads(line)
-                    assert event["type"] != "ERROR", event["object"]
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        yield event["type"], event["object"]
+                    kind, changed = event["type"], event["object"]
+                    if kind == "ERROR":
+                        assert changed["code"] == 410, changed
+                        version = None
+                        break
+                    version = changed["metadata"]["resourceVersion"]
+                    if kind == "BOOKMARK":
+                        continue
+                    if kind == "DELETED":
+                        there.pop(changed["metadata"]["uid"], None)
+                    else:
+                        there[changed["metadata"]["uid"]] = changed
+                    yield kind, changed
