@@ -151,7 +151,7 @@ class Canary:
         assert call is not None, "who has no rows has no canary"
         answer = await ask(call)
         try:
-            return self.adapter.golden_values(answer.json())[: golden.MOST_VALUES]
+            return golden.rounded(self.adapter.golden_values(answer.json()))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration):
             return ()  # an answer without numbers in it is no row, and no engine computes the same
 

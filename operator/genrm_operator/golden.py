@@ -105,6 +105,11 @@ def text(index: int, longest: int | None) -> str:
     return TEXTS[index] if longest is None else TEXTS[index][: max(longest - MARGIN_TOKENS, 1)]
 
 
+def rounded(values: Values) -> Values:
+    """As it is written down: a float of 16 digits says no more than one of six, and takes three times the room."""
+    return tuple(float(f"{value:.6g}") for value in values[:MOST_VALUES])
+
+
 def distance(one: Values, other: Values) -> float:
     """The mean difference of two rows; infinite where they are not comparable, or no numbers."""
     if len(one) != len(other) or not one or not all(map(math.isfinite, (*one, *other))):

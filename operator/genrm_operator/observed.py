@@ -130,7 +130,7 @@ class Pod:
     image_id: str | None = None
     """Of the engine's image, as the container runtime resolved it."""
     arguments: str | None = None
-    """A digest of what its engine is started with: command, arguments, variables."""
+    """A digest of what its engine is started with: command, arguments, variables; not with which of equal GPUs."""
     door: Door | None = None
     astray: bool = False
     """Whether it started with other weights than the model's (`pinning`)."""
@@ -171,7 +171,7 @@ def _arguments(spec: Mapping[str, Any]) -> str | None:
     engine = next((c for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER), None)
     if engine is None:
         return None
-    ours = [v for v in engine.get("env") or [] if not v["name"].startswith("GENRM_")]
+    ours = [v for v in engine.get("env") or [] if not v["name"].startswith(("GENRM_", "NVIDIA_VISIBLE_DEVICES"))]
     words = json.dumps([engine.get("command"), engine.get("args"), ours], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 

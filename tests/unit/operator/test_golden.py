@@ -92,6 +92,41 @@ def test_only_engines_of_one_kind_are_compared(other: Pod) -> None:
     assert golden.key(golden.facts(RM, POD, "rev")) == golden.key(golden.facts(RM, again, "rev"))
 
 
+def pod_of(image: str = "sha256:a", **engine: object) -> Pod:
+    """As Kubernetes shows it, with the engine's container as given."""
+    container = {"name": "engine", "command": ["python3"], "args": ["--dtype", "auto"], "env": [], **engine}
+    status = {"containerStatuses": [{"name": "engine", "imageID": image}]}
+    meta = {"name": "judge-0", "namespace": "rl", "uid": "u", "labels": {"genrm.dev/reward-model": "judge"}}
+    return Pod.from_object({"metadata": meta, "spec": {"containers": [container]}, "status": status})
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (pod_of(), True),
+        (
+            pod_of(env=[{"name": "NVIDIA_VISIBLE_DEVICES", "value": "3"}, {"name": "GENRM_REVISION", "value": "r"}]),
+            True,
+        ),
+        (pod_of(env=[{"name": "VLLM_ATTENTION_BACKEND", "value": "TRITON_ATTN"}]), False),
+        (pod_of(args=["--dtype", "bfloat16"]), False),
+        (pod_of(command=["python"]), False),
+        (pod_of(image="sha256:b"), False),
+    ],
+)
+def test_what_makes_an_engine_another_one(other: Pod, same: bool) -> None:
+    found = [golden.key(golden.facts(RM, pod, "rev")) for pod in (pod_of(), other)]
+    assert (found[0] == found[1]) is same
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [((-1.23456789, 0.1), (-1.23457, 0.1)), ((float("inf"),), (float("inf"),)), ((1.0,) * 999, (1.0,) * 512), ((), ())],
+)
+def test_no_more_is_written_down_than_it_says(values: golden.Values, written: golden.Values) -> None:
+    assert golden.rounded(values) == written
+
+
 @given(VALUES, st.floats(0, 1), st.booleans())
 def test_a_config_map_gives_back_what_it_was_given(values: golden.Values, spread: float, agreed: bool) -> None:
     recorded = Golden(
