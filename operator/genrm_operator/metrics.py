@@ -83,6 +83,13 @@ LAST_SLEEP: Final = Metric(
     "Seconds of the last sleep, from the decision to the last replica asleep.",
     _PER_MODEL,
 )
+SCORES_VERIFIED: Final = Metric(
+    "genrm_reward_model_scores_verified",
+    "gauge",
+    "1 if every engine computed what was recorded when it was compared last, 0 if one did not. No series while this "
+    "process has compared none.",
+    _PER_MODEL,
+)
 ENGINE_PODS: Final = Metric(
     "genrm_engine_pods",
     "gauge",
@@ -145,6 +152,7 @@ ALL: Final[Sequence[Metric]] = (
     LEASES_HELD,
     LAST_WAKE,
     LAST_SLEEP,
+    SCORES_VERIFIED,
     TRANSITION_SECONDS,
     TRANSITION_FAILURES,
     ABORTED_REQUESTS,
@@ -157,7 +165,7 @@ ALL: Final[Sequence[Metric]] = (
     LEADER,
 )
 
-TRANSITION_REASONS: Final = ("EngineError", "DoorUnreachable", "DrainTimeout", "NotVerified", "Bug")
+TRANSITION_REASONS: Final = ("EngineError", "DoorUnreachable", "DrainTimeout", "NotVerified", "ScoresDiffer", "Bug")
 RECONCILE_REASONS: Final = ("ApiError", "Forbidden", "Conflict", "ApplyFailed", "Bug")
 
 
@@ -177,6 +185,7 @@ class ModelView:
     failing_pods: int = 0
     last_wake_seconds: float | None = None
     last_sleep_seconds: float | None = None
+    scores_verified: bool | None = None
 
     @classmethod
     def of(cls, rm: RewardModel, phase: str, seen: Seen, failing_pods: int) -> ModelView:
@@ -188,6 +197,7 @@ class ModelView:
             failing_pods=failing_pods,
             last_wake_seconds=seen.last_wake_seconds,
             last_sleep_seconds=seen.last_sleep_seconds,
+            scores_verified=all(check.fine for check in seen.checks.values()) if seen.checks else None,
         )
 
 
@@ -282,6 +292,7 @@ class Metrics:
         yield _gauge(FAILING_PODS, ((key, view.failing_pods) for key, view in models))
         yield _gauge(LEASES_HELD, _tally((key, view.lease_phases) for key, view in models))
         yield _gauge(LAST_WAKE, ((key, view.last_wake_seconds) for key, view in models))
+        yield _gauge(SCORES_VERIFIED, ((key, view.scores_verified) for key, view in models))
         yield _gauge(LAST_SLEEP, ((key, view.last_sleep_seconds) for key, view in models))
         yield _gauge(QUEUE_DEPTH, [((), self._queue_depth())])
         yield _gauge(WATCH_SILENCE, self._watches.silences().items() if self._watches else ())

@@ -105,7 +105,14 @@ def test_an_alert_reads_metrics_that_exist_and_says_what_to_do(rule: dict[str, A
 
 def test_what_a_platform_team_must_hear_of_has_an_alert() -> None:
     alerts = {rule["alert"] for rule in rules()}
-    for about in ("WakeFailed", "TransitionsFailing", "OperatorDeaf", "ReconcileErrors", "QueueGrowing"):
+    for about in (
+        "WakeFailed",
+        "ScoresDrifted",
+        "TransitionsFailing",
+        "OperatorDeaf",
+        "ReconcileErrors",
+        "QueueGrowing",
+    ):
         assert f"Genrm{about}" in alerts
 
 
