@@ -65,6 +65,9 @@ class Reason(enum.StrEnum):
     AS_RECORDED = "AsRecorded"
     NOT_COMPARED = "NotCompared"
     SCORES_DIFFER = "ScoresDiffer"
+    # What a sleep gave back of the GPUs: the reason of SleepEffective.
+    MEMORY_FREED = "MemoryFreed"
+    MEMORY_KEPT = "MemoryKept"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -106,6 +109,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
     Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
+    Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
+    Reason.MEMORY_KEPT: "An engine that sleeps keeps more than half of the memory that was in use.",
     Reason.SCORES_DIFFER: "An engine computes something else than was recorded; it does not serve.",
 }
 """What each of them means, for the reference page."""
@@ -115,8 +120,8 @@ class Condition(ApiModel):
     """metav1.Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
-        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, RolloutWaiting or "
-        "ScoresVerified."
+        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, RolloutWaiting, "
+        "ScoresVerified or SleepEffective."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(

@@ -24,6 +24,7 @@ from dataclasses import asdict
 
 from genrm_door.device import product
 from genrm_door.inner import Inner
+from genrm_door.nvml import DeviceMemory, device_memory
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind, canonical
 from genrm_door.settings import Settings
@@ -90,8 +91,10 @@ class Door:
         *,
         now: Callable[[], float] = time.time,
         boot_id: str | None = None,
+        gpus: Callable[[], DeviceMemory | None] = device_memory,
     ) -> None:
         self.app = app
+        self._gpus = gpus
         self.settings = settings = Settings.from_env(os.environ) if settings is None else settings
         if settings.engine not in ROUTES:
             raise ValueError(f"GENRM_ENGINE is {settings.engine!r}: the door knows {', '.join(ROUTES)}")
@@ -273,7 +276,19 @@ class Door:
             if state is State.DRAINING and scope.get("query_string", b"") == b"cut=1":
                 self._cut_off()
         word = await self._engine_sleeps(scope, self.settings.word_seconds)
-        await answer_json(send, 200, self.record.document(word, self.memory.document()), *self._stamp)
+        document = self.record.document(word, self.memory.document())
+        if scope["method"] == "GET" and scope.get("query_string", b"") == b"memory=1":
+            document["deviceMemory"] = await self._device_memory()
+        await answer_json(send, 200, document, *self._stamp)
+
+    async def _device_memory(self) -> dict[str, int] | None:
+        """None also where the driver takes too long: it may, when a GPU is in trouble, and nobody else must wait."""
+        measuring = asyncio.get_running_loop().run_in_executor(None, self._gpus)
+        try:
+            found = await asyncio.wait_for(asyncio.shield(measuring), self.settings.word_seconds)
+        except asyncio.TimeoutError:
+            return None
+        return None if found is None else found._asdict()
 
     async def _set(self, state: State, scope: Scope) -> None:
         """Change the state. Shutting acts at once, always; opening waits for nobody, and never opens on a sleeper."""

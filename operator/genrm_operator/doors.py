@@ -42,6 +42,15 @@ class Doors:
         answer = await self._send(pod, token, "GET", DOOR_PATH, timeout)
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
+    async def device_used(self, pod: Pod, token: str) -> int | None:
+        """Bytes in use on the pod's GPUs, by whomever; `None` where nobody can say, or its door is of before."""
+        answer = await self._send(pod, token, "GET", f"{DOOR_PATH}?memory=1", LOOK_TIMEOUT)
+
+        def used() -> int | None:
+            return None if (found := answer.json().get("deviceMemory")) is None else int(found["used"])
+
+        return _read(pod, DOOR_PATH, used)
+
     async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door:
         """`cut`: end what is inside, with `state` draining; a door from before this word drains on."""
         path = f"{DOOR_PATH}?cut=1" if cut else DOOR_PATH

@@ -66,6 +66,10 @@ class Hooked:
             self.shut.pop(pod.uid, None)
         return await self.look(pod, token)
 
+    async def device_used(self, pod: Pod, token: str) -> int | None:
+        """Nobody measures it."""
+        return None
+
     async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
         return await self.doors.is_asleep(pod, "", self.hooks.is_sleeping)
 

@@ -18,7 +18,7 @@ from genrm_api.status import Reason, RewardModelStatus
 
 from genrm_operator.canary import Recordings
 from genrm_operator.demand import Demand, Desired, Idle, Past
-from genrm_operator.observed import Door, Pod, Transition
+from genrm_operator.observed import Door, Night, Pod, Transition
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
 from genrm_operator.trouble import Trouble
@@ -108,6 +108,8 @@ class Memory:
     pin: Pin | None = None
     """The weights of all pods, as of the last look."""
     golden: Recordings = field(default_factory=Recordings)
+    nights: dict[str, Night] = field(default_factory=dict)
+    """What the last sleep of each pod gave back, by uid, where that can be measured."""
     shut: dict[str, float | None] = field(default_factory=dict)
     """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)
@@ -193,7 +195,7 @@ class Memory:
         self.failures[uid] = Failure(times, now + delay, message, before.wakes + wake)
 
     def forget_pods(self, alive: set[str]) -> None:
-        for store in (self.failures, self.restarts, self.shut, self.golden.checks):
+        for store in (self.failures, self.restarts, self.shut, self.golden.checks, self.nights):
             for uid in set(store) - alive:
                 del store[uid]
 

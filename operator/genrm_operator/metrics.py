@@ -90,6 +90,13 @@ SCORES_VERIFIED: Final = Metric(
     "process has compared none.",
     _PER_MODEL,
 )
+SLEEP_EFFECTIVE: Final = Metric(
+    "genrm_reward_model_sleep_effective",
+    "gauge",
+    "1 if each last sleep gave back at least half of the GPU memory in use, 0 if one did not. No series where that "
+    "cannot be measured, or nobody slept yet.",
+    _PER_MODEL,
+)
 ENGINE_PODS: Final = Metric(
     "genrm_engine_pods",
     "gauge",
@@ -153,6 +160,7 @@ ALL: Final[Sequence[Metric]] = (
     LAST_WAKE,
     LAST_SLEEP,
     SCORES_VERIFIED,
+    SLEEP_EFFECTIVE,
     TRANSITION_SECONDS,
     TRANSITION_FAILURES,
     ABORTED_REQUESTS,
@@ -186,6 +194,7 @@ class ModelView:
     last_wake_seconds: float | None = None
     last_sleep_seconds: float | None = None
     scores_verified: bool | None = None
+    sleep_effective: bool | None = None
 
     @classmethod
     def of(cls, rm: RewardModel, phase: str, seen: Seen, failing_pods: int) -> ModelView:
@@ -198,6 +207,7 @@ class ModelView:
             last_wake_seconds=seen.last_wake_seconds,
             last_sleep_seconds=seen.last_sleep_seconds,
             scores_verified=all(check.fine for check in seen.checks.values()) if seen.checks else None,
+            sleep_effective=all(night.effective for night in seen.nights.values()) if seen.nights else None,
         )
 
 
@@ -293,6 +303,7 @@ class Metrics:
         yield _gauge(LEASES_HELD, _tally((key, view.lease_phases) for key, view in models))
         yield _gauge(LAST_WAKE, ((key, view.last_wake_seconds) for key, view in models))
         yield _gauge(SCORES_VERIFIED, ((key, view.scores_verified) for key, view in models))
+        yield _gauge(SLEEP_EFFECTIVE, ((key, view.sleep_effective) for key, view in models))
         yield _gauge(LAST_SLEEP, ((key, view.last_sleep_seconds) for key, view in models))
         yield _gauge(QUEUE_DEPTH, [((), self._queue_depth())])
         yield _gauge(WATCH_SILENCE, self._watches.silences().items() if self._watches else ())

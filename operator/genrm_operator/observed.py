@@ -27,6 +27,11 @@ ENGINE_CONTAINER: Final = "engine"
 """The container in an engine pod that is asked for scores."""
 
 
+MOST_KEPT: Final = 0.5
+"""Of the memory in use: an engine whose sleep leaves more has not slept to anybody's use. What is left of a good one is
+the context and captured graphs, a few gigabytes; pooling runners are known to keep 80 to 87 % (vllm#45107)."""
+
+
 class DoorState(enum.StrEnum):
     GATED = "gated"
     """The engine waits for its release (`CLOSED`) before it starts."""
@@ -90,6 +95,18 @@ class Check:
     fresh: bool = True
     compared: bool = True
     """With a recording; False: the engine cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever."""
+
+    before: int
+    after: int
+
+    @property
+    def effective(self) -> bool:
+        return self.after <= self.before * MOST_KEPT
 
 
 class Transition(enum.StrEnum):

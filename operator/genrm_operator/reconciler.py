@@ -266,7 +266,7 @@ class Reconciler:
                 assert self._tasks is not None
                 hooked = self._hooked(rm, adapter, memory)
                 canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
-                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary)
+                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary, memory.nights)
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):

@@ -63,6 +63,7 @@ class Reporter:
             shrinks_to=shrinks_to,
             golden_rows=memory.golden.digest or (before.golden_rows if before else None),
             checks=memory.golden.checks,
+            nights=memory.nights,
             waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
         await self.announce.warning(rm, memory, seen.warning)

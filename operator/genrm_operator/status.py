@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
-from genrm_operator.observed import Check, Pod
+from genrm_operator.observed import Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.trouble import Trouble
 
@@ -52,6 +52,8 @@ class Seen:
     golden_rows: str | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What was found of the pods' scores, by uid."""
+    nights: Mapping[str, Night] = field(default_factory=dict)
+    """What the pods' last sleeps gave back, by uid."""
 
 
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
@@ -184,6 +186,7 @@ def _conditions(
         ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
         *_scores(rm, seen),
+        *_nights(rm, seen),
         *([("RolloutWaiting", True, Reason.RUN_UNDER_WAY, _waits(seen.waits_for))] if seen.waits_for else []),
     ]
 
@@ -205,7 +208,25 @@ def _scores(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
         more = f"; and {len(checks) - MOST_SAID} more" if len(checks) > MOST_SAID else ""
         all_said = "; ".join(said for said, _ in checks[:MOST_SAID])
         return [("ScoresVerified", True, Reason.AS_RECORDED, all_said + more)]
-    before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == "ScoresVerified"), None)
+    return _as_before(rm, "ScoresVerified")
+
+
+def _nights(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+    """Of pods whose GPUs' memory can be measured."""
+    names = {pod.uid: pod.name for pod in seen.pods}
+    nights = sorted(((names[uid], night) for uid, night in seen.nights.items() if uid in names), key=itemgetter(0))
+    if not nights:
+        return _as_before(rm, "SleepEffective")
+    name, worst = max(nights, key=lambda item: item[1].after / max(item[1].before, 1))
+    kept = f"pod {name} kept {worst.after / (1 << 30):.1f} of {worst.before / (1 << 30):.1f} GiB in its last sleep"
+    if worst.effective:
+        return [("SleepEffective", True, Reason.MEMORY_FREED, f"{kept}, the most of {len(nights)}")]
+    ways_out = "spec.lifecycle.sleep.mode: ScaleToZero gives all of it back, None saves the effort"
+    return [("SleepEffective", False, Reason.MEMORY_KEPT, f"{kept}; {ways_out}")]
+
+
+def _as_before(rm: RewardModel, kind: str) -> list[tuple[str, bool, str, str]]:
+    before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == kind), None)
     return [] if before is None else [(before.type, before.status == "True", before.reason, before.message)]
 
 

@@ -2,9 +2,10 @@
 
 *Verify*: once for each boot of a pod's server, before anything else is done to it; the readiness gate says so.
 What it computes is compared with what engines like it computed before (`canary`), then and after each wake.
-*Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → door `asleep`. The serving label is
-already off when this begins. If requests stay inside past the drain deadline the pod goes back into service, or, with
-`onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again elsewhere by a client that can.
+*Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → the memory of its GPUs is measured →
+door `asleep`. The serving label is already off when this begins. If requests stay inside past the drain deadline the
+pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again
+elsewhere by a client that can.
 *Wake*: engine wake if it sleeps → the engine confirms → verified → compared → door `serving`. The label follows in the
 next look.
 
@@ -14,7 +15,7 @@ An engine without a door takes the same way by its hooks (`hooked`); there is no
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -29,10 +30,12 @@ from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DrainTimeout, EngineError, NotVerified
 from genrm_operator.hooked import Hooked
-from genrm_operator.observed import Door, DoorState, Pod, Transition
+from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
 
 CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
+SETTLE_SECONDS: Final = 2.0
+"""After a sleep, until what is still in use counts as kept."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
 
@@ -48,6 +51,8 @@ class Front(Protocol):
 
     async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float) -> Answer: ...
 
+    async def device_used(self, pod: Pod, token: str) -> int | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -61,6 +66,8 @@ class Target:
     """Where there is no door."""
     canary: Canary | None = None
     """Where what the engine computes can be compared, and is to be."""
+    nights: dict[str, Night] = field(default_factory=dict)
+    """Where is written, by uid of the pod, what its last sleep gave back."""
 
     def front(self, doors: Doors) -> Front:
         return self.hooked or doors
@@ -137,12 +144,27 @@ async def sleep(target: Target, front: Front) -> int:
     aborted = await _drain(target, front)
     if not await front.is_asleep(pod, token, asleep):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
+        before = await front.device_used(pod, token)
         for call in target.adapter.sleep(target.rm):
             await front.call_engine(pod, token, call, limit)
         if not await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
+        await _measure(target, front, before)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
+
+
+async def _measure(target: Target, front: Front, before: int | None) -> None:
+    """What the sleep gave back. The driver may need a moment to take it."""
+    if before is None:
+        return
+    now = asyncio.get_running_loop().time
+    end = now() + SETTLE_SECONDS
+    while (after := await front.device_used(target.pod, target.token)) is not None:
+        night = target.nights[target.pod.uid] = Night(before, after)
+        if night.effective or now() >= end:
+            return
+        await asyncio.sleep(POLL_SECONDS * 5)
 
 
 async def _drain(target: Target, front: Front) -> int:

@@ -1,4 +1,4 @@
-"""An engine that wakes corrupt: kept out of service, told, replaced or healed; and what was recorded outlives us."""
+"""Nights that did not go well, though every call was answered 200: a corrupt engine, memory that stays in use."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ def test_who_computes_something_else_after_a_wake_does_not_serve(world: World) -
     world.simulator.put(sick, faults={})
     world.phase("Serving")
     assert world.condition("ScoresVerified")["status"] == "True"
+
+
+def test_a_sleep_that_keeps_the_memory_is_told(world: World) -> None:
+    world.apply(replicas=1)
+    world.phase("Asleep")
+    assert world.condition("SleepEffective")["status"] == "True"
+    world.simulator.put(world.addresses()[0], faults={"keeps": 0.85})
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.renew("run-1", Phase.IDLE)
+    world.phase("Asleep")
+    wait_for("it is told", lambda: world.condition("SleepEffective")["status"] == "False")
+    said = world.condition("SleepEffective")
+    assert said["reason"] == "MemoryKept" and "kept 61.2 of 72.0 GiB" in said["message"]
 
 
 def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(world: World) -> None:

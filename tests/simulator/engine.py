@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from genrm_door.nvml import DeviceMemory
+
 from tests.simulator.asgi import Receive, Scope, Send, answer_json, body_of, lifespan
 from tests.simulator.faults import Faults
 
@@ -178,6 +180,11 @@ class SimEngine:
             self.running -= 1
             async with self.changed:
                 self.changed.notify_all()
+
+    def gpus(self) -> DeviceMemory:
+        """As if it had one of 80 GiB."""
+        used = 72 << 30
+        return DeviceMemory(round(used * self.faults.keeps) if self.asleep else used, 80 << 30)
 
     def abort_all(self) -> None:
         for job in self.jobs:

@@ -24,6 +24,8 @@ class Faults:
     """/sleep or /wake_up here answer 200 and change nothing."""
     corrupt: bool = False
     """The weights are not what they were: everything is answered, and computed wrongly."""
+    keeps: float = 0.03
+    """The share of its GPU's memory that it does not give back in its sleep."""
     refuse: bool = False
     """The pod resets every connection, as a container that is not there."""
 
@@ -45,6 +47,7 @@ class Faults:
                 lie=bool(document.get("lie", False)),
                 deaf=frozenset(document.get("deaf", ())),
                 corrupt=bool(document.get("corrupt", False)),
+                keeps=float(document.get("keeps", 0.03)),
                 refuse=bool(document.get("refuse", False)),
             )
         except TypeError as error:

@@ -73,7 +73,7 @@ class SimPod:
             engine=type(self.engine).door,
             weights=settings.weights,
         )
-        self.door = Door(self.engine, words) if words.engine else None
+        self.door = Door(self.engine, words, gpus=self.engine.gpus) if words.engine else None
 
     def to_json(self) -> dict[str, Any]:
         """The truth about this pod, as nobody in a cluster could know it."""

@@ -108,6 +108,7 @@ def test_what_a_platform_team_must_hear_of_has_an_alert() -> None:
     for about in (
         "WakeFailed",
         "ScoresDrifted",
+        "SleepIneffective",
         "TransitionsFailing",
         "OperatorDeaf",
         "ReconcileErrors",

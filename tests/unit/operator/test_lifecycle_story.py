@@ -188,6 +188,9 @@ class StoryDoors:
         await self._call(pod, Engine.document)
         return {"judge": None}
 
+    async def device_used(self, pod: Pod, token: str) -> int | None:
+        return None
+
     async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
         return {"version": "0.32.0"}
 

@@ -47,7 +47,9 @@ def everything() -> Metrics:
     made.waited(0.3)
     made.called("patch", "Pod", 200, 0.004)
     made.transition_ended(Transition.WAKE, "vllm", 3.0, "done")
-    made.saw(JUDGE, ModelView("Serving", 2, ("Serving", "Serving", "Waking"), ("scoring", "idle"), 1, 1.5, 0.5, False))
+    made.saw(
+        JUDGE, ModelView("Serving", 2, ("Serving", "Serving", "Waking"), ("scoring", "idle"), 1, 1.5, 0.5, False, True)
+    )
     return made
 
 
@@ -125,6 +127,7 @@ def test_pods_and_leases_are_counted_by_state(everything: Metrics) -> None:
     assert value(everything, "genrm_leases_held", where | {"phase": "scoring"}) == 1
     assert value(everything, "genrm_reward_model_last_wake_seconds", where) == 1.5
     assert value(everything, "genrm_reward_model_scores_verified", where) == 0
+    assert value(everything, "genrm_reward_model_sleep_effective", where) == 1
     assert value(everything, "genrm_watch_silence_seconds", {"resource": "pods", "namespace": ""}) == 3.5
     assert value(everything, "genrm_queue_depth") == 7 and value(everything, "genrm_leader") == 0
 

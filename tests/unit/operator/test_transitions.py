@@ -77,6 +77,23 @@ async def test_three_nights(simulator: Simulator, kind: str) -> None:
         assert truth(simulator)["asleep"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_a_sleep_gave_back_is_measured(simulator: Simulator, kind: str) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        await run(Transition.SLEEP, pod, doors)
+        (good,) = pod.nights.values()
+        assert (good.before >> 30, good.after >> 30, good.effective) == (72, 2, True)
+        await run(Transition.SLEEP, pod, doors)
+        assert list(pod.nights.values()) == [good], "who sleeps has nothing to give"
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"keeps": 0.85})
+        await run(Transition.SLEEP, pod, doors)
+        (bad,) = pod.nights.values()
+        assert (bad.after >> 30, bad.effective) == (61, False)
+
+
 @pytest.mark.parametrize("kind", SGLANG)
 async def test_an_engine_that_does_not_warm_up_by_itself_is_asked_before_it_serves(
     simulator: Simulator, kind: str

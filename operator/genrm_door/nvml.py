@@ -1,0 +1,57 @@
+"""How much memory of the container's GPUs is in use, whoever uses it: NVIDIA's management library, by ctypes.
+
+Not torch, which would make a CUDA context of hundreds of megabytes in the API process to say the same. A container sees
+the GPUs that it was given. Functions and structures: NVML API reference, `nvmlDeviceGetMemoryInfo`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any, NamedTuple
+
+LIBRARY = "libnvidia-ml.so.1"
+"""The container runtime mounts it beside the driver."""
+
+
+class DeviceMemory(NamedTuple):
+    """Bytes, of all GPUs together."""
+
+    used: int
+    total: int
+
+
+class _Info(ctypes.Structure):
+    """nvmlMemory_t."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+def device_memory() -> DeviceMemory | None:
+    """What is in use now; None where there is no GPU, or the driver does not say. May block while the driver does."""
+    library = _library(LIBRARY)
+    return None if library is None else _sum(library)
+
+
+@functools.cache
+def _library(name: str) -> Any | None:
+    try:
+        library = ctypes.CDLL(name)
+    except OSError:
+        return None
+    return library if library.nvmlInit_v2() == 0 else None
+
+
+def _sum(library: Any) -> DeviceMemory | None:
+    count = ctypes.c_uint()
+    if library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0 or not count.value:
+        return None
+    used = total = 0
+    for index in range(count.value):
+        device, info = ctypes.c_void_p(), _Info()
+        if library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(device)) != 0:
+            return None
+        if library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(info)) != 0:
+            return None
+        used, total = used + info.used, total + info.total
+    return DeviceMemory(used, total)
