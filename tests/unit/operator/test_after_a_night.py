@@ -1,0 +1,75 @@
+"""What the status says of a night: whether scores are what they were, and whether it gave the memory back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from genrm_operator.observed import Check, Night
+
+from tests.unit.operator.test_lifecycle import make_pod
+from tests.unit.operator.test_pinning import condition, model, seen
+
+PODS = [make_pod(uid=f"u{i}", name=f"judge-{i}") for i in range(6)]
+FINE = Check("b1", fine=True, message="answers as pod judge-0 did")
+SICK = Check("b1", fine=False, message="computes other scores")
+ALONE = Check("b1", fine=True, message="cannot be compared, and serves", compared=False)
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        ({}, None),
+        ({"u0": FINE}, ("True", "AsRecorded", "pod judge-0 answers as pod judge-0 did")),
+        ({"u0": FINE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
+        ({"u0": ALONE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
+        ({"u0": ALONE, "u1": FINE}, ("False", "NotCompared", "pod judge-0 cannot be compared, and serves")),
+        ({"gone": SICK}, None),
+    ],
+)
+def test_scores(checks: dict[str, Check], expected: tuple[str, str, str] | None) -> None:
+    said = condition(seen(model(), pods=PODS, checks=checks), "ScoresVerified")
+    assert (said and (said["status"], said["reason"], said["message"])) == expected
+
+
+def test_a_message_stays_short() -> None:
+    said = condition(seen(model(), pods=PODS, checks={pod.uid: FINE for pod in PODS}), "ScoresVerified")
+    assert said is not None and said["message"].endswith("pod judge-3 answers as pod judge-0 did; and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("nights", "expected"),
+    [
+        ({}, None),
+        (
+            {"u0": Night(72 * GIB, 2 * GIB)},
+            ("True", "MemoryFreed", "pod judge-0 kept 2.0 of 72.0 GiB in its last sleep"),
+        ),
+        (
+            {"u0": Night(72 * GIB, 2 * GIB), "u1": Night(72 * GIB, 61 * GIB)},
+            ("False", "MemoryKept", "pod judge-1 kept 61.0 of 72.0 GiB in its last sleep"),
+        ),
+        ({"gone": Night(72 * GIB, 61 * GIB)}, None),
+    ],
+)
+def test_memory(nights: dict[str, Night], expected: tuple[str, str, str] | None) -> None:
+    said = condition(seen(model(), pods=PODS, nights=nights), "SleepEffective")
+    if expected is None:
+        assert said is None
+    else:
+        assert said is not None and (said["status"], said["reason"]) == expected[:2]
+        assert said["message"].startswith(expected[2])
+
+
+@pytest.mark.parametrize("kind", ["ScoresVerified", "SleepEffective"])
+def test_a_new_operator_process_says_what_the_last_one_found(kind: str) -> None:
+    found: dict[str, Any] = {"checks": {"u0": SICK}, "nights": {"u0": Night(72 * GIB, 61 * GIB)}}
+    told = seen(model(), pods=PODS, **found)
+    again = seen(model(known=told), pods=PODS)
+    assert condition(again, kind) == condition(told, kind)
+
+
+def test_who_does_not_want_scores_compared_hears_nothing_of_it() -> None:
+    unasked = model(lifecycle={"wake": {"verify": False}})
+    assert condition(seen(unasked, pods=PODS, checks={"u0": SICK}), "ScoresVerified") is None
