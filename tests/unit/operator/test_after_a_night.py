@@ -44,11 +44,11 @@ def test_a_message_stays_short() -> None:
         ({}, None),
         (
             {"u0": Night(72 * GIB, 2 * GIB)},
-            ("True", "MemoryFreed", "pod judge-0 kept 2.0 of 72.0 GiB in its last sleep"),
+            ("True", "MemoryFreed", "pod judge-0 kept 2.0 of 72.0 GiB"),
         ),
         (
             {"u0": Night(72 * GIB, 2 * GIB), "u1": Night(72 * GIB, 61 * GIB)},
-            ("False", "MemoryKept", "pod judge-1 kept 61.0 of 72.0 GiB in its last sleep"),
+            ("False", "MemoryKept", "pod judge-1 kept 61.0 of 72.0 GiB"),
         ),
         ({"gone": Night(72 * GIB, 61 * GIB)}, None),
     ],
