@@ -1,8 +1,8 @@
 """How the tests are shared out among pytest-xdist's workers (`make test` starts some; `pytest` alone has none).
 
-All that has real engines goes to one worker, one after another: on two cores two such would only slow each other down
-until deadlines pass. It takes the longest and begins first. Training runs without them come next, beside it. All else
-waits more than it computes, and goes to the others file by file.
+All that computes, real engines and training runs, goes to one worker, one after another: on two cores two such would
+only slow each other down until deadlines pass. It takes the longest and begins first. All else waits more than it
+computes, and goes to the others file by file.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ import os
 import pytest
 
 HEAVY = "heavy"
-TRAINING = "training"
-LONGEST_FIRST = (HEAVY, TRAINING, "tests/cluster/", "tests/e2e/", "tests/unit/")
+LONGEST_FIRST = (HEAVY, "tests/cluster/", "tests/e2e/", "tests/unit/")
 
 
 def group(item: pytest.Item) -> str:
-    fixtures = getattr(item, "fixturenames", ())
-    if "node" in fixtures:
+    if {"node", "verl_python"} & set(getattr(item, "fixturenames", ())):
         return HEAVY
-    if "verl_python" in fixtures:
-        return TRAINING
     if "tests/e2e/contract/" in item.nodeid:
         engine: str = item.callspec.params["engine"]  # type: ignore[attr-defined]
         return HEAVY if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
