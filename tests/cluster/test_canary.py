@@ -11,6 +11,8 @@ from tests.cluster.conftest import World, wait_for
 
 pytestmark = pytest.mark.cluster
 
+VERIFIED = {"wake": {"verify": True}}
+
 
 def recorded(world: World) -> dict[str, Any]:
     found = world.objects("configmaps", "genrm.dev/reward-model=judge")
@@ -18,7 +20,7 @@ def recorded(world: World) -> dict[str, Any]:
 
 
 def test_who_computes_something_else_after_a_wake_does_not_serve(world: World) -> None:
-    world.apply()
+    world.apply(lifecycle=VERIFIED)
     status = world.phase("Asleep")
     assert world.condition("ScoresVerified")["status"] == "True"
     assert status["goldenRows"] == recorded(world)["metadata"]["annotations"]["genrm.dev/golden-digest"]
@@ -50,7 +52,7 @@ def test_a_sleep_that_keeps_the_memory_is_told(world: World) -> None:
 
 
 def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(world: World) -> None:
-    world.apply(replicas=1)
+    world.apply(replicas=1, lifecycle=VERIFIED)
     world.phase("Asleep")
     before = recorded(world)["data"]
     world.operator.kill()

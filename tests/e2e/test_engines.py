@@ -70,6 +70,9 @@ ROUTED: Mapping[str, Routed] = {
     "sglang": Routed(CHAT, DIALECTS["sglang"].ask, DIALECTS["sglang"].verdict),
     "sglang-embedding": Routed("/v1/embeddings", lambda text: {"model": MODEL, "input": text}, _embedding),
 }
+VERIFIED = {"vllm-pooling", "sglang", "sglang-embedding"}
+"""A generative vLLM compiles what log-probabilities need at their first use, and dies where there is no C++ compiler, as
+in our image."""
 VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
@@ -99,7 +102,7 @@ def reward_model(stack: Stack, dialect: Dialect, name: str) -> dict[str, Any]:
         "engine": ENGINES[engine],
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
-        "lifecycle": {"state": "Awake"},
+        "lifecycle": {"state": "Awake", "wake": {"verify": dialect.kind in VERIFIED}},
         "routing": {"mode": "Router" if dialect.kind in ROUTED else "Direct"},
     }
     return {"apiVersion": "genrm.dev/v1alpha1", "kind": "RewardModel", "metadata": {"name": name}, "spec": spec}
@@ -195,8 +198,8 @@ def nights(stack: Stack, kind: str, many: int) -> None:
             if routed is not None:
                 assert routed_verdicts(stack, routed, name) == before_routed
             print(f"{kind}: asleep in {slept['lastSleepSeconds']} s, awake in {woken['lastWakeSeconds']} s")
-            scores = next(c for c in woken["conditions"] if c["type"] == "ScoresVerified")
-            assert (scores["status"], scores["reason"]) == ("True", "AsRecorded"), scores["message"]
+            scores = [(c["status"], c["reason"]) for c in woken["conditions"] if c["type"] == "ScoresVerified"]
+            assert scores == ([("True", "AsRecorded")] if kind in VERIFIED else [])
         assert {e["bootId"] for e in stack.status(name)["endpoints"]} == boots, "no engine died"
     except BaseException:
         print(stack.story(name))

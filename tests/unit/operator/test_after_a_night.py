@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from genrm_api.rewardmodel import RewardModel
 from genrm_operator.observed import Check, Night
 
+from tests.unit.operator import test_pinning
 from tests.unit.operator.test_lifecycle import make_pod
-from tests.unit.operator.test_pinning import condition, model, seen
+from tests.unit.operator.test_pinning import condition, seen
 
 PODS = [make_pod(uid=f"u{i}", name=f"judge-{i}") for i in range(6)]
 FINE = Check("b1", fine=True, message="answers as pod judge-0 did")
 SICK = Check("b1", fine=False, message="computes other scores")
 ALONE = Check("b1", fine=True, message="cannot be compared, and serves", compared=False)
 GIB = 1 << 30
+
+
+def model(known: dict[str, Any] | None = None, *, verify: bool = True) -> RewardModel:
+    return test_pinning.model(known=known, lifecycle={"wake": {"verify": verify}})
 
 
 @pytest.mark.parametrize(
@@ -71,5 +77,5 @@ def test_a_new_operator_process_says_what_the_last_one_found(kind: str) -> None:
 
 
 def test_who_does_not_want_scores_compared_hears_nothing_of_it() -> None:
-    unasked = model(lifecycle={"wake": {"verify": False}})
+    unasked = model(verify=False)
     assert condition(seen(unasked, pods=PODS, checks={"u0": SICK}), "ScoresVerified") is None
