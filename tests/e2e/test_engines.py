@@ -71,7 +71,7 @@ ROUTED: Mapping[str, Routed] = {
     "sglang-embedding": Routed("/v1/embeddings", lambda text: {"model": MODEL, "input": text}, _embedding),
 }
 VERIFIED = {"vllm-pooling", "sglang", "sglang-embedding"}
-"""A generative vLLM compiles what log-probabilities need at their first use, and dies where there is no C++ compiler, as
+"""A generative vLLM compiles what log-probabilities need at their first use. It dies where there is no C++ compiler, as
 in our image."""
 VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 

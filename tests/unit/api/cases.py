@@ -544,7 +544,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a life": {
         "lifecycle": {
             "state": "Auto", "sleep": {"mode": "ScaleToZero", "onDrainTimeout": "Abort", "timeout": "5s"},
-            "wake": {"timeout": "9m", "verify": False}, "idle": {"sleepAfter": "2m", "offAfter": "2m"},
+            "wake": {"timeout": "9m", "verify": True}, "idle": {"sleepAfter": "2m", "offAfter": "2m"},
         },
         "rollout": {"pinDuringLease": False}, "routing": {"mode": "Router"},
     },

@@ -21,7 +21,7 @@ def test_a_manifest_that_says_nothing() -> None:
     assert plain.clients == (OWN_NAMESPACE,) and plain.monitoring == ()
     assert (plain.revision, plain.routing, plain.pin_during_lease) == ("main", "Direct", True)
     lives = plain.lifecycle
-    assert (lives.state, lives.sleep_level, lives.on_drain_timeout, lives.verify_wake) == ("Auto", 1, "Serve", True)
+    assert (lives.state, lives.sleep_level, lives.on_drain_timeout, lives.verify_wake) == ("Auto", 1, "Serve", False)
     assert (lives.drain_timeout, lives.sleep_timeout, lives.wake_timeout) == (60.0, 60.0, 120.0)
     assert (lives.sleep_after, lives.off_after) == (None, None)
 
