@@ -56,6 +56,8 @@ MOST_VALUES: Final = 512
 """Of a row; an embedding has thousands."""
 KEPT_KEYS: Final = 4
 """Recordings in one ConfigMap: the present one, and those that a rollback may need."""
+ANNOTATION_DIGEST: Final = "genrm.dev/golden-digest"
+"""On the ConfigMap: of its data, as we wrote it."""
 
 Values = tuple[float, ...]
 
@@ -139,14 +141,14 @@ def shown(values: Values) -> str:
 def config_map(rm: RewardModel, recordings: Mapping[str, Golden]) -> dict[str, Any]:
     newest = sorted(recordings.items(), key=lambda item: item[1].recorded_at)[-KEPT_KEYS:]
     data = {key: json.dumps(asdict(golden), separators=(",", ":")) for key, golden in newest}
-    meta = metadata(rm, golden_configmap_name(rm.name), {_DIGEST: digest(data)})
+    meta = metadata(rm, golden_configmap_name(rm.name), {ANNOTATION_DIGEST: digest(data)})
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
 def read(obj: Mapping[str, Any]) -> dict[str, Golden] | None:
     """The recordings in a ConfigMap; None if it is not as it was written: somebody has changed it."""
     data = obj.get("data") or {}
-    if (obj["metadata"].get("annotations") or {}).get(_DIGEST) != digest(data):
+    if (obj["metadata"].get("annotations") or {}).get(ANNOTATION_DIGEST) != digest(data):
         return None
     return {key: _golden(json.loads(text)) for key, text in data.items()}
 
@@ -160,6 +162,3 @@ def _golden(document: Mapping[str, Any]) -> Golden:
     made = tuple(Row(tuple(map(float, row["values"])), float(row["spread"])) for row in rows)
     who = (str(document["pod"]), str(document["boot_id"]), str(document["recorded_at"]))
     return Golden(dict(document["facts"]), *who, made, bool(document["agreed"]))
-
-
-_DIGEST: Final = "genrm.dev/golden-digest"

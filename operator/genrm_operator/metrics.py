@@ -86,8 +86,8 @@ LAST_SLEEP: Final = Metric(
 SCORES_VERIFIED: Final = Metric(
     "genrm_reward_model_scores_verified",
     "gauge",
-    "1 if every engine computed what was recorded when it was compared last, 0 if one did not. No series while this "
-    "process has compared none.",
+    "0 if an engine computed something else than was recorded when it was compared last, else 1. No series while this "
+    "process has asked none.",
     _PER_MODEL,
 )
 SLEEP_EFFECTIVE: Final = Metric(

@@ -216,7 +216,7 @@ def test_sglang_survives_every_order_that_would_end_it(engine: Engine, before: i
     engine.verdict()
 
 
-def test_a_client_that_hangs_up_is_counted_out(engine: Engine, background: Background) -> None:
+def test_a_client_that_hangs_up_is_counted_out(engine: Engine) -> None:
     engine.serve()
     engine.hold(True)
     served = engine.document()["served"]
