@@ -4,7 +4,8 @@ No container registry and no release download is needed: the Go module proxy car
 program whose module has `replace` lines cannot be had by `go install package@version`, so it is pinned by a small
 module of ours under `tools/`; the others are installed by version. kwok, CoreDNS and Helm are pinned in Kubernetes'
 module, to the libraries that Kubernetes uses: compiled once they serve all. The result lies in the cache under a
-key made of all pins, so a changed pin makes a new folder and an unchanged one costs nothing. Each program appears by a rename when it is complete, so a killed build goes on where it stopped.
+key made of all pins, so a changed pin makes a new folder and an unchanged one costs nothing. Each program appears by
+a rename when it is complete, so a killed build goes on where it stopped.
 """
 
 import hashlib
