@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from genrm_api.names import (
     ANNOTATION_GRANTED,
     ANNOTATION_NEEDED_IN,
     ANNOTATION_PHASE,
+    ANNOTATION_PRIORITY,
+    ANNOTATION_REFUSED,
     ANNOTATION_RUN,
     API_VERSION,
     LABEL_REWARD_MODEL,
@@ -57,15 +60,19 @@ def lease_manifest(
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     reward_model_uid: str | None = None,
     created_by: str = "",
+    priority: int = 0,
 ) -> dict[str, Any]:
     """The Lease object that `run` creates (`now` must be timezone-aware).
 
     With the uid the Lease is owned by the RewardModel, so that what a crashed run leaves behind goes with the model.
     `created_by` is the user who creates it: where the chart's admission policies are on, nobody else may change it.
+    `priority`: of those who wait for the same GPUs the larger comes first.
     """
     annotations = {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run}
     if created_by:
         annotations[ANNOTATION_CREATED_BY] = created_by
+    if priority:
+        annotations[ANNOTATION_PRIORITY] = str(priority)
     owner = {"apiVersion": API_VERSION, "kind": "RewardModel", "name": reward_model, "uid": reward_model_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -106,6 +113,10 @@ class DemandLease:
     """The operator's answer, see `names.ANNOTATION_GRANTED`."""
     needed_in: float | None = None
     """Seconds, of phase `prewake`; `None`: at once."""
+    priority: int = 0
+    """Of those who wait for the same GPUs the larger comes first."""
+    refused: str | None = None
+    """The operator's answer, see `names.ANNOTATION_REFUSED`."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
@@ -126,7 +137,14 @@ class DemandLease:
             renewal=str(spec.get("renewTime")),
             granted=annotations.get(ANNOTATION_GRANTED),
             needed_in=_seconds(annotations.get(ANNOTATION_NEEDED_IN)) if phase is Phase.PREWAKE else None,
+            priority=_integer(annotations.get(ANNOTATION_PRIORITY)),
+            refused=annotations.get(ANNOTATION_REFUSED),
         )
+
+
+def _integer(text: str | None) -> int:
+    """What is no integer, or none that anybody means, counts as nothing said."""
+    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,9}", text) else 0
 
 
 def _seconds(text: str | None) -> float | None:

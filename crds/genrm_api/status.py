@@ -26,6 +26,7 @@ class Reason(enum.StrEnum):
     STARTING = "Starting"
     WAKING = "Waking"
     SERVING = "Serving"
+    WAITING = "Waiting"
     SLEEPING = "Sleeping"
     ASLEEP = "Asleep"
     OFF = "Off"
@@ -42,7 +43,7 @@ class Reason(enum.StrEnum):
     HOOK_NOT_READABLE = "HookNotReadable"
     HOST_PATH_REFUSED = "HostPathRefused"
     POD_TEMPLATE_REFUSED = "PodTemplateRefused"
-    SLOT_TAKEN = "SlotTaken"
+    SLOT_TWICE = "SlotTwice"
     NODES_NOT_SUPPORTED = "NodesNotSupported"
     APPLY_FAILED = "ApplyFailed"
     PODS_REFUSED = "PodsRefused"
@@ -68,6 +69,12 @@ class Reason(enum.StrEnum):
     # What a sleep gave back of the GPUs: the reason of SleepEffective.
     MEMORY_FREED = "MemoryFreed"
     MEMORY_KEPT = "MemoryKept"
+    # Whether it has the GPUs that it shares: the reason of SlotBlocked.
+    SLOT_GIVEN = "SlotGiven"
+    SLOT_NOT_ASKED = "SlotNotAsked"
+    SLOT_AWAITED = "SlotAwaited"
+    SLOT_UNSEEN = "SlotUnseen"
+    SLOT_DEADLOCK = "SlotDeadlock"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -75,6 +82,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.STARTING: "Engines are starting.",
     Reason.WAKING: "Engines are waking.",
     Reason.SERVING: "All pods that should serve do.",
+    Reason.WAITING: "A slot of `gpu.slots` is somebody else's turn; see the condition SlotBlocked.",
     Reason.SLEEPING: "Engines are going to sleep, or pods are going.",
     Reason.ASLEEP: "All engines sleep, as wanted.",
     Reason.OFF: "There are no pods, as wanted.",
@@ -90,7 +98,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.HOOK_NOT_READABLE: "The body of a hook of `engine.custom` is no JSON.",
     Reason.HOST_PATH_REFUSED: "`model.uri` is a folder of the node outside of what the installation allows.",
     Reason.POD_TEMPLATE_REFUSED: "`podTemplate` touches a part of the pod that is not its own.",
-    Reason.SLOT_TAKEN: "Another RewardModel, which is older, names one of the same `gpu.slots`; there are no pods.",
+    Reason.SLOT_TWICE: "Two of `gpu.slots` are the same GPU; there are no pods.",
     Reason.NODES_NOT_SUPPORTED: "The engine cannot spread these ranks over `gpu.nodes`.",
     Reason.APPLY_FAILED: "The API server refuses a child, or did not answer; the message says what it said.",
     Reason.PODS_REFUSED: "A quota, a policy or a missing object keeps pods from being made.",
@@ -111,6 +119,11 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
     Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
     Reason.MEMORY_KEPT: "An engine that sleeps keeps more than half of the memory that was in use.",
+    Reason.SLOT_GIVEN: "Its slots are its own for now.",
+    Reason.SLOT_NOT_ASKED: "At rest it asks for no slot.",
+    Reason.SLOT_AWAITED: "It waits for its turn on a slot; the message says whose it is.",
+    Reason.SLOT_UNSEEN: "A slot is not seen to be free; the message says who may have it, and why that is not known.",
+    Reason.SLOT_DEADLOCK: "The run that waits for it holds its slot by another model, and would wait for ever.",
     Reason.SCORES_DIFFER: "An engine computes something else than was recorded; it does not serve.",
 }
 """What each of them means, for the reference page."""

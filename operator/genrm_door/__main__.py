@@ -1,9 +1,9 @@
-"""The door's archive as a command: `python3 genrm_door.pyz launcher|router|terminate <arguments of that script>`."""
+"""The door's archive as a command: `python3 genrm_door.pyz launcher|router|terminate|alive <arguments of that one>`."""
 
 import runpy
 import sys
 
-SCRIPTS = ("launcher", "router", "terminate")
+SCRIPTS = ("launcher", "router", "terminate", "alive")
 
 
 def main() -> None:

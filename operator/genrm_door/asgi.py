@@ -25,6 +25,7 @@ from dataclasses import asdict
 from genrm_door.device import product
 from genrm_door.inner import Inner
 from genrm_door.nvml import DeviceMemory, device_memory
+from genrm_door.rebirth import Restart, restarter
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind, canonical
 from genrm_door.settings import Settings
@@ -53,6 +54,8 @@ __all__ = ["NOT_FOUND", "App", "Door", "Message", "Receive", "Scope", "Send", "S
 
 MAX_CALL_CHARACTERS = 200
 IDLE_POLL_SECONDS = 0.02
+LEAVE_SECONDS = 0.05
+"""Between the answer to who ended the engine and its end: so that the answer is on its way."""
 
 
 class Who(enum.Enum):
@@ -92,9 +95,11 @@ class Door:
         now: Callable[[], float] = time.time,
         boot_id: str | None = None,
         gpus: Callable[[], DeviceMemory | None] = device_memory,
+        restart: Restart | None = None,
     ) -> None:
         self.app = app
         self._gpus = gpus
+        self._restart = restart or restarter(os.environ)
         self.settings = settings = Settings.from_env(os.environ) if settings is None else settings
         if settings.engine not in ROUTES:
             raise ValueError(f"GENRM_ENGINE is {settings.engine!r}: the door knows {', '.join(ROUTES)}")
@@ -205,6 +210,8 @@ class Door:
 
     async def _admin(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one call that changes the engine, alone, and remember how it ended."""
+        if self.record.state is State.GATED:
+            raise Refused("the engine ends: its container goes back to the gate")
         body = await read(receive)
         if body is None:
             return
@@ -297,6 +304,10 @@ class Door:
         if state is record.state:
             return
         call = f"PUT {state.value}"
+        if record.state is State.GATED:
+            raise Refused("the engine ends: its container goes back to the gate")
+        if state is State.GATED:
+            return self._leave(call)
         if state in (State.CLOSED, State.DRAINING):
             record.state = state
             record.note(call, 200)
@@ -314,6 +325,17 @@ class Door:
                 raise Refused(f"the door was set to {record.state.value} meanwhile")
             record.state = state
             entry.status = 200
+
+    def _leave(self, call: str) -> None:
+        """End the engine, a moment from now, and be back at the gate."""
+        if self._restart is None:
+            raise Refused("no launcher started this engine, so that nobody would start it again: replace the pod")
+        if self.record.inside:
+            raise Refused(f"{self.record.inside} requests are inside: wait until nobody is, or end them first")
+        with self.record.turn(call) as entry:
+            entry.status = 200
+            self.record.state = State.GATED
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._restart, self.record.hand_over())
 
     def _cut_off(self) -> None:
         """End what is inside: the drain has taken as long as it may.

@@ -13,10 +13,11 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from genrm_door.settings import BOOT_ID_ENV, LOCAL_ENV, PAST_ENV, WEIGHTS_ENV
+from genrm_door.alive import RUN_DIR_ENV
+from genrm_door.settings import BOOT_ID_ENV, LAUNCH_ENV, LOCAL_ENV, PAST_ENV, WEIGHTS_ENV
 
-RUN_DIR_ENV = "GENRM_RUN_DIR"
 SECRET_FILE = "secret"
+_OF_ANOTHER_START = frozenset({LAUNCH_ENV, LOCAL_ENV, PAST_ENV, WEIGHTS_ENV})
 
 
 def birth(environ: Mapping[str, str]) -> dict[str, str]:
@@ -25,7 +26,7 @@ def birth(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         OSError: the folder cannot be written to.
     """
-    env = {name: value for name, value in environ.items() if name not in (LOCAL_ENV, PAST_ENV, WEIGHTS_ENV)}
+    env = {name: value for name, value in environ.items() if name not in _OF_ANOTHER_START}
     env[BOOT_ID_ENV] = secrets.token_hex(8)
     if folder := environ.get(RUN_DIR_ENV):
         secret = secrets.token_hex(32)

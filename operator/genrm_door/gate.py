@@ -4,6 +4,7 @@ Where replicas share GPUs, an engine that starts takes memory that another one m
 on the engine's own port first and answers what an engine without a request could answer: it lives, its door is `gated`.
 The operator's `PUT /genrm/door {"state": "closed"}` is the release: the gate says yes, lets go of the port, and the
 launcher becomes the engine, whose door starts `closed`, under the same boot id and with the same memory of leaderships.
+An engine whose door is told `gated` ends, and its container is back here (`rebirth`).
 
 It stands in the engine's container because init containers do not run again when a container restarts, and the memory
 must be asked for again then.
@@ -16,10 +17,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from genrm_door.nvml import DeviceMemory, device_memory
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind
 from genrm_door.settings import Settings
@@ -38,10 +40,12 @@ UNKNOWN: Said = (404, json.loads(NOT_FOUND))
 class Gate:
     """What the gate answers. Requests come in threads, and one at a time gets its answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, gpus: Callable[[], DeviceMemory | None] = device_memory) -> None:
         self.settings = settings
+        self._gpus = gpus
         self.routes = ROUTES[settings.engine]
         self.record = Record(settings.boot_id, settings.engine, settings.revision)
+        self.record.take_over(settings.remembered())
         self.record.state = State.GATED
         self._lock = threading.Lock()
 
@@ -73,7 +77,10 @@ class Gate:
             with self._lock:
                 if method == "PUT":
                     self._release(headers, body)
-                return 200, self.record.document(None)
+                document = self.record.document(None)
+            if method == "GET" and query == "memory=1":
+                document["deviceMemory"] = None if (found := self._gpus()) is None else found._asdict()
+            return 200, document
         except Refused as refused:
             return 409, {"error": str(refused), "state": state}
         except ValueError as error:
@@ -84,7 +91,7 @@ class Gate:
         self.record.obey(leadership(headers["genrm-epoch"]))
         state = wanted_state(body)
         self.record.check(state)
-        if not self.released:
+        if not self.released and state is not State.GATED:
             self.record.state = state
             self.record.note("PUT closed", 200)
 

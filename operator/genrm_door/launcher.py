@@ -5,8 +5,9 @@
 It adds what the door needs and nothing else; model, port and the rest stand on the command line that the operator
 wrote. What it adds comes last, because the engine believes the last word and the last middleware is the outermost.
 It stays one process: `exec` keeps the process id, so signals and exit codes are the engine's own. With
-`GENRM_START_GATE=1` it first waits at the engine's port until the operator lets it go on (`gate`). Last of all it looks
-up which commit the model's branch is now, and gives the engine that (`weights`).
+`GENRM_START_GATE=1`, or where an engine has run before in this container (`rebirth`), it first waits at the engine's
+port until the operator lets it go on (`gate`). Last of all it looks up which commit the model's branch is now, and
+gives the engine that (`weights`).
 
 It runs as a script, from the archive or from its folder, and uses nothing but the standard library.
 """
@@ -77,19 +78,26 @@ def main(argv: Sequence[str]) -> None:
     # folder with another name.
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     sys.path.insert(0, root)
-    from genrm_door import gate
+    from genrm_door import alive, gate, rebirth
     from genrm_door.birth import birth
     from genrm_door.settings import PAST_ENV, WEIGHTS_ENV, Settings
     from genrm_door.weights import look_up
 
+    past, folder = os.environ.get(PAST_ENV), os.environ.get(alive.RUN_DIR_ENV)
+    alive.forget(folder)
+    if past is not None:
+        rebirth.bury()
     _, env = engine_command(options.engine, rest, birth(os.environ), python=sys.executable, root=root)
-    if env.get(gate.START_GATE_ENV) == "1":
-        env[PAST_ENV] = gate.wait(Settings.from_env(env), *listens(options.engine, rest))
+    if past is not None or env.get(gate.START_GATE_ENV) == "1":
+        waiting = Settings.from_env({**env, PAST_ENV: past or ""})
+        env[PAST_ENV] = gate.wait(waiting, *listens(options.engine, rest))
+        alive.begin_to_load(folder)
     # As number 1 of its container it would otherwise hear of no end while it asks the hub.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     weights, rest = look_up(rest, env)
     env[WEIGHTS_ENV] = weights.to_json()
     command, env = engine_command(options.engine, rest, env, python=sys.executable, root=root)
+    env = rebirth.remembering(env)
     sys.stderr.write(f"genrm: starting {' '.join(command[1:])}\n")
     sys.stderr.flush()
     os.execve(command[0], command, env)

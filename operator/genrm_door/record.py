@@ -8,10 +8,12 @@ nobody is admitted.
 States and their changes (asking for the present state again changes nothing and is fine):
 
     gated     -> closed                       the engine has not been started (see `gate`)
-    closed    -> serving | asleep             the first state; nobody scores but the operator
+    closed    -> serving | asleep | gated     the first state; nobody scores but the operator
     serving   -> draining | closed
-    draining  -> serving | asleep | closed    nobody enters, those inside finish
-    asleep    -> serving | closed
+    draining  -> serving | asleep | closed | gated    nobody enters, those inside finish
+    asleep    -> serving | closed | gated
+
+On the way to `gated` the engine ends: its container waits for a release anew, under another boot id (see `rebirth`).
 
 A pod that *terminates* never serves again: of the ways above those to `serving` are shut for it.
 """
@@ -40,10 +42,10 @@ class State(str, enum.Enum):
 
 CHANGES: Mapping[State, frozenset[State]] = {
     State.GATED: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset({State.SERVING, State.ASLEEP}),
+    State.CLOSED: frozenset({State.SERVING, State.ASLEEP, State.GATED}),
     State.SERVING: frozenset({State.DRAINING, State.CLOSED}),
-    State.DRAINING: frozenset({State.SERVING, State.ASLEEP, State.CLOSED}),
-    State.ASLEEP: frozenset({State.SERVING, State.CLOSED}),
+    State.DRAINING: frozenset({State.SERVING, State.ASLEEP, State.CLOSED, State.GATED}),
+    State.ASLEEP: frozenset({State.SERVING, State.CLOSED, State.GATED}),
 }
 
 
@@ -184,12 +186,14 @@ class Record:
             self.note("terminate: draining", 200)
 
     def hand_over(self) -> dict[str, Any]:
-        """What the door of the engine must know of the time at the gate, which was the same start of the container."""
-        return {"epoch": self.epoch, "ledger": [[e.at, e.call, e.status, e.seconds] for e in self.ledger]}
+        """What the next door of this container must know: the engine's of the time at the gate, or the other way."""
+        ledger = [[e.at, e.call, e.status, e.seconds] for e in self.ledger]
+        return {"epoch": self.epoch, "terminating": self.terminating, "ledger": ledger}
 
     def take_over(self, past: Mapping[str, Any]) -> None:
-        """Remember what the gate has handed over."""
+        """Remember what was handed over."""
         self.epoch = past.get("epoch")
+        self.terminating = bool(past.get("terminating"))
         self.ledger.extend(Entry(*line) for line in past.get("ledger", ()))
 
     def document(self, asleep: bool | None, memory: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 # The launcher's words to the door. They go from one process to itself, so they are no interface of the pod.
 BOOT_ID_ENV = "GENRM_BOOT_ID"
+LAUNCH_ENV = "GENRM_LAUNCH"
 LOCAL_ENV = "GENRM_LOCAL_SHA256"
 PAST_ENV = "GENRM_PAST"
 WEIGHTS_ENV = "GENRM_WEIGHTS"
@@ -29,7 +30,7 @@ class Settings:
     boot_id: str = ""
     """Of this start of the container; empty where no launcher made one."""
     past: str = ""
-    """What the start gate remembers, as JSON (`Record.hand_over`)."""
+    """What the door before this one in the same container remembers, as JSON (`Record.hand_over`)."""
     weights: str = ""
     """Which weights the engine was started with, as JSON (`Weights.to_json`); empty where no launcher looked."""
     health_seconds: float = 2.0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from genrm_api.names import API_VERSION
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
 
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.errors import ApiError, DrainTimeout, EngineError, Terminating
@@ -14,6 +15,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.transitions import rests_at_gate
 from genrm_operator.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Announcer:
         now: float,
         *,
         has_door: bool,
+        waits: bool = False,
     ) -> None:
         """Compare with `memory`, announce, and remember (wake and sleep seconds are measured here)."""
         await self._problem(rm, memory, problem)
@@ -59,7 +62,8 @@ class Announcer:
             elif not announced:
                 word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
                 await self._say(rm, word, wants.because)
-        if not memory.from_nothing and not all(pod.ready for pod in pods):
+        engines_end = rests_at_gate(rm)  # and start: that is what their wakes take
+        if waits or not (memory.from_nothing or engines_end or all(pod.ready for pod in pods)):
             memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
         if there and not memory.settled:
             await self._arrived(rm, memory, round(now - memory.desired_since, 3))
@@ -72,10 +76,10 @@ class Announcer:
     def _are_there(rm: RewardModel, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
         """Whether every pod is where `desired` wants it."""
         states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
-        goal = {Desired.AWAKE: PodState.SERVING, Desired.ASLEEP: PodState.ASLEEP}.get(desired)
-        if goal is None:
+        if desired is Desired.OFF:
             return not pods
-        return count(states, goal) == len(states) == rm.spec.replicas
+        goal = (PodState.SERVING,) if desired is Desired.AWAKE else (PodState.ASLEEP, PodState.GATED)
+        return count(states, *goal) == len(states) == rm.spec.replicas
 
     async def _arrived(self, rm: RewardModel, memory: Memory, seconds: float) -> None:
         number = rm.spec.replicas
@@ -92,6 +96,16 @@ class Announcer:
             await self._say(rm, "Asleep", f"{number} of {number} pods sleep after {seconds} s")
         else:
             await self._say(rm, "Off", "no pods are left")
+
+    async def slot(self, rm: RewardModel, memory: Memory, reason: Reason, sentence: str) -> None:
+        """What became of the slots that it asks for, where that is not what it was."""
+        if reason is not memory.announced_slot and reason in (
+            Reason.SLOT_AWAITED,
+            Reason.SLOT_UNSEEN,
+            Reason.SLOT_DEADLOCK,
+        ):
+            await self._say(rm, reason, sentence, warning=reason is not Reason.SLOT_AWAITED)
+        memory.announced_slot = reason
 
     async def transition_failed(
         self, rm: RewardModel, transition: Transition, error: EngineError, *, unreachable: bool

@@ -14,7 +14,7 @@ from genrm_api.leases import DemandLease
 from genrm_api.names import COMPONENT_ROUTER, COMPONENT_WORKER, LABEL_COMPONENT, LABEL_REWARD_MODEL
 
 from genrm_operator import scaling, slots
-from genrm_operator.observed import Pod, SidePod
+from genrm_operator.observed import Place, Pod, SidePod
 from genrm_operator.rollout import Kept, has_arrived
 from genrm_operator.slots import Holding
 from genrm_operator.trouble import Trouble, of_deployment
@@ -71,6 +71,8 @@ class Cache:
     """The same of the pods that its engine pods lead, where an engine spans nodes."""
     holdings: dict[Key, Holding] = field(default_factory=dict)
     """Of RewardModels that name slots."""
+    placed: dict[str, Pod] = field(default_factory=dict)
+    """By uid: pods on GPUs that they share, whether their RewardModel still exists or not."""
     leases: defaultdict[Key, dict[str, DemandLease]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Lease name."""
     children: defaultdict[Key, dict[tuple[str, str], Existing]] = field(default_factory=lambda: defaultdict(dict))
@@ -100,16 +102,16 @@ class Cache:
         held = self.holdings.get(key)
         holds = None if now is None else slots.holding(now)
         moved = _keep(self.holdings, key, holds)
-        return Put(key, news, (self._sharing(held) | self._sharing(holds)) - {key} if moved else frozenset())
+        places = frozenset[Place]().union(*(h.places for h in (held, holds) if h is not None and moved))
+        return Put(key, news, self.naming(places) - {key})
 
-    def _sharing(self, mine: Holding | None) -> frozenset[Key]:
-        """RewardModels that name a slot of this one."""
-        return frozenset(key for key, other in self.holdings.items() if mine is not None and mine.shares_with(other))
+    def wanting(self, key: Key) -> frozenset[str]:
+        """Runs whose Leases say that they want a model awake, expired or not."""
+        return frozenset(lease.run for lease in self.leases.get(key, {}).values() if lease.phase.wants_awake)
 
-    def slot_taken(self, key: Key) -> str | None:
-        """Why a RewardModel gets no pods: a sentence about a slot that an older one holds."""
-        mine = self.holdings.get(key)
-        return None if mine is None else slots.taken(mine, self.holdings.values())
+    def naming(self, places: frozenset[Place]) -> frozenset[Key]:
+        """RewardModels that name one of these."""
+        return frozenset(key for key, held in self.holdings.items() if not places.isdisjoint(held.places))
 
     def put_pod(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         component = (obj["metadata"].get("labels") or {}).get(LABEL_COMPONENT)
@@ -117,7 +119,12 @@ class Cache:
             side, shelves = SidePod.from_object(obj), self.routers if component == COMPONENT_ROUTER else self.workers
             return self._put_pod(shelves[side.namespace, side.reward_model], side, obj, deleted)
         pod = Pod.from_object(obj)
-        return self._put_pod(self.pods[pod.namespace, pod.reward_model], pod, obj, deleted)
+        key = (pod.namespace, pod.reward_model)
+        put = self._put_pod(self.pods[key], pod, obj, deleted)
+        now = self.pods[key].get(pod.uid)
+        moved = _keep(self.placed, pod.uid, now if now is not None and now.places else None)
+        # Its model may be gone, and then nobody looks at it: those who wait for its GPUs do.
+        return Put(key, put.news, self.naming(pod.places) - {key} if moved else frozenset())
 
     def _put_pod(self, shelf: dict[str, P], pod: P, obj: Mapping[str, Any], deleted: bool) -> Put:
         before = shelf.get(pod.uid)

@@ -79,6 +79,8 @@ class Demand:
     """Awake, because a run asks for it."""
     prewoken: frozenset[str] = frozenset()
     """Leases in phase prewake for which it is awake."""
+    wanting: tuple[DemandLease, ...] = ()
+    """Leases that want it awake now."""
 
 
 def demand(
@@ -119,7 +121,7 @@ def demand(
             desired, because, due = _unasked(lives, held, past)
             because += f"; run {later[0]} needs it later" if later else ""
             ends += [max(at, now + LOOK_AGAIN_SECONDS) for at in due]
-    return Demand(desired, because, held, expired, min(ends, default=None), for_run, prewoken)
+    return Demand(desired, because, held, expired, min(ends, default=None), for_run, prewoken, tuple(wanting))
 
 
 def _begins(sighting: Sighting, wake_seconds: float | None) -> float:

@@ -3,7 +3,7 @@
 Order is safety. A pod carries the serving label only while its door serves and its engine is awake under the boot id
 that was verified; the label goes before a sleep begins and comes after the door has opened. Every action is safe to
 repeat: it starts from what the door and the engine say now, so a missed event or a new operator process changes
-nothing.
+nothing. A pod that shares its GPUs is up only while it may be (`slots`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class PodState(enum.StrEnum):
     """One word for what a pod is doing, as status shows it."""
 
     PENDING = "Pending"
+    GATED = "Gated"
     STARTING = "Starting"
     VERIFYING = "Verifying"
     SERVING = "Serving"
@@ -65,7 +66,14 @@ class GiveUp:
     pod: Pod
 
 
-Action = Serve | StopServing | Begin | GiveUp
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Tell Kubernetes that a pod which waits at its start gate is as it should be: a rollout need not wait for it."""
+
+    pod: Pod
+
+
+Action = Serve | StopServing | Begin | GiveUp | Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,16 @@ class Plan:
     """Monotonic seconds of the next retry; `None` if nothing waits for time to pass."""
 
 
-def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool) -> Plan:
-    """Plan the next actions for all pods of a RewardModel; `has_door` true also for hooks that stand for one."""
+def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool, at_gate: bool = False) -> Plan:
+    """Plan the next actions for all pods of a RewardModel.
+
+    `has_door`: or hooks that stand for one. `at_gate`: its engines rest at their start gates.
+    """
     actions: list[Action] = []
     retries: list[float] = []
     for pod in pods:
-        actions += _for_pod(pod, desired, now) if has_door else _without_door(pod, desired)
+        wanted = Desired.ASLEEP if desired is Desired.AWAKE and not pod.may_be_up else desired
+        actions += _for_pod(pod, wanted, now, at_gate) if has_door else _without_door(pod, desired)
         if pod.retry_at > now:
             retries.append(pod.retry_at)
         elif has_door and pod.ready and not pod.deleting and (pod.door is None or pod.door.engine_asleep is None):
@@ -98,7 +110,7 @@ def _without_door(pod: Pod, desired: Desired) -> list[Action]:
     return []
 
 
-def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
+def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]:
     door = pod.door
     stop = StopServing(pod, _why_not_serving(pod, desired))
     if pod.deleting or not pod.ready or door is None or desired is Desired.OFF:
@@ -106,8 +118,13 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
-    if door.state is DoorState.GATED or pod.astray:
+    if pod.astray:
         return [stop] if pod.serving else []
+    if door.state is DoorState.GATED:
+        next_: list[Action] = [stop] if pod.serving else []
+        if desired is Desired.AWAKE:
+            return [*next_, Begin(pod, Transition.START)] if pod.retry_at <= now else next_
+        return [*next_, Rest(pod)] if pod.gated and not pod.passed else next_
     if pod.gated and pod.verified_boot_id != door.boot_id:
         verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
         return [stop, *verify] if pod.serving else [*verify]
@@ -121,7 +138,7 @@ def _for_pod(pod: Pod, desired: Desired, now: float) -> list[Action]:
             return [] if verified else [Serve(pod, door.boot_id)]
         wake = [Begin(pod, Transition.WAKE)] if pod.retry_at <= now else []
         return [stop, *wake] if pod.serving else [*wake]
-    if _is_asleep(door):
+    if _is_asleep(door) and not at_gate:
         return [stop] if pod.serving else []
     if pod.retry_at > now:
         # The last sleep was given up and the pod put back into service: it serves until the next try.
@@ -160,7 +177,7 @@ def pod_state(pod: Pod, *, has_door: bool) -> PodState:
     if door is None:
         return PodState.VERIFYING
     if door.state is DoorState.GATED:
-        return PodState.STARTING
+        return PodState.STARTING if pod.busy is Transition.START else PodState.GATED
     if pod.busy is Transition.VERIFY or (pod.gated and pod.verified_boot_id != door.boot_id):
         return PodState.VERIFYING
     if pod.busy is Transition.WAKE:

@@ -117,6 +117,7 @@ class Memory:
     announced_warning: str | None = None
     announced_expired: set[tuple[str, str]] = field(default_factory=set)
     announced_problem: str | None = None
+    announced_slot: Reason | None = None
     announced_troubles: set[Trouble] = field(default_factory=set)
     desired: Desired | None = None
     desired_since: float = 0.0

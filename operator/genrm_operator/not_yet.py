@@ -34,7 +34,11 @@ def _uri(spec: RewardModelSpec) -> str | None:
 
 def _sleep_mode(spec: RewardModelSpec) -> str | None:
     mode = spec.lifecycle.sleep.mode
-    return mode if mode is SleepMode.RESTART else None
+    return mode if mode is SleepMode.RESTART and spec.engine.name is EngineName.CUSTOM else None
+
+
+def _slots(spec: RewardModelSpec) -> str | None:
+    return "any" if spec.gpu is not None and spec.gpu.slots and spec.engine.name is EngineName.CUSTOM else None
 
 
 def _idle(spec: RewardModelSpec) -> str | None:
@@ -44,7 +48,13 @@ def _idle(spec: RewardModelSpec) -> str | None:
 
 GAPS: Final[Sequence[Gap]] = (
     Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
-    Gap("spec.lifecycle.sleep.mode", "Restart", "write Engine, ScaleToZero or None", _sleep_mode),
+    Gap(
+        "spec.lifecycle.sleep.mode",
+        "Restart with engine.name custom, which has no start gate",
+        "write ScaleToZero or None",
+        _sleep_mode,
+    ),
+    Gap("spec.gpu.slots", "any with engine.name custom, which has no start gate", "write sharing: Exclusive", _slots),
     Gap("spec.lifecycle.idle", "any time with engine.name custom, whose requests nobody counts", "remove it", _idle),
     Gap(
         "spec.scoring.canary",

@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_REWARD_MODEL, LABEL_SERVING
+from genrm_api.names import (
+    ANNOTATION_BOOT_ID,
+    ANNOTATION_RELEASED,
+    CONDITION_VERIFIED,
+    LABEL_REWARD_MODEL,
+    LABEL_SERVING,
+)
 
 from genrm_operator import trouble
 from genrm_operator.trouble import Trouble
@@ -26,6 +32,20 @@ PIN_VOLUME: Final = "weights-pin"
 ENGINE_CONTAINER: Final = "engine"
 """The container in an engine pod that is asked for scores."""
 
+
+VERIFIED: Final = "Verified"
+"""The reason of our condition on a pod whose engine was verified."""
+
+START_GATE_ENV: Final = "GENRM_START_GATE"
+"""`1` in a pod whose engine waits to be let in before it starts."""
+
+CLAIM: Final = "genrm-slot"
+"""What the pod of a slot calls its ResourceClaim."""
+VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
+"""Tells the container runtime which of the node's GPUs the pod of a slot sees."""
+
+Place = tuple[str, str, str]
+"""What a slot stands for: ("claim", namespace, its name), or ("device", node, number)."""
 
 MOST_KEPT: Final = 0.5
 """Of the memory in use: an engine whose sleep leaves more has not slept to anybody's use. What is left of a good one is
@@ -71,6 +91,8 @@ class Door:
     """What the engine computes on. A door of before does not say."""
     idle_seconds: float = math.inf
     """Since a client's last request ended. A door of before does not say: it counts as idle since ever."""
+    ordered: bool = False
+    """An order to its engine is being carried out, whoever gave it."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -82,6 +104,7 @@ class Door:
             weights=Weights.from_document(document),
             device=document.get("device"),
             idle_seconds=float(document.get("idleSeconds", math.inf)),
+            ordered=any(entry.get("status") is None for entry in document.get("ledger", ())),
         )
 
 
@@ -112,6 +135,8 @@ class Night:
 class Transition(enum.StrEnum):
     """What is being done to a pod right now."""
 
+    START = "start"
+    """The engine is let past its start gate."""
     VERIFY = "verify"
     WAKE = "wake"
     SLEEP = "sleep"
@@ -136,7 +161,7 @@ class Pod:
     gated: bool
     """Whether the pod has our readiness gate."""
     verified_boot_id: str | None
-    """The boot id for which the gate was made true."""
+    """The boot id for which the gate was made true, because its engine was verified."""
     door_map: str | None
     """The ConfigMap from which its door comes."""
     restarts: int
@@ -148,9 +173,19 @@ class Pod:
     """Of the engine's image, as the container runtime resolved it."""
     arguments: str | None = None
     """A digest of what its engine is started with: command, arguments, variables; not with which of equal GPUs."""
+    places: frozenset[Place] = frozenset()
+    """The GPUs of its slot (`slots`)."""
+    runs: bool = True
+    """The kubelet's word that the engine's container runs, or no word that it does not."""
+    released_boot_id: str | None = None
+    """The boot id for which its engine was let past its gate last."""
+    passed: bool = False
+    """Whether the gate is true, for whatever reason."""
     door: Door | None = None
     astray: bool = False
     """Whether it started with other weights than the model's (`pinning`)."""
+    may_be_up: bool = True
+    """Whether it may have the GPUs that it shares (`slots`)."""
     busy: Transition | None = None
     retry_at: float = 0.0
     """Monotonic seconds before which a failed transition is not tried again."""
@@ -162,6 +197,7 @@ class Pod:
         containers = status.get("containerStatuses") or []
         conditions = {c["type"]: c for c in status.get("conditions") or []}
         verified = conditions.get(CONDITION_VERIFIED, {})
+        passed = verified.get("status") == "True"
         maps = {v["name"]: v["configMap"]["name"] for v in spec.get("volumes") or [] if "configMap" in v}
         return cls(
             namespace=meta["namespace"],
@@ -174,14 +210,30 @@ class Pod:
             serving=labels.get(LABEL_SERVING) == "true",
             labelled_boot_id=annotations.get(ANNOTATION_BOOT_ID),
             gated=any(gate["conditionType"] == CONDITION_VERIFIED for gate in spec.get("readinessGates") or []),
-            verified_boot_id=verified.get("message") if verified.get("status") == "True" else None,
+            verified_boot_id=verified.get("message") if passed and verified.get("reason") == VERIFIED else None,
+            passed=passed,
             door_map=maps.get(DOOR_VOLUME),
             pin_map=maps.get(PIN_VOLUME),
             restarts=sum(c.get("restartCount", 0) for c in containers),
             trouble=trouble.of_pod(obj),
             image_id=next((c.get("imageID") or None for c in containers if c["name"] == ENGINE_CONTAINER), None),
             arguments=_arguments(spec),
+            places=_places(meta["namespace"], spec),
+            runs=next(("running" in c.get("state", {}) for c in containers if c["name"] == ENGINE_CONTAINER), True),
+            released_boot_id=annotations.get(ANNOTATION_RELEASED),
         )
+
+
+def _places(namespace: str, spec: Mapping[str, Any]) -> frozenset[Place]:
+    """By what the pod itself says: it may outlive the RewardModel that named its slot."""
+    claims = (c for c in spec.get("resourceClaims") or () if c["name"] == CLAIM)
+    if (claim := next((c.get("resourceClaimName") for c in claims), None)) is not None:
+        return frozenset({("claim", namespace, claim)})
+    containers = (c for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER)
+    env = {v["name"]: v.get("value") or "" for c in containers for v in c.get("env") or ()}
+    if START_GATE_ENV not in env or (node := spec.get("nodeName")) is None:
+        return frozenset()
+    return frozenset(("device", node, device) for device in env.get(VISIBLE, "").split(",") if device)
 
 
 def _arguments(spec: Mapping[str, Any]) -> str | None:

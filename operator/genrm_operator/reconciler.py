@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,12 +16,12 @@ from typing import Final
 
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
-from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_SERVING
+from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_RELEASED, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, replacing, scaling, transitions
+from genrm_operator import apply, lifecycle, pinning, replacing, scaling, slots, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of
 from genrm_operator.demand import Demand, Desired, Idle, demand
@@ -41,14 +40,16 @@ from genrm_operator.errors import (
 )
 from genrm_operator.hooked import Hooked
 from genrm_operator.kube import Kube
-from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing
+from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing
 from genrm_operator.making import made
 from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
-from genrm_operator.observed import Pod, Transition
+from genrm_operator.observed import VERIFIED, Place, Pod, Transition
+from genrm_operator.observing import Observer
 from genrm_operator.reporting import Reporter
 from genrm_operator.routers import Routers, workers
 from genrm_operator.settings import Settings
+from genrm_operator.slots import Book, Turn
 from genrm_operator.tokens import admin_token, router_token
 from genrm_operator.workqueue import WorkQueue
 
@@ -79,6 +80,8 @@ class Reconciler:
         self._settings = settings
         self._memory: dict[Key, Memory] = {}
         self._reporter = Reporter(kube, self.cache, self.queue, self._metrics)
+        self._observer = Observer(self.cache, doors)
+        self._book = Book(settings.slot_turn_seconds)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -129,13 +132,14 @@ class Reconciler:
             return self._now() + self._settings.resync_seconds
         adapter, wants = adapter_for(rm.spec.engine.name), self._demand(key, rm, memory)
         asked, rm = rm, scaling.as_it_counts(rm, self.cache.asked[key], wants.desired)
-        taken = self.cache.slot_taken(key)
-        problem: tuple[str, str] | None = None if taken is None else (Reason.SLOT_TAKEN, taken)
+        mine = self.cache.holdings.get(key)
+        twice = None if mine is None else mine.twice
+        problem: tuple[str, str] | None = None if twice is None else (Reason.SLOT_TWICE, twice)
         apply_again = None
         try:
             memory.made = made(
                 self.cache, key, rm, adapter, self._settings, memory.made, wants,
-                may_run=taken is None and wants.desired is not Desired.OFF,
+                may_run=twice is None and wants.desired is not Desired.OFF,
             )  # fmt: skip
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
         except Impossible as error:
@@ -150,19 +154,22 @@ class Reconciler:
             self._metrics.look_failed("ApplyFailed")
         if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
             problem = (refusal.reason, refusal.message)
-        problem = problem or self._trouble_of_workers(key)
+        problem = problem or self._observer.trouble_of_workers(key)
         if rm.spec.is_external:
             await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
         if wants.desired is not memory.desired:
             memory.failures.clear()  # the other direction did not fail yet
-        pods = await self._observe(key, rm, adapter, memory)
+        hooked = self._hooked(rm, adapter, memory)
+        pods = await self._observer.observe(key, rm, adapter, memory, self._token(rm), hooked)
         if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
         pods = pinning.judge(rm, pods, memory.pin)
         await self._replace(key, rm, memory, pods)
-        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm))
+        pods, turns = self._take_turns(key, memory, wants, pods)
+        at_gate = transitions.rests_at_gate(rm)
+        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate)
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
             for action in plan.actions:
@@ -172,7 +179,7 @@ class Reconciler:
             pods = pinning.judge(rm, pods, memory.pin)
         astray = await self._follow_routers(key, rm)
         shrinks = None if rm is asked else asked.spec.replicas
-        await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray, shrinks_to=shrinks)
+        await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray, turns, shrinks_to=shrinks)
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
         due = [
             self._now() + self._settings.resync_seconds,
@@ -180,6 +187,7 @@ class Reconciler:
             wants.next_expiry,
             apply_again,
             route_again,
+            *(turn.look_again_at for turn in turns.values()),
         ]
         return min(at for at in due if at is not None)
 
@@ -197,55 +205,6 @@ class Reconciler:
         memory.wants = (wants, rm.metadata.get("generation"))
         return wants
 
-    async def _observe(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory) -> list[Pod]:
-        pods = list(self.cache.pods[key].values())
-        memory.forget_pods({pod.uid for pod in pods})
-        if answers(adapter, rm):
-            hooked, working = self._hooked(rm, adapter, memory), set(memory.running)
-            token = self._token(rm)
-            pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
-            await self._learn_engine(rm, adapter, memory, pods)
-            # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
-            ended = working - set(memory.running)
-            pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
-        else:
-            memory.engine = str(rm.spec.engine.name)
-        return memory.beside(pods)
-
-    def _trouble_of_workers(self, key: Key) -> tuple[str, str] | None:
-        """An engine that spans nodes waits for all of its pods; the one that leads them does not know why."""
-        workers = (pod for pod in self.cache.workers[key].values() if not pod.deleting)
-        pod = next((pod for pod in workers if pod.trouble is not None), None)
-        return (
-            None
-            if pod is None or pod.trouble is None
-            else (pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
-        )
-
-    async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None) -> Pod:
-        if not pod.ready or pod.ip is None or pod.deleting:
-            return pod
-        try:
-            door = await (hooked or self._doors).look(pod, token)
-        except EngineError as error:
-            if pod.uid not in memory.unreachable:
-                log.warning("pod does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
-            memory.unreachable.add(pod.uid)
-            return pod if hooked is None else dataclasses.replace(pod, door=hooked.unknown(pod))
-        memory.unreachable.discard(pod.uid)
-        return dataclasses.replace(pod, door=door)
-
-    async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
-        """Ask one engine for its version, once per boot of it."""
-        pod = next((pod for pod in pods if pod.door is not None), None)
-        if pod is not None and pod.door is not None and pod.door.boot_id != memory.engine_boot_id:
-            try:
-                about = await self._doors.about(pod, adapter.about)
-                memory.engine = f"{rm.spec.engine.name} {about.get('version', '')}".rstrip()
-                memory.engine_boot_id = pod.door.boot_id
-            except EngineError as error:
-                log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
-
     # ------------------------------------------------------------------ act
 
     async def _act_in_order(
@@ -262,11 +221,17 @@ class Reconciler:
             case StopServing(pod, because):
                 await self._label(key, pod, None, None)
                 log.info("stops serving namespace=%s pod=%s because=%r", pod.namespace, pod.name, because)
+            case Rest(pod):
+                await self._open_gate(pod, "Gated")
             case Begin(pod, transition):
                 assert self._tasks is not None
+                if transition is Transition.START and pod.places:
+                    await self._let_in(key, pod)
                 hooked = self._hooked(rm, adapter, memory)
                 canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
-                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary, memory.nights)
+                target = transitions.Target(
+                    rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, transitions.rests_at_gate(rm)
+                )
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):
@@ -317,13 +282,22 @@ class Reconciler:
             self.cache.put_pod(answer, deleted=False)
             self.queue.add(key)  # it may tell more than what was written
 
-    async def _open_gate(self, pod: Pod) -> None:
+    async def _let_in(self, key: Key, pod: Pod) -> None:
+        """Write down that its engine may have the GPUs that it shares, before it hears of it: whoever looks at the pod
+        later and gets no answer knows then that it may have them."""
+        assert pod.door is not None, "only a pod whose gate has answered is let in"
+        patch = {"metadata": {"annotations": {ANNOTATION_RELEASED: pod.door.boot_id}}}
+        answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
+        if pod.uid in self.cache.pods[key]:
+            self.cache.put_pod(answer, deleted=False)
+
+    async def _open_gate(self, pod: Pod, reason: str = VERIFIED) -> None:
         """Tell Kubernetes that this pod, in this boot of its server, is as it should be: a rollout may go on."""
         assert pod.door is not None, "only a pod whose door has answered is verified"
         condition = {
             "type": CONDITION_VERIFIED,
             "status": "True",
-            "reason": "Verified",
+            "reason": reason,
             "message": pod.door.boot_id,
             "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
@@ -386,7 +360,25 @@ class Reconciler:
     def _token(self, rm: RewardModel) -> str:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
 
+    def _take_turns(
+        self, key: Key, memory: Memory, wants: Demand, pods: list[Pod]
+    ) -> tuple[list[Pod], dict[str, Turn]]:
+        """The pods, with whether they may have the GPUs that they share; and what their slots got, by name."""
+        if (mine := self.cache.holdings.get(key)) is None:
+            return pods, {}
+        asks = slots.asks(mine, wants.wanting) if wants.desired is Desired.AWAKE else []
+        placed = self.cache.placed.values()
+        turns, news = self._book.settle(mine, asks, pods, memory.nights, placed, self.cache.wanting, self._now())
+        if news:
+            self._look_at_those_who_share(key, mine.places)
+        return slots.let_in(pods, turns, mine), turns
+
+    def _look_at_those_who_share(self, key: Key, places: frozenset[Place]) -> None:
+        for other in self.cache.naming(places) - {key}:
+            self.queue.add(other)
+
     def _forget(self, key: Key) -> None:
+        self._look_at_those_who_share(key, self._book.forget(key))
         if (memory := self._memory.pop(key, None)) is not None:
             for running in memory.running.values():
                 running.task.cancel()

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from genrm_api.names import ANNOTATION_GRANTED, API_VERSION
+from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED, API_VERSION
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
 from pydantic import ValidationError
 
 from genrm_operator import pinning, status
@@ -22,6 +23,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics, ModelView
 from genrm_operator.observed import Pod
+from genrm_operator.slots import Turn
 from genrm_operator.workqueue import WorkQueue
 
 
@@ -41,17 +43,21 @@ class Reporter:
         pods: Sequence[Pod],
         wants: Demand,
         problem: tuple[str, str] | None,
+        turns: Mapping[str, Turn],
         *,
         shrinks_to: int | None = None,
     ) -> None:
-        """`shrinks_to`: the replicas that the spec says, where fewer of them count from the next wake."""
-        await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=answers(adapter, rm))
+        """`turns`: what the slots that it asks for got. `shrinks_to`: the replicas that the spec says, where fewer of
+        them count from the next wake."""
+        has_door, waits = answers(adapter, rm), any(not turn.given for turn in turns.values())
+        await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=has_door, waits=waits)
         before = rm.status
         failure = next(iter(memory.failures.values()), None)
         seen = status.Seen(
             pods=pods,
             demand=wants,
-            has_door=answers(adapter, rm),
+            has_door=has_door,
+            turns=turns,
             problem=problem,
             last_error=failure.message if failure else None,
             last_wake_seconds=_either(memory.last_wake_seconds, before.last_wake_seconds if before else None),
@@ -67,6 +73,8 @@ class Reporter:
             waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
         await self.announce.warning(rm, memory, seen.warning)
+        reason, sentence = status.slot_word(seen)
+        await self.announce.slot(rm, memory, reason, sentence)
         new = status.compute(rm, seen, datetime.now(UTC))
         key = (rm.namespace, rm.name)
         written = self._cache.reward_models.get(key)
@@ -76,7 +84,8 @@ class Reporter:
         await self._write_status(rm, new, written)
         if memory.pin != pinning.written(rm):
             self._queue.add(key)  # the pods' ConfigMap follows from the status that has just been written
-        await self._grant(wants, granted=new["phase"] == "Serving")
+        refused = sentence if reason is Reason.SLOT_DEADLOCK else None
+        await self._grant(wants, granted=new["phase"] == "Serving", refused=refused)
 
     async def external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
         new = status.external(rm, problem, datetime.now(UTC))
@@ -95,14 +104,15 @@ class Reporter:
             if answer["metadata"].get("generation") != rm.metadata.get("generation"):
                 self._queue.add(key)
 
-    async def _grant(self, wants: Demand, *, granted: bool) -> None:
-        """Tell each run, in its own Lease, since when every replica serves for it."""
+    async def _grant(self, wants: Demand, *, granted: bool, refused: str | None) -> None:
+        """Tell each run, in its own Lease, since when every replica serves for it; or why none ever will."""
         for lease in wants.held:
             should = granted and lease.phase.wants_awake
-            if should == (lease.granted is not None):
+            no = refused if lease.phase.wants_awake else None
+            if should == (lease.granted is not None) and no == lease.refused:
                 continue
-            word = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if should else None
-            patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word}}}
+            word = (lease.granted or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")) if should else None
+            patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word, ANNOTATION_REFUSED: no}}}
             try:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
             except NotFound:

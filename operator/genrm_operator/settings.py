@@ -36,6 +36,8 @@ class Settings:
     log_level: str = "INFO"
     leader_lease: tuple[str, str] | None = None
     """(namespace, name) of the Lease that operators of one installation share; `None` for one that is alone."""
+    slot_turn_seconds: float = 120.0
+    """For so long a slot is kept while others wait for it. Less than most scoring phases would only cost wakes."""
     pod_namespace: str = ""
     """Where the operator itself runs, for the NetworkPolicies that let it in; empty: outside the cluster."""
     identity: str = ""
@@ -58,6 +60,7 @@ class Settings:
             router_image=environ.get("GENRM_IMAGE_ROUTER") or DEFAULT_ROUTER_IMAGE,
             host_model_prefixes=_words(environ.get("GENRM_HOST_MODEL_PREFIXES", "")),
             resync_seconds=_number(environ, "GENRM_RESYNC_SECONDS", 30.0),
+            slot_turn_seconds=_number(environ, "GENRM_SLOT_TURN_SECONDS", 120.0),
             metrics_port=int(_number(environ, "GENRM_METRICS_PORT", 9090)),
             log_format=_one_of(environ, "GENRM_LOG_FORMAT", logs.FORMATS, "text"),
             log_level=_one_of(environ, "GENRM_LOG_LEVEL", logs.LEVELS, "INFO"),

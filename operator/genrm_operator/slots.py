@@ -1,74 +1,320 @@
-"""Who holds which slot: pure, from the RewardModels as the API server has them.
+"""Who may have a slot's GPUs: pure, from the RewardModels as the API server has them and what their pods said last.
 
-Two models that name the same GPUs would be awake on them together, because nothing hands a slot from one to the other
-yet. So the older one holds it (by creation, then by uid), and the younger one gets no pods until that one is gone or
-names other slots. The word of a RewardModel is what counts: a model in state Off holds its slots too.
+Several models may name the same GPUs; at most one of them has its memory up. A model that is to be awake asks for its
+slots, each on its own, and queues; one that is not asks for none, and rests. A slot is given only when it is seen to be
+free: whoever had it sleeps and has given its memory back, waits at its start gate, or its container is gone. What
+cannot be seen is not free. What counts is what runs: pods, and not what a RewardModel says now.
+
+The queue: who has a slot keeps it while it asks. Behind it comes who has the higher priority (its runs' word), then who
+asked first. Nobody waits for ever: once somebody has waited for a turn, whoever has had the slot for a turn gives it
+back, and those who have waited for a turn come before all priorities. All slots follow this one order, so that no two
+models wait for each other. A run that waits for itself is told so at once: it holds the slot by one model, and would
+give it back when the other, which it waits for, has answered.
+
+Two names that are the same GPU are the same slot: places say what a name stands for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-Place = tuple[str, str, str]
-"""What a slot stands for: ("claim", namespace, its name), or ("device", node, number)."""
+from genrm_api.leases import DemandLease
+
+from genrm_operator.observed import Door, DoorState, Night, Place, Pod
+
+Owner = tuple[str, str]
+"""(namespace, name) of a RewardModel."""
+
+DEADLOCK_SECONDS: Final = 2.0
+"""A run writes one Lease after another: for so long it may ask for the next model before it has given the last back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one RewardModel names."""
+    """What one RewardModel names: by slot, the GPUs."""
 
     namespace: str
     name: str
-    age: tuple[str, str]
-    """Creation and uid: the smaller is the older."""
-    places: Mapping[Place, str]
-    """What for, and the name of the slot."""
+    slots: Mapping[str, frozenset[Place]]
     twice: str | None
     """A sentence, where two slots of its own are the same GPU."""
 
-    def shares_with(self, other: Holding) -> bool:
-        return self.age != other.age and not self.places.keys().isdisjoint(other.places)
+    @property
+    def owner(self) -> Owner:
+        return self.namespace, self.name
+
+    @property
+    def places(self) -> frozenset[Place]:
+        return frozenset[Place]().union(*self.slots.values())
 
 
 def holding(obj: Mapping[str, Any]) -> Holding | None:
     """What a RewardModel, as the API server has it, names; `None` if it names no slot."""
     meta, gpu = obj["metadata"], obj.get("spec", {}).get("gpu") or {}
-    places: dict[Place, str] = {}
+    slots: dict[str, frozenset[Place]] = {}
+    found: dict[Place, str] = {}
     twice = None
     for slot in gpu.get("slots") or ():
-        if "node" not in slot:
-            places["claim", meta["namespace"], slot["name"]] = slot["name"]
-            continue
-        for device in slot.get("devices") or ():
-            place = ("device", slot["node"], str(device))
-            if place in places and twice is None:
-                twice = (
-                    f"spec.gpu.slots: {slot['name']} is {_words(place)}, and so is {places[place]}; write another "
-                    "device into one of them"
-                )
-            places.setdefault(place, slot["name"])
-    if not places:
+        name = slot["name"]
+        if "node" in slot:
+            places = frozenset(("device", slot["node"], str(device)) for device in slot.get("devices") or ())
+        else:
+            places = frozenset({("claim", meta["namespace"], name)})
+        for place in sorted(places & found.keys()):
+            twice = twice or (
+                f"spec.gpu.slots: {name} is {_words(place)}, and so is {found[place]}; write another device into one "
+                "of them"
+            )
+        found |= dict.fromkeys(places - found.keys(), name)
+        slots[name] = places
+    return Holding(meta["namespace"], meta["name"], slots, twice) if slots else None
+
+
+class Use(enum.Enum):
+    """Whether the memory of a slot's GPUs is taken by one of those who share it."""
+
+    FREE = "free"
+    TAKEN = "taken"
+    UNKNOWN = "unknown"
+    """Nobody can see it, so it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """A pod that has a slot's GPUs, or could have them."""
+
+    owner: Owner
+    uid: str
+    places: frozenset[Place]
+    use: Use
+    because: str
+    """What it does, in words that follow its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One slot of one RewardModel that is to be awake. Times are monotonic seconds."""
+
+    owner: Owner
+    slot: str
+    places: frozenset[Place]
+    runs: frozenset[str] = frozenset()
+    """Whose Leases ask; none where a person does."""
+    priority: int = 0
+    since: float = 0.0
+    """When it began to ask, or was told to give it back."""
+    given_at: float | None = None
+    """When it was given the slot; `None`: it waits."""
+
+    @property
+    def key(self) -> tuple[Owner, str]:
+        return self.owner, self.slot
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.owner)
+
+    def shares(self, owner: Owner, places: frozenset[Place]) -> bool:
+        return self.owner != owner and not self.places.isdisjoint(places)
+
+
+def asks(mine: Holding, wanting: Sequence[DemandLease]) -> list[Claim]:
+    """What a model asks for that is to be awake; `wanting`: the Leases for which, none where a person wants it."""
+    runs, priority = frozenset(lease.run for lease in wanting), max((lease.priority for lease in wanting), default=0)
+    return [Claim(mine.owner, slot, places, runs, priority) for slot, places in mine.slots.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a claim gets. `waits` is a sentence for who does not have the slot."""
+
+    given: bool
+    waits: str | None = None
+    blocked: bool = False
+    """Nobody can see that the slot is free."""
+    deadlock: bool = False
+    """Its own run has the slot."""
+    look_again_at: float | None = None
+    """When the turn of who has the slot is over."""
+
+
+def turns(
+    claims: Sequence[Claim], takers: Sequence[Taker], now: float, turn_seconds: float
+) -> dict[tuple[Owner, str], Turn]:
+    """What each claim gets. Of all that share a place at most one is given it, and none while another has it."""
+    result: dict[tuple[Owner, str], Turn] = {}
+    waiting = []
+    for claim in claims:
+        if (other := _own_run_has(claim, claims)) is None:
+            waiting.append(claim)
+        elif now - claim.since < DEADLOCK_SECONDS:
+            waits = f"slot {claim.slot} is {other.name}'s, for the same run"
+            result[claim.key] = Turn(given=False, waits=waits, look_again_at=claim.since + DEADLOCK_SECONDS)
+        else:
+            result[claim.key] = Turn(given=False, waits=_deadlock(claim, other), blocked=True, deadlock=True)
+    taken: dict[Place, Claim] = {}
+    for claim in sorted(waiting, key=lambda claim: _rank(claim, waiting, now, turn_seconds)):
+        before = next((taken[place] for place in sorted(claim.places) if place in taken), None)
+        if before is None:
+            taken |= dict.fromkeys(claim.places, claim)
+            result[claim.key] = _when_free(claim, claims, takers)
+        else:
+            over = None if before.given_at is None else max(before.given_at, claim.since) + turn_seconds
+            waits = f"slot {claim.slot} is {before.name}'s, as long as it is asked for or until its turn is over"
+            result[claim.key] = Turn(given=False, waits=waits, look_again_at=over)
+    return result
+
+
+def _own_run_has(claim: Claim, claims: Iterable[Claim]) -> Claim | None:
+    """The claim by which every run that asks for this one has its slot already."""
+    if claim.given_at is not None or not claim.runs:
         return None
-    age = (str(meta.get("creationTimestamp", "")), str(meta["uid"]))
-    return Holding(meta["namespace"], meta["name"], age, places, twice)
+    having = (o for o in claims if o.given_at is not None and claim.runs <= o.runs)
+    return next((other for other in having if claim.shares(other.owner, other.places)), None)
 
 
-def taken(mine: Holding, all_: Iterable[Holding]) -> str | None:
-    """Why the model `mine` gets no pods, in a sentence; `None` if all that it names is its own."""
-    if mine.twice is not None:
-        return mine.twice
-    older = sorted((o for o in all_ if o.age < mine.age and mine.shares_with(o)), key=lambda o: o.age)
-    for holder in older:
-        place, slot = next((place, slot) for place, slot in mine.places.items() if place in holder.places)
-        what = f"{slot}, {_words(place)}," if place[0] == "device" else slot
-        return (
-            f"spec.gpu.slots: {what} is held by RewardModel {holder.namespace}/{holder.name}, which is older; name "
-            "another slot, or wait until that one is deleted or names others: this version of the operator hands no "
-            "slot over"
-        )
-    return None
+def _deadlock(claim: Claim, other: Claim) -> str:
+    return (
+        f"run {', '.join(sorted(claim.runs))} holds slot {claim.slot} by {other.name} and waits for {claim.name}, on "
+        "the same GPUs, before it gives it back: neither would end; score with one after the other, or name different "
+        "slots"
+    )
+
+
+def _rank(claim: Claim, queue: Sequence[Claim], now: float, turn_seconds: float) -> tuple[int, int, float, Any]:
+    """Its place in the queue: the smaller comes first."""
+    if claim.given_at is not None:
+        rivals = (o for o in queue if o.given_at is None and claim.shares(o.owner, o.places))
+        waiting = any(now - rival.since >= turn_seconds for rival in rivals)
+        return (3 if waiting and now - claim.given_at >= turn_seconds else 0), 0, claim.given_at, claim.key
+    if now - claim.since >= turn_seconds:
+        return 1, 0, claim.since, claim.key
+    return 2, -claim.priority, claim.since, claim.key
+
+
+def _when_free(claim: Claim, claims: Iterable[Claim], takers: Sequence[Taker]) -> Turn:
+    """Whose turn it is gets the slot when nobody else has it."""
+    mine = (t for t in takers if t.owner == claim.owner and not t.places.isdisjoint(claim.places))
+    if claim.given_at is not None and any(taker.use is not Use.FREE for taker in mine):
+        return Turn(given=True)  # it is up: whoever else is up goes to rest
+    rivals = [t for t in takers if t.use is not Use.FREE and claim.shares(t.owner, t.places)]
+    given = [c for c in claims if c.given_at is not None and claim.shares(c.owner, c.places)]
+    unseen = next((rival for rival in rivals if rival.use is Use.UNKNOWN), None)
+    if unseen is not None:
+        who = "/".join(unseen.owner)
+        waits = f"slot {claim.slot} is not seen to be free: {who}, which names the same GPUs, {unseen.because}"
+        return Turn(given=False, waits=waits, blocked=True)
+    if rivals or given:
+        before = rivals[0].owner if rivals else given[0].owner
+        return Turn(given=False, waits=f"slot {claim.slot} is next, when {'/'.join(before)} rests")
+    return Turn(given=True)
+
+
+@dataclass(slots=True)
+class Book:
+    """Who asks for which slot, and what was seen of who has one. Losing it costs a look at each model, never a slot."""
+
+    turn_seconds: float
+    claims: dict[Owner, tuple[Claim, ...]] = field(default_factory=dict)
+    seen: dict[str, Taker] = field(default_factory=dict)
+    """By uid of the pod, as of its model's last look."""
+
+    def settle(
+        self, mine: Holding, asks: Iterable[Claim], looked_at: Iterable[Pod], nights: Mapping[str, Night],
+        pods: Iterable[Pod], wanting: Callable[[Owner], frozenset[str]], now: float,
+    ) -> tuple[dict[str, Turn], bool]:  # fmt: skip
+        """Enter what was seen of a model, and give it what it gets: its turns by slot, and whether others care.
+
+        `asks` are its claims now. `looked_at` are its pods, with what their doors say; `pods` are all that have a slot.
+        `wanting` tells which runs want another model now, which may not have been looked at since they do not any more.
+        What is given is entered at once, so that nobody else is given it.
+        """
+        old_claims, old_seen = self.claims.get(mine.owner, ()), dict(self.seen)
+        for pod in looked_at:
+            self.seen[pod.uid] = taker(pod, nights.get(pod.uid))
+        takers = [self.seen.get(pod.uid) or taker(pod, None) for pod in pods]
+        self.seen = {uid: self.seen[uid] for uid in {t.uid for t in takers} & self.seen.keys()}
+        before = {claim.slot: claim for claim in old_claims}
+        up = [t for t in takers if t.owner == mine.owner and t.use is Use.TAKEN]
+        entered = [_continued(claim, before.get(claim.slot), up, now) for claim in asks]
+        beside = [
+            dataclasses.replace(claim, runs=claim.runs & wanting(owner))
+            for owner, theirs in self.claims.items()
+            if owner != mine.owner
+            for claim in theirs
+        ]
+        found = turns([*entered, *beside], takers, now, self.turn_seconds)
+        given = {claim.slot: found[claim.key] for claim in entered}
+        self.claims[mine.owner] = tuple(_given(claim, given[claim.slot], now) for claim in entered)
+        if not entered:
+            del self.claims[mine.owner]
+        return given, (old_claims, old_seen) != (self.claims.get(mine.owner, ()), self.seen)
+
+    def forget(self, owner: Owner) -> frozenset[Place]:
+        """The model is gone; for which places somebody else may be waiting."""
+        return frozenset[Place]().union(*(claim.places for claim in self.claims.pop(owner, ())))
+
+
+def _continued(claim: Claim, before: Claim | None, up: Iterable[Taker], now: float) -> Claim:
+    """When it began to ask, and whether it was given the slot, is known from before.
+
+    In a new operator process nobody was given anything: who asks, and is up, goes on.
+    """
+    if before is not None:
+        return dataclasses.replace(claim, since=before.since, given_at=before.given_at)
+    has = any(not taker.places.isdisjoint(claim.places) for taker in up)
+    return dataclasses.replace(claim, since=now, given_at=now if has else None)
+
+
+def _given(claim: Claim, turn: Turn, now: float) -> Claim:
+    if turn.given:
+        return claim if claim.given_at is not None else dataclasses.replace(claim, given_at=now)
+    since = claim.since if claim.given_at is None else now  # who had it waits from now on
+    return dataclasses.replace(claim, given_at=None, since=since)
+
+
+def taker(pod: Pod, night: Night | None) -> Taker:
+    use, because = _use(pod, night)
+    return Taker((pod.namespace, pod.reward_model), pod.uid, pod.places, use, f"has pod {pod.name}, which {because}")
+
+
+def _use(pod: Pod, night: Night | None) -> tuple[Use, str]:
+    if not pod.runs:
+        return Use.FREE, "has no container"
+    door = pod.door
+    if door is None:
+        if pod.released_boot_id is None:
+            return Use.FREE, "was never let past its gate"
+        return Use.UNKNOWN, "is being deleted" if pod.deleting else "does not answer"
+    if door.state is DoorState.GATED:
+        return Use.FREE, "waits at its gate"
+    if pod.busy is not None or not _sleeps(door):
+        return Use.TAKEN, "is up"
+    if night is not None and not night.effective:
+        kept = f"{night.after / (1 << 30):.1f} of {night.before / (1 << 30):.1f} GiB"
+        return Use.UNKNOWN, f"sleeps and keeps {kept}: spec.lifecycle.sleep.mode: Restart gives all of it back"
+    return Use.FREE, "sleeps"
+
+
+def _sleeps(door: Door) -> bool:
+    """And nobody has given it an order whose end is not known."""
+    return door.state is DoorState.ASLEEP and door.engine_asleep is not False and not door.ordered
+
+
+def let_in(pods: Sequence[Pod], given: Mapping[str, Turn], mine: Holding) -> list[Pod]:
+    """The pods, with whether each may have its slot: its model was given it, and no other pod of its own is in it."""
+
+    def may_have(pod: Pod) -> bool:
+        slot = next((name for name, places in mine.slots.items() if places == pod.places), None)
+        turn = given.get(slot or "")
+        before = (o for o in pods if o.uid != pod.uid and not o.places.isdisjoint(pod.places))
+        return turn is not None and turn.given and all(_use(other, None)[0] is Use.FREE for other in before)
+
+    return [dataclasses.replace(pod, may_be_up=may_have(pod)) for pod in pods]
 
 
 def _words(place: Place) -> str:

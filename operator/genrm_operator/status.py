@@ -21,6 +21,7 @@ from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.observed import Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
+from genrm_operator.slots import Turn
 from genrm_operator.trouble import Trouble
 
 MOST_SAID: Final = 4
@@ -54,6 +55,14 @@ class Seen:
     """What was found of the pods' scores, by uid."""
     nights: Mapping[str, Night] = field(default_factory=dict)
     """What the pods' last sleeps gave back, by uid."""
+    turns: Mapping[str, Turn] = field(default_factory=dict)
+    """What it got of the slots that it asks for, by name."""
+
+    @property
+    def waits(self) -> Turn | None:
+        """The slot that it waits for, one that may never come before the others."""
+        waiting = (turn for turn in self.turns.values() if not turn.given)
+        return max(waiting, key=lambda turn: (turn.deadlock, turn.blocked), default=None)
 
 
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
@@ -143,11 +152,13 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
                 return "Sleeping" if states else "Off"
             if count(states, PodState.SERVING) == len(states) == rm.spec.replicas:
                 return "Serving"
+            if seen.waits is not None:
+                return "Waiting"
             return "Waking" if count(states, PodState.ASLEEP, PodState.WAKING) else _starting(states)
         case Desired.ASLEEP:
             if not seen.has_door:
                 return "Serving" if count(states, PodState.SERVING) else _starting(states)
-            if count(states, PodState.ASLEEP) == len(states) == rm.spec.replicas:
+            if count(states, PodState.ASLEEP, PodState.GATED) == len(states) == rm.spec.replicas:
                 return "Asleep"
             if count(states, PodState.PENDING, PodState.STARTING, PodState.VERIFYING):
                 return "Starting"
@@ -161,11 +172,12 @@ def _starting(states: Sequence[PodState]) -> str:
 def _conditions(
     rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble: Pod | None, phase: str
 ) -> list[tuple[str, bool, str, str]]:
-    awake, asleep = count(states, PodState.SERVING), count(states, PodState.ASLEEP)
+    awake, asleep = count(states, PodState.SERVING), count(states, PodState.ASLEEP, PodState.GATED)
     want, because = rm.spec.replicas, seen.demand.because
     settled = phase in ("Serving", "Asleep", "Off")
     later = "" if seen.shrinks_to is None else f"; spec.replicas: {seen.shrinks_to} counts from the next wake"
-    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}"
+    waits = "" if seen.waits is None or awake == want else f"; {seen.waits.waits}"
+    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}"
     if seen.problem is not None:
         degraded = (True, *seen.problem)
     elif trouble is not None and trouble.trouble is not None:
@@ -187,6 +199,7 @@ def _conditions(
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
         *_scores(rm, seen),
         *_nights(rm, seen),
+        *_slots(rm, seen),
         *([("RolloutWaiting", True, Reason.RUN_UNDER_WAY, _waits(seen.waits_for))] if seen.waits_for else []),
     ]
 
@@ -221,8 +234,26 @@ def _nights(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
     kept = f"pod {name} kept {worst.after / (1 << 30):.1f} of {worst.before / (1 << 30):.1f} GiB in its last sleep"
     if worst.effective:
         return [("SleepEffective", True, Reason.MEMORY_FREED, f"{kept}, the most of {len(nights)}")]
-    ways_out = "spec.lifecycle.sleep.mode: ScaleToZero gives all of it back, None saves the effort"
+    ways_out = "spec.lifecycle.sleep.mode: Restart or ScaleToZero gives all of it back, None saves the effort"
     return [("SleepEffective", False, Reason.MEMORY_KEPT, f"{kept}; {ways_out}")]
+
+
+def slot_word(seen: Seen) -> tuple[Reason, str]:
+    """What became of what it asks of its slots, and a sentence."""
+    if not seen.turns:
+        return Reason.SLOT_NOT_ASKED, "at rest it asks for none"
+    if (waits := seen.waits) is None:
+        return Reason.SLOT_GIVEN, f"{', '.join(sorted(seen.turns))}: its own for now"
+    reason = Reason.SLOT_DEADLOCK if waits.deadlock else Reason.SLOT_UNSEEN if waits.blocked else Reason.SLOT_AWAITED
+    return reason, waits.waits or ""
+
+
+def _slots(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+    """Of a model that shares GPUs."""
+    if not effective_spec(rm).slots:
+        return []
+    reason, sentence = slot_word(seen)
+    return [("SlotBlocked", reason in (Reason.SLOT_DEADLOCK, Reason.SLOT_UNSEEN), reason, sentence)]
 
 
 def _as_before(rm: RewardModel, kind: str) -> list[tuple[str, bool, str, str]]:

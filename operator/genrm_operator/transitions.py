@@ -8,6 +8,8 @@ pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them
 elsewhere by a client that can.
 *Wake*: engine wake if it sleeps → the engine confirms → verified → compared → door `serving`. The label follows in the
 next look.
+*Start*: the release of an engine that waits at its gate; when it has started it is verified like any other. With
+`sleep.mode: Restart` that is its wake: it sleeps by going back to its gate, drained like any other.
 
 An engine without a door takes the same way by its hooks (`hooked`); there is nothing to verify of it.
 """
@@ -15,12 +17,14 @@ An engine without a door takes the same way by its hooks (`hooked`); there is no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
 from genrm_api import durations
-from genrm_api.lifecycle import OnDrainTimeout
+from genrm_api.effective import effective_spec
+from genrm_api.lifecycle import OnDrainTimeout, SleepMode
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.calls import Answer
@@ -28,7 +32,7 @@ from genrm_operator.canary import ROW_SECONDS, Canary
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DrainTimeout, EngineError, NotVerified
+from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, NotVerified
 from genrm_operator.hooked import Hooked
 from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
 
@@ -68,9 +72,16 @@ class Target:
     """Where what the engine computes can be compared, and is to be."""
     nights: dict[str, Night] = field(default_factory=dict)
     """Where is written, by uid of the pod, what its last sleep gave back."""
+    at_gate: bool = False
+    """It sleeps by its end: it rests at its start gate."""
 
     def front(self, doors: Doors) -> Front:
         return self.hooked or doors
+
+
+def rests_at_gate(rm: RewardModel) -> bool:
+    """Whether its engines sleep by their end: those of `ScaleToZero` have no other sleep while they wait for a slot."""
+    return effective_spec(rm).lifecycle.sleep_mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO)
 
 
 async def run(transition: Transition, target: Target, doors: Doors) -> int:
@@ -80,6 +91,8 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
         EngineError: it could not be completed; the pod is in a state that the next look will tell.
     """
     match transition:
+        case Transition.START:
+            await target.front(doors).set_state(target.pod, target.token, DoorState.CLOSED)
         case Transition.VERIFY:
             await verify(target, doors)
         case Transition.WAKE:
@@ -142,6 +155,9 @@ async def _compute(target: Target, doors: Doors, longest: int | None, *, woken: 
 async def sleep(target: Target, front: Front) -> int:
     pod, token, asleep = target.pod, target.token, target.adapter.asleep
     aborted = await _drain(target, front)
+    if target.at_gate:
+        await _leave(target, front)
+        return aborted
     if not await front.is_asleep(pod, token, asleep):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         before = await front.device_used(pod, token)
@@ -152,6 +168,25 @@ async def sleep(target: Target, front: Front) -> int:
         await _measure(target, front, before)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
+
+
+async def _leave(target: Target, front: Front) -> None:
+    """End the engine, and see its container back at the start gate."""
+    pod, token = target.pod, target.token
+    limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
+    before = await front.device_used(pod, token)
+    left = await front.set_state(pod, token, DoorState.GATED)
+    now = asyncio.get_running_loop().time
+    end = now() + limit
+    while True:
+        with contextlib.suppress(DoorUnreachable):  # for as long as its processes take to end
+            door = await front.look(pod, token)
+            if door.state is DoorState.GATED and door.boot_id != left.boot_id:
+                break
+        if now() >= end:
+            raise EngineError(pod.name, f"its engine was told to end, and is not back at its gate after {limit:g} s")
+        await asyncio.sleep(POLL_SECONDS)
+    await _measure(target, front, before)
 
 
 async def _measure(target: Target, front: Front, before: int | None) -> None:

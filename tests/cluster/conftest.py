@@ -224,6 +224,14 @@ class SimulatedKubelet:
             async for kind, pod in api.follow("/api/v1/pods?labelSelector=genrm.dev%2Fcomponent%3Dengine"):
                 if kind != "DELETED":
                     await self._tell(api, pod)
+                elif _slot(pod):
+                    self._forget(pod["metadata"]["uid"])
+
+    def _forget(self, uid: str) -> None:
+        """Its container is gone, and its GPUs are somebody else's."""
+        for address in [address for address, known in self._known.items() if known == uid]:
+            del self._known[address]
+            self._simulator.forget(address)
 
     async def _tell(self, api: Api, pod: Mapping[str, Any]) -> None:
         uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
@@ -240,6 +248,7 @@ class SimulatedKubelet:
             "model": model,
             "engine": _simulated(env.get("GENRM_ENGINE", "custom"), args),
             "weights": weights.to_json(),
+            "slot": _slot(pod),
         }
         if address in self._known:
             self._simulator.forget(address)
@@ -257,6 +266,13 @@ async def _weights(api: Api, pod: Mapping[str, Any], args: list[str], env: Mappi
             (Path(folder) / file).write_text(text)
         offline = {} if "HF_ENDPOINT" in env else {"HF_HUB_OFFLINE": "1"}
         return look_up(args, {**env, **offline, "GENRM_PIN_DIR": folder})[0]
+
+
+def _slot(pod: Mapping[str, Any]) -> str:
+    """The GPUs that it shares."""
+    env = {e["name"]: e.get("value", "") for e in pod["spec"]["containers"][0].get("env", [])}
+    claims = [c["resourceClaimName"] for c in pod["spec"].get("resourceClaims", [])]
+    return f"{claims} {env.get('NVIDIA_VISIBLE_DEVICES')}" if "GENRM_START_GATE" in env else ""
 
 
 def _simulated(engine: str, args: list[str]) -> str:

@@ -1,13 +1,17 @@
-"""Models on slots: where their pods go, and who gets a slot that two models name. GPUs are names here."""
+"""Models on slots: where their pods go, and who gets a slot that two models name. GPUs are names here.
+
+That no two engines on one GPU have their memory up is the simulator's own word (`Fleet.collisions`).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from genrm_api.leases import Phase, lease_name
 from genrm_api.names import slot_deployment_name
 
 from tests.cluster.conftest import World, wait_for
@@ -26,13 +30,6 @@ def colocated(*devices: int) -> dict[str, Any]:
 def deployments(world: World) -> dict[str, int]:
     found = world.objects("deployments", "genrm.dev/reward-model=judge")
     return {d["metadata"]["name"]: d["spec"]["replicas"] for d in found}
-
-
-def older(world: World, name: str = "judge") -> None:
-    """Wait until whatever is made now is younger: the API server tells seconds."""
-    made = world.cluster.reader.get("rewardmodels", world.namespace, name)["metadata"]["creationTimestamp"]
-    then = datetime.fromisoformat(made) + timedelta(seconds=1)
-    wait_for("a second later", lambda: datetime.now(UTC) > then)
 
 
 def test_a_model_has_a_pod_in_each_slot_that_sleeps_wakes_goes_and_comes_back(world: World) -> None:
@@ -129,27 +126,168 @@ def test_a_change_comes_to_one_slot_after_another(world: World) -> None:
     assert len(stamps) == 1
 
 
-def test_a_slot_that_an_older_model_holds_is_waited_for_without_pods(world: World) -> None:
-    world.apply(**colocated(2, 3))
-    world.phase("Asleep")
-    older(world)
-    world.apply("second", **colocated(3, 4))
-    wait_for("it says so", lambda: world.condition("Degraded", "second").get("reason") == "SlotTaken")
-    assert world.condition("Degraded", "second")["message"].startswith(
-        f"spec.gpu.slots: gpu-3, device 3 of node {NODE}, is held by RewardModel {world.namespace}/judge, which is"
+def slot_word(world: World, name: str) -> tuple[str, str]:
+    found = world.condition("SlotBlocked", name)
+    return found.get("status", ""), found.get("reason", "")
+
+
+def two_models(world: World, device: int, **lifecycle: Any) -> None:
+    """`judge` and `second`, both at rest, on one GPU."""
+    for name in ("judge", "second"):
+        world.apply(name, **colocated(device), lifecycle=lifecycle)
+    for name in ("judge", "second"):
+        world.phase("Asleep", name)
+    assert {e["state"] for name in ("judge", "second") for e in world.status(name)["endpoints"]} == {"Gated"}
+
+
+def hand_over(world: World, giver: str, taker: str) -> None:
+    """One run goes from a model to another one on the same GPU."""
+    world.renew("run-1", Phase.IDLE, giver)
+    world.renew("run-1", Phase.SCORING, taker)
+    world.phase("Serving", taker)
+    world.phase("Asleep", giver)
+
+
+@pytest.mark.parametrize("mode", ["Engine", "Restart"])
+def test_two_models_take_turns_on_one_gpu(world: World, mode: str) -> None:
+    two_models(world, 2, sleep={"mode": mode})
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.lease("run-1", Phase.IDLE, name="second")
+    for giver, taker in [("judge", "second"), ("second", "judge")] * 2 + [("judge", "second")]:
+        hand_over(world, giver, taker)
+        assert slot_word(world, taker) == ("False", "SlotGiven")
+        assert slot_word(world, giver) == ("False", "SlotNotAsked")
+    resting = {e["state"] for e in world.status("judge")["endpoints"]}
+    assert resting == ({"Gated"} if mode == "Restart" else {"Asleep"})
+    (pod,) = world.addresses("second")
+    assert world.simulator.pod(pod)["starts"] == (3 if mode == "Restart" else 1)
+    assert world.simulator.collisions() == []
+
+
+def test_a_run_waits_until_another_ones_model_rests(world: World) -> None:
+    two_models(world, 3)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.lease("run-2", Phase.SCORING, name="second")
+    world.phase("Waiting", "second")
+    assert slot_word(world, "second") == ("False", "SlotAwaited")
+    message = world.condition("SlotBlocked", "second")["message"]
+    assert message.startswith(f"slot gpu-3 is {world.namespace}/judge's, as long as it is asked for or until")
+    assert message in world.condition("Ready", "second")["message"] and world.status()["phase"] == "Serving"
+    world.release("run-1")
+    world.phase("Serving", "second")
+    assert world.simulator.collisions() == []
+
+
+def test_nobody_waits_for_ever_for_a_model_that_is_always_wanted(world: World) -> None:
+    two_models(world, 4)
+    world.operator.kill()
+    world.operator.start(GENRM_SLOT_TURN_SECONDS="1")
+    try:
+        world.patch({"lifecycle": {"state": "Awake"}})
+        world.phase("Serving")
+        world.patch({"lifecycle": {"state": "Awake"}}, "second")
+        for name in ("second", "judge", "second"):
+            world.phase("Serving", name)
+    finally:
+        world.operator.kill()
+        world.operator.start()
+    assert world.simulator.collisions() == []
+
+
+def test_a_run_that_would_wait_for_itself_is_refused_at_once(world: World) -> None:
+    two_models(world, 5)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.lease("run-1", Phase.SCORING, name="second")
+    wait_for("it says so", lambda: slot_word(world, "second") == ("True", "SlotDeadlock"))
+    said = world.condition("SlotBlocked", "second")["message"]
+    assert said.startswith(f"run run-1 holds slot gpu-5 by {world.namespace}/judge and waits for")
+
+    def refused(name: str) -> str | None:
+        lease = world.cluster.reader.get("leases", world.namespace, lease_name("run-1", name))
+        found = lease["metadata"]["annotations"].get("genrm.dev/refused")
+        return None if found is None else str(found)
+
+    assert wait_for("the run is told", lambda: refused("second")) == said and refused("judge") is None
+    world.renew("run-1", Phase.IDLE)
+    world.phase("Serving", "second")
+    wait_for("and told no more", lambda: refused("second") is None)
+
+
+def test_a_slot_that_nobody_sees_to_be_free_is_given_to_nobody(world: World) -> None:
+    two_models(world, 6)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    (address,) = world.addresses()
+    world.simulator.put(address, faults={"refuse": True})
+    world.release("run-1")
+    world.lease("run-2", Phase.SCORING, name="second")
+    wait_for("it says so", lambda: slot_word(world, "second") == ("True", "SlotUnseen"))
+    (pod,) = world.pods()
+    assert world.condition("SlotBlocked", "second")["message"] == (
+        f"slot gpu-6 is not seen to be free: {world.namespace}/judge, which names the same GPUs, has pod "
+        f"{pod['metadata']['name']}, which does not answer"
     )
-    assert world.condition("Ready", "second")["status"] == "False" and not world.pods("second")
-    assert world.status()["phase"] == "Asleep" and len(world.pods()) == 2, "the older one does not notice"
-    world.kubectl("delete", "rm", "judge")
-    world.phase("Asleep", "second")
-    assert world.condition("Degraded", "second")["status"] == "False"
+    world.simulator.put(address, faults={})
+    world.phase("Serving", "second")
+    assert world.simulator.collisions() == []
 
 
-def test_the_younger_one_may_name_another_slot(world: World) -> None:
-    world.apply(**colocated(5))
-    wait_for("it is there", lambda: world.pods())
-    older(world)
-    world.apply("second", **colocated(5))
-    wait_for("it says so", lambda: world.condition("Degraded", "second").get("reason") == "SlotTaken")
-    world.patch(colocated(6), "second")
-    world.phase("Asleep", "second")
+def test_who_deletes_the_holder_frees_the_slot(world: World) -> None:
+    two_models(world, 7)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.lease("run-2", Phase.SCORING, name="second")
+    world.phase("Waiting", "second")
+    world.kubectl("delete", "rm", "judge", "--wait=false")
+    world.phase("Serving", "second")
+    assert not world.pods()
+
+
+def test_an_operator_that_dies_in_a_handover_gives_no_slot_twice(world: World) -> None:
+    two_models(world, 9)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    world.lease("run-1", Phase.IDLE, name="second")
+    models = ["judge", "second"]
+
+    def begun(giver: str) -> bool:
+        return bool(world.status(giver)["phase"] != "Serving")
+
+    for route, slow in [("/sleep", "judge"), ("/start", "judge"), ("/sleep", "second"), ("/wake_up", "second")]:
+        giver, taker = models
+        (address,) = world.addresses(slow)
+        world.simulator.put(address, faults={"slow": {route: 1.0}})
+        world.renew("run-1", Phase.IDLE, giver)
+        world.renew("run-1", Phase.SCORING, taker)
+        wait_for("it has begun", partial(begun, giver))
+        world.operator.kill()
+        world.operator.start()
+        world.phase("Serving", taker)
+        world.simulator.put(address, faults={})
+        models.reverse()
+    assert world.simulator.collisions() == []
+
+
+def test_two_slots_of_one_model_that_are_one_gpu_are_refused(world: World) -> None:
+    slots = [{"name": name, "node": NODE, "devices": [10]} for name in ("x", "y")]
+    world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=2)
+    wait_for("it says so", lambda: world.condition("Degraded").get("reason") == "SlotTwice")
+    assert not world.pods()
+
+
+def test_an_engine_that_sleeps_by_its_end_comes_back_at_the_next_wake(world: World) -> None:
+    """Without a slot: it starts once, is verified, and rests at its gate from then on."""
+    world.apply(lifecycle={"sleep": {"mode": "Restart"}})
+    status = world.phase("Asleep")
+    assert {e["state"] for e in status["endpoints"]} == {"Gated"}
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    wait_for("both are endpoints", lambda: world.serving() == world.addresses())
+    world.release("run-1")
+    world.phase("Asleep")
+    assert [world.simulator.pod(a)["starts"] for a in world.addresses()] == [1, 1]
+    assert [world.simulator.pod(a)["up"] for a in world.addresses()] == [False, False]
+    assert world.condition("SleepEffective")["status"] == "True"

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--model", default="judge", help="served model name of pods nobody configured")
     parser.add_argument("--engine", default="vllm", choices=ENGINES, help="engine of pods nobody configured")
     parser.add_argument("--weights", default="", help="what the launchers of pods nobody configured found, as JSON")
+    parser.add_argument("--slot", default="", help="the GPUs that pods nobody configured share: they start at a gate")
     options = parser.parse_args()
     host, _, port = options.control.rpartition(":")
     names = (field.name for field in dataclasses.fields(PodSettings))

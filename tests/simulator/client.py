@@ -38,6 +38,13 @@ class Simulator:
         parts = {"settings": settings, "faults": faults}
         return self._call("PUT", address, {name: part for name, part in parts.items() if part is not None})
 
+    def collisions(self) -> list[list[str]]:
+        """Addresses of pods that had their memory up together on the same GPUs."""
+        answer = self._http.get(f"http://{self.control}/collisions")
+        answer.raise_for_status()
+        found: list[list[str]] = answer.json()
+        return found
+
     def forget(self, address: str) -> None:
         self._call("DELETE", address)
 

@@ -1,9 +1,10 @@
 """The control API: how a test tells the simulator what its pods are, and asks what they saw. Loopback only.
 
 GET    /pods           {address: {"state", "asleep", "bootId", "served", "inside", "epoch", "violations": how many}}
+GET    /collisions     [[address, address]]: pods whose memory was up together on the same GPUs
 GET    /pods/<ip>      everything about one pod (`SimPod.to_json`); 404 if nobody ever spoke to it
-PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision", "model", "engine", "weights"},
-                       "faults": {...}}, each part optional
+PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision", "model", "engine", "weights",
+                       "slot"}, "faults": {...}}, each part optional
 DELETE /pods/<ip>      forget it: the next contact is a new boot
 """
 
@@ -32,8 +33,10 @@ class Control:
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         if method == "GET" and path == "/pods":
             return 200, {address: _summary(pod.to_json()) for address, pod in self.fleet.pods.items()}
+        if method == "GET" and path == "/collisions":
+            return 200, self.fleet.collisions
         if not path.startswith("/pods/"):
-            return 404, {"error": "there is /pods and /pods/<ip>"}
+            return 404, {"error": "there is /pods, /pods/<ip> and /collisions"}
         try:
             address = str(ipaddress.ip_address(path.removeprefix("/pods/")))
             if method == "PUT":

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from genrm_door.nvml import DeviceMemory
 
@@ -86,6 +86,12 @@ class SimEngine:
         self.now = now
         self._handlers = self.handlers()
         self._paths = {path for _, path in self._handlers}
+
+    def again(self) -> Self:
+        """The engine that the same container starts next, with the same account of calls."""
+        other = type(self)(self.model, self.faults, capacity=self.capacity, now=self.now)
+        other.calls, other.violations = self.calls, self.violations
+        return other
 
     def handlers(self) -> Mapping[tuple[str, str], Handler]:
         raise NotImplementedError

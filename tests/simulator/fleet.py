@@ -1,19 +1,28 @@
 """One pod per local address: a simulated engine behind a real door, or `custom` without one.
 
+A pod that shares its GPUs waits at the real start gate first, and is back there when its door is told so. What must
+never be is written down when it is: that two engines on the same GPUs have their memory up.
+
 A pod comes into being with the first connection to its address, or when `control` names it, and is forgotten by
 `DELETE`: what comes next under that address has a new boot id and remembers nothing, as a restarted container.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from genrm_door import Door, Settings
+from genrm_door.gate import HEADERS, Gate
+from genrm_door.nvml import DeviceMemory
+from genrm_door.record import Record
 
-from tests.simulator.asgi import Receive, Scope, Send, lifespan
+from tests.simulator.asgi import Receive, Scope, Send, answer_json, body_of, lifespan
 from tests.simulator.custom import SimCustom
 from tests.simulator.engine import SimEngine, call_json
 from tests.simulator.faults import Faults
@@ -40,6 +49,8 @@ class PodSettings:
     engine: str = "vllm"
     weights: str = ""
     """What its launcher found, as the launcher hands it to the door: JSON."""
+    slot: str = ""
+    """The GPUs that it shares, in some words; with any it begins at its start gate."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], default: PodSettings) -> PodSettings:
@@ -65,22 +76,71 @@ class SimPod:
     def __init__(self, settings: PodSettings, faults: Faults) -> None:
         self.settings = settings
         self.engine = ENGINES[settings.engine](settings.model, faults)
-        keys = (settings.client_key_sha256,) if settings.client_key_sha256 else ()
-        words = Settings(
-            token_sha256=settings.token_sha256,
-            client_key_sha256=keys,
-            revision=settings.revision,
+        self.gate: Gate | None = None
+        self.door: Door | None = None
+        self.starting = False
+        """Let past its gate, and not up yet: nobody listens."""
+        self.starts = 0
+        if not self.engine.door:
+            return
+        if settings.slot:
+            self._to_the_gate({})
+        else:
+            self._begin(self._words(secrets.token_hex(8), {}))
+
+    @property
+    def up(self) -> bool:
+        """Whether the memory of its GPUs is taken."""
+        return self.gate is None and not self.engine.asleep and self.engine.died_of is None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.gate is None:
+            await (self.door or self.engine)(scope, receive, send)
+            return
+        gate = self.gate
+        headers = {name: [v for n, v in scope["headers"] if n == name.encode()] for name in HEADERS}
+        target = "?".join(filter(None, (scope["path"], scope["query_string"].decode())))
+        status, document = gate.answer(scope["method"], target, headers, await body_of(receive))
+        if gate.released and self.gate is gate:
+            self.gate, self.starting = None, True
+            asyncio.get_running_loop().create_task(self._start(gate))
+        await answer_json(send, status, document)
+
+    async def _start(self, gate: Gate) -> None:
+        """As long as the route /start, which no engine has, is told to take."""
+        await asyncio.sleep(self.engine.faults.slow.get("/start", 0.0))
+        self.engine = self.engine.again()
+        self._begin(self._words(gate.settings.boot_id, gate.record.hand_over()))
+        self.starting = False
+        self.starts += 1
+
+    def _begin(self, words: Settings) -> None:
+        self.door = Door(self.engine, words, gpus=self.engine.gpus, restart=self._to_the_gate)
+
+    def _to_the_gate(self, past: Mapping[str, Any]) -> None:
+        self.door = None
+        self.gate = Gate(self._words(secrets.token_hex(8), past), gpus=lambda: DeviceMemory(0, 80 << 30))
+
+    def _words(self, boot_id: str, past: Mapping[str, Any]) -> Settings:
+        given = self.settings
+        return Settings(
+            token_sha256=given.token_sha256,
+            client_key_sha256=(given.client_key_sha256,) if given.client_key_sha256 else (),
+            revision=given.revision,
             engine=type(self.engine).door,
-            weights=settings.weights,
+            weights=given.weights,
+            boot_id=boot_id,
+            past=json.dumps(past) if past else "",
         )
-        self.door = Door(self.engine, words, gpus=self.engine.gpus) if words.engine else None
 
     def to_json(self) -> dict[str, Any]:
         """The truth about this pod, as nobody in a cluster could know it."""
         return {
             "settings": self.settings.to_json(),
             "faults": self.engine.faults.to_json(),
-            **(_record(self.door) if self.door is not None else {}),
+            **(_record(front.record) if (front := self.gate or self.door) is not None else {}),
+            "up": self.up,
+            "starts": self.starts,
             "asleep": self.engine.asleep,
             "diedOf": self.engine.died_of,
             "calls": [call_json(call) for call in self.engine.calls],
@@ -88,8 +148,7 @@ class SimPod:
         }
 
 
-def _record(door: Door) -> dict[str, Any]:
-    record = door.record
+def _record(record: Record) -> dict[str, Any]:
     return {
         "bootId": record.boot_id,
         "state": record.state.value,
@@ -105,13 +164,25 @@ class Fleet:
     def __init__(self, default: PodSettings | None = None) -> None:
         self.default = default or PodSettings()
         self.pods: dict[str, SimPod] = {}
+        self.collisions: list[tuple[str, str]] = []
+        """Addresses of two pods on the same GPUs whose memory was up together."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        pod = self.pod(scope["server"][0])
-        await (pod.door or pod.engine)(scope, receive, send)
+        address = scope["server"][0]
+        pod = self.pod(address)
+        try:
+            await pod(scope, receive, send)
+        finally:
+            self._look_for_collisions(address, pod)
+
+    def _look_for_collisions(self, address: str, pod: SimPod) -> None:
+        """After each request, because nothing else changes an engine."""
+        if pod.settings.slot and pod.up:
+            others = ((a, p) for a, p in self.pods.items() if p is not pod and p.settings.slot == pod.settings.slot)
+            self.collisions += ((address, other) for other, its in others if its.up)
 
     def pod(self, address: str) -> SimPod:
         pod = self.pods.get(address)
@@ -134,4 +205,4 @@ class Fleet:
 
     def refuses(self, address: str) -> bool:
         pod = self.pods.get(address)
-        return pod is not None and (pod.engine.faults.refuse or pod.engine.died_of is not None)
+        return pod is not None and (pod.engine.faults.refuse or pod.starting or pod.engine.died_of is not None)

@@ -145,6 +145,13 @@ class NotAwake(GenrmError):
         self.seconds = seconds
 
 
+class WakeRefused(GenrmError):
+    """The operator says that the reward model can never be awake for this run as things are."""
+
+    def __init__(self, reward_model: str, namespace: str, why: str) -> None:
+        super().__init__(f"reward model {namespace}/{reward_model} is not woken: {why}")
+
+
 class LeaseTaken(GenrmError):
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(f"Lease {name} is held by another process of run {holder}")

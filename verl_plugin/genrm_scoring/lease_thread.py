@@ -57,7 +57,7 @@ class LeaseThread:
         """As that of `RunLease`; this one waits.
 
         Raises:
-            NotAwake: not within `timeout` seconds.
+            NotAwake, WakeRefused
         """
         lease = self._opened.result()
         return asyncio.run_coroutine_threadsafe(lease.awake(timeout), self._loop).result()

@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
-from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
+from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE, ANNOTATION_REFUSED
 
 from genrm_scoring.cluster import LEASES, Cluster
-from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound
+from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound, WakeRefused
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,7 @@ class RunLease:
         *,
         holds: bool,
         owner_uid: str | None = None,
+        priority: int = 0,
     ) -> None:
         self.name = lease_name(run, reward_model)
         self._cluster = cluster
@@ -138,6 +139,8 @@ class RunLease:
         self._namespace = namespace
         self._ttl_seconds = ttl_seconds
         self._owner_uid = owner_uid
+        self._priority = priority
+        self._refused: str | None = None
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
         self._scoring = 0
@@ -182,14 +185,15 @@ class RunLease:
 
         Raises:
             NotAwake: not within `timeout` seconds.
+            WakeRefused: the operator says that it never will be, as things are: the run holds its GPUs itself.
         """
         try:
             async with asyncio.timeout(timeout):
                 await self.settled()
-                granted = await self._granted()
-                while not granted:
+                while not await self._granted():
+                    if self._refused is not None:
+                        raise WakeRefused(self._reward_model, self._namespace, self._refused)
                     await asyncio.sleep(GRANT_SECONDS)
-                    granted = await self._granted()
         except TimeoutError:
             raise NotAwake(self._reward_model, self._namespace, timeout) from None
         seconds = _now() - self._asked_at
@@ -202,7 +206,16 @@ class RunLease:
         except GenrmError as e:
             log.info("lease %s/%s: not read, trying again: %s", self._namespace, self.name, e)
             return False
-        return ANNOTATION_GRANTED in (found["metadata"].get("annotations") or {})
+        return ANNOTATION_GRANTED in self._heard(found)
+
+    def _heard(self, lease: Mapping[str, Any]) -> Mapping[str, str]:
+        """The annotations of our Lease, as somebody has just seen them; what the operator refuses is told once."""
+        annotations: Mapping[str, str] = lease["metadata"].get("annotations") or {}
+        refused = annotations.get(ANNOTATION_REFUSED)
+        if refused is not None and refused != self._refused:
+            log.error("reward model %s/%s is not woken: %s", self._namespace, self._reward_model, refused)
+        self._refused = refused
+        return annotations
 
     async def acquire(self) -> None:
         """Create the Lease, phase idle; one attempt.
@@ -272,14 +285,15 @@ class RunLease:
             self._plan.succeeded(write, wish, _now())
 
     async def _patch(self, patch: dict[str, Any]) -> None:
-        await self._cluster.patch(LEASES, self._namespace, self.name, patch)
+        self._heard(await self._cluster.patch(LEASES, self._namespace, self.name, patch))
 
     async def _create(self, phase: Phase) -> None:
         created_by = await self._cluster.username()
         now = datetime.now(UTC)
         manifest = lease_manifest(
-            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by
-        )
+            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by,
+            self._priority,
+        )  # fmt: skip
         try:
             await self._cluster.create(LEASES, self._namespace, manifest)
         except AlreadyExists:
@@ -299,15 +313,20 @@ async def run_lease(
     namespace: str,
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     reward_model_uid: str | None = None,
+    priority: int = 0,
 ) -> AsyncIterator[RunLease]:
     """Hold the Lease of `run` while the block is open; its phase starts as idle.
 
-    With the uid the RewardModel owns the Lease: what a killed run leaves behind goes when the model goes.
+    With the uid the RewardModel owns the Lease: what a killed run leaves behind goes when the model goes. Of runs that
+    wait for the same GPUs the one with the higher priority comes first.
 
     Raises:
         ClusterError, LeaseTaken: it could not be created.
     """
-    lease = RunLease(cluster, run, reward_model, namespace, ttl_seconds, holds=True, owner_uid=reward_model_uid)
+    lease = RunLease(
+        cluster, run, reward_model, namespace, ttl_seconds,
+        holds=True, owner_uid=reward_model_uid, priority=priority,
+    )  # fmt: skip
     await lease.acquire()
     keeper = asyncio.create_task(lease.keep(), name=f"lease-{lease.name}")
     try:

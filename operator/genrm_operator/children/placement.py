@@ -3,25 +3,22 @@
 `SharedClaim`: the pod names the slot's ResourceClaim, and the scheduler goes where that is allocated. `Colocated`: the
 pod goes to the slot's node, by the name of the Node object, which nobody can give to another one as they can a label;
 and the container runtime shows it the slot's devices. These become devices 0, 1, … inside, so that CUDA_VISIBLE_DEVICES
-would choose among them again: it is left alone, and refused to users.
+would choose among them again: it is left alone, and refused to users. Either way somebody else may have the GPUs'
+memory, so the engine waits at its start gate until it is let in.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from genrm_api.gpu import Sharing, Slot
 from genrm_api.names import LABEL_SLOT
 from genrm_api.status import Reason
 
 from genrm_operator.errors import Impossible
-from genrm_operator.observed import ENGINE_CONTAINER
-
-CLAIM: Final = "genrm-slot"
-"""What the pod calls the ResourceClaim."""
-VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
+from genrm_operator.observed import CLAIM, ENGINE_CONTAINER, START_GATE_ENV, VISIBLE
 
 
 def in_slot(template: Mapping[str, Any], slot: Slot, sharing: Sharing) -> dict[str, Any]:
@@ -35,6 +32,7 @@ def in_slot(template: Mapping[str, Any], slot: Slot, sharing: Sharing) -> dict[s
     spec = out["spec"]
     engine = next(c for c in spec["containers"] if c["name"] == ENGINE_CONTAINER)
     _refuse_other_choices(spec, engine)
+    engine["env"].append({"name": START_GATE_ENV, "value": "1"})
     if sharing is Sharing.SHARED_CLAIM:
         spec["resourceClaims"] = [*(spec.get("resourceClaims") or ()), {"name": CLAIM, "resourceClaimName": slot.name}]
         resources = engine["resources"] = dict(engine.get("resources") or {})

@@ -77,6 +77,8 @@ def pod_template(
     engine |= _probes(container.health_path, effective.startup_timeout)
     if adapter.has_door:
         _put_door(template["spec"], rm, door, settings)
+        engine["livenessProbe"] |= {"exec": {"command": _alive_command(effective.startup_timeout)}}
+        del engine["livenessProbe"]["httpGet"]
     if rm.spec.pod_template is not None:
         template = lay_over(
             template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
@@ -187,6 +189,13 @@ def _probes(health_path: str, startup_seconds: float) -> dict[str, Any]:
 
 def _drain_seconds(rm: RewardModel) -> int:
     return math.ceil(durations.seconds(rm.spec.lifecycle.sleep.drain_timeout))
+
+
+def _alive_command(startup_seconds: float) -> list[str]:
+    """What the kubelet runs in the engine's container to know whether it lives, or loads after it was let past its
+    gate: then the startup probe has had its answer, from the gate."""
+    given = {"--port": ENGINE_PORT, "--startup-seconds": math.ceil(startup_seconds)}
+    return [*DOOR, "alive", *(str(word) for pair in given.items() for word in pair)]
 
 
 def _drain_command(rm: RewardModel) -> list[str]:

@@ -26,12 +26,14 @@ CHAT = "/v1/chat/completions"
 FOLDER = Path(launcher.__file__).parent
 
 API_SERVER = """
-import argparse, asyncio, contextlib, importlib, json, os, signal, socket, uvicorn
+import argparse, asyncio, contextlib, importlib, json, os, signal, socket, subprocess, sys, time, uvicorn
 
 parser = argparse.ArgumentParser()
 for flag in ("--host", "--port", "--model", "--revision", "--middleware", "--api-server-count"):
     parser.add_argument(flag)
 given = parser.parse_args()
+if "STOCK_WORKER" in os.environ:  # as an engine's workers: children of children, some in a session of their own
+    subprocess.Popen([sys.executable, "-c", os.environ["STOCK_WORKER"]], start_new_session=True)
 state = {"asleep": False, "dead": False}
 
 async def engine(scope, receive, send):
@@ -68,6 +70,7 @@ class Server(uvicorn.Server):
         yield
 
 module, _, name = given.middleware.rpartition(".")
+time.sleep(float(os.environ.get("STOCK_DELAY", 0)))
 door = getattr(importlib.import_module(module), name)(engine)
 sock = socket.create_server((given.host, int(given.port)))
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -102,6 +105,14 @@ class Pod:
         words = ["--port", str(self.port), "--linger", str(linger), "--seconds", str(seconds)]
         command = [sys.executable, str(FOLDER / "terminate.py"), *words]
         return subprocess.Popen(command, env=dict(self.environ), stderr=subprocess.PIPE, text=True)
+
+    def alive(self, startup_seconds: float = 600.0) -> str | None:
+        """What the kubelet's liveness probe is told; None is well."""
+        words = ["--port", str(self.port), "--startup-seconds", str(startup_seconds)]
+        done = subprocess.run(
+            [sys.executable, str(FOLDER / "alive.py"), *words], env=dict(self.environ), capture_output=True, text=True
+        )
+        return None if done.returncode == 0 else done.stderr.strip()
 
     def secret(self) -> str:
         return (Path(self.environ["GENRM_RUN_DIR"]) / "secret").read_text()

@@ -88,13 +88,12 @@ def test_other_spellings_do_not_exist(gated: Pod, line: str) -> None:
         b"PUT /genrm/door HTTP/1.1\r\n%b\r\nContent-Length: \xb2\r\n\r\n{\"state\":\"closed\"}",
         b"PUT /genrm/door HTTP/1.1\r\n%b\r\nContent-Length: -1\r\n\r\n{\"state\":\"closed\"}",
         b"PUT /genrm/door HTTP/1.1\r\n%b\r\nContent-Length: 19\r\n\r\n{\"state\":\"serving\"}",
-        b"PUT /genrm/door HTTP/1.1\r\n%b\r\nContent-Length: 17\r\n\r\n{\"state\":\"gated\"}",
         b"PUT /genrm/door HTTP/1.1\r\n%b\r\nGenrm-Epoch: x\r\nContent-Length: 18\r\n\r\n{\"state\":\"closed\"}",
         b"BREW /genrm/door HTTP/1.1\r\n%b\r\n\r\n",
         b"\x00\x01\x02\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
-    ids=["two tokens", "chunked", "huge", "no digits", "negative", "serving", "gated", "epoch", "method", "noise",
+    ids=["two tokens", "chunked", "huge", "no digits", "negative", "serving", "epoch", "method", "noise",
          "http/2"],
 )  # fmt: skip
 def test_a_hostile_or_mistaken_request_releases_nothing(gated: Pod, request_: bytes) -> None:

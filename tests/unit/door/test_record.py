@@ -9,10 +9,11 @@ from genrm_door.record import LEDGER_LENGTH, Record, Refused, State, stamp
 
 ALLOWED = {
     ("gated", "gated"), ("gated", "closed"),
-    ("closed", "closed"), ("closed", "serving"), ("closed", "asleep"),
+    ("closed", "closed"), ("closed", "serving"), ("closed", "asleep"), ("closed", "gated"),
     ("serving", "serving"), ("serving", "draining"), ("serving", "closed"),
     ("draining", "draining"), ("draining", "serving"), ("draining", "asleep"), ("draining", "closed"),
-    ("asleep", "asleep"), ("asleep", "serving"), ("asleep", "closed"),
+    ("draining", "gated"),
+    ("asleep", "asleep"), ("asleep", "serving"), ("asleep", "closed"), ("asleep", "gated"),
 }  # fmt: skip
 
 

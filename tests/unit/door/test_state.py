@@ -74,7 +74,7 @@ async def test_two_doors_in_one_process_are_strangers() -> None:
 async def test_a_put_that_is_no_state_is_answered_with_what_to_write(client: Client, body: bytes) -> None:
     got = await client("PUT", "/genrm/door", token=TOKEN, body=body)
     assert got.status == 400
-    assert got.json()["error"] == 'write {"state": X} with X one of "closed", "serving", "draining", "asleep"'
+    assert got.json()["error"] == 'write {"state": X} with X one of "gated", "closed", "serving", "draining", "asleep"'
     assert (await client.document())["state"] == "closed"
 
 

@@ -60,8 +60,8 @@ def test_only_what_a_look_would_see_differently_is_news() -> None:
     assert not cache.put_reward_model(changed, deleted=True).news
 
 
-def on_slot(name: str, uid: str, slot: str, created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
-    meta = {"namespace": "rl", "name": name, "uid": uid, "resourceVersion": "1", "creationTimestamp": created}
+def on_slot(name: str, uid: str, slot: str) -> dict[str, Any]:
+    meta = {"namespace": "rl", "name": name, "uid": uid, "resourceVersion": "1"}
     return {"metadata": meta, "spec": {"gpu": {"sharing": "SharedClaim", "slots": [{"name": slot}]}}}
 
 
@@ -69,20 +69,23 @@ def test_whoever_names_the_same_slot_hears_of_a_model_that_comes_and_goes() -> N
     cache = Cache()
     assert cache.put_reward_model(on_slot("old", "u1", "a"), deleted=False).others == frozenset()
     cache.put_reward_model(on_slot("elsewhere", "u3", "b"), deleted=False)
-    put = cache.put_reward_model(on_slot("young", "u2", "a"), deleted=False)
-    assert put.others == {("rl", "old")}
-    assert "rl/old" in (cache.slot_taken(("rl", "young")) or "") and cache.slot_taken(("rl", "old")) is None
-    gone = cache.put_reward_model(on_slot("old", "u1", "a"), deleted=True)
-    assert gone.others == {("rl", "young")} and cache.slot_taken(("rl", "young")) is None
+    assert cache.put_reward_model(on_slot("young", "u2", "a"), deleted=False).others == {("rl", "old")}
+    moved = on_slot("young", "u2", "b")
+    moved["metadata"] |= {"resourceVersion": "2", "generation": 2}
+    assert cache.put_reward_model(moved, deleted=False).others == {("rl", "old"), ("rl", "elsewhere")}
+    assert cache.put_reward_model(on_slot("old", "u1", "a"), deleted=True).others == frozenset()
+    assert cache.naming(frozenset({("claim", "rl", "b")})) == {("rl", "young"), ("rl", "elsewhere")}
 
 
-def test_a_model_made_anew_under_its_name_is_young_again() -> None:
+def test_a_pod_that_outlives_its_model_still_has_its_gpus_and_its_end_is_heard_of() -> None:
     cache = Cache()
-    cache.put_reward_model(on_slot("one", "u1", "a"), deleted=False)
-    cache.put_reward_model(on_slot("two", "u2", "a"), deleted=False)
-    again = on_slot("one", "u9", "a", created="2026-01-02T00:00:00Z")
-    assert cache.put_reward_model(again, deleted=False).others == {("rl", "two")}
-    assert cache.slot_taken(("rl", "two")) is None and cache.slot_taken(("rl", "one")) is not None
+    cache.put_reward_model(on_slot("waits", "u2", "a"), deleted=False)
+    labels = {"genrm.dev/reward-model": "gone", "genrm.dev/component": "engine"}
+    meta = {"namespace": "rl", "name": "p", "uid": "p1", "resourceVersion": "5", "labels": labels}
+    pod = {"metadata": meta, "spec": {"resourceClaims": [{"name": "genrm-slot", "resourceClaimName": "a"}]}}
+    assert cache.put_pod(pod, deleted=False).others == {("rl", "waits")}
+    assert [p.places for p in cache.placed.values()] == [frozenset({("claim", "rl", "a")})]
+    assert cache.put_pod(pod, deleted=True).others == {("rl", "waits")} and not cache.placed
 
 
 def test_what_is_listed_no_more_is_forgotten() -> None:

@@ -10,8 +10,8 @@ import pytest
 from genrm_operator.demand import Desired
 from genrm_operator.doors import Doors
 from genrm_operator.errors import EngineError, Impossible
-from genrm_operator.lifecycle import PodState, StopServing, decide, pod_state
-from genrm_operator.observed import DoorState
+from genrm_operator.lifecycle import Begin, PodState, Rest, StopServing, decide, pod_state
+from genrm_operator.observed import Door, DoorState, Transition
 
 from tests.unit.door.stock import TOKEN, launched
 from tests.unit.operator.test_children import container, make
@@ -42,15 +42,54 @@ async def test_the_operator_reads_the_gate_as_a_state_and_releases_the_engine(tm
             assert (await doors.set_state(seen_now, TOKEN, DoorState.SERVING)).state is DoorState.SERVING
 
 
-@pytest.mark.parametrize("desired", Desired)
+@pytest.mark.parametrize(
+    ("desired", "changes", "expected"),
+    [
+        (Desired.AWAKE, {}, [Begin]),
+        (Desired.AWAKE, {"may_be_up": False}, [Rest]),
+        (Desired.AWAKE, {"may_be_up": False, "passed": True}, []),
+        (Desired.AWAKE, {"retry_at": 1.0}, []),
+        (Desired.AWAKE, {"busy": Transition.START}, []),
+        (Desired.AWAKE, {"serving": True, "labelled_boot_id": "b1"}, [StopServing, Begin]),
+        (Desired.ASLEEP, {}, [Rest]),
+        (Desired.ASLEEP, {"passed": True}, []),
+        (Desired.ASLEEP, {"serving": True, "labelled_boot_id": "b1", "passed": True}, [StopServing]),
+        (Desired.OFF, {}, []),
+    ],
+)
 @pytest.mark.parametrize("verified", [None, "b1"])
-def test_a_gated_pod_is_left_alone_and_serves_nobody(desired: Desired, verified: str | None) -> None:
-    pod = make_pod(door=GATED, verified_boot_id=verified)
-    assert decide([pod], desired, 0.0, has_door=True).actions == ()
-    assert pod_state(pod, has_door=True) is PodState.STARTING
-    labelled = make_pod(door=GATED, verified_boot_id=verified, serving=True, labelled_boot_id="b1")
-    (action,) = decide([labelled], desired, 0.0, has_door=True).actions
-    assert isinstance(action, StopServing)
+def test_a_gated_pod_is_let_in_when_it_is_wanted_and_may(
+    desired: Desired, changes: dict[str, Any], expected: list[type], verified: str | None
+) -> None:
+    pod = make_pod(door=GATED, verified_boot_id=verified, **changes)
+    actions = decide([pod], desired, 0.0, has_door=True).actions
+    assert [type(action) for action in actions] == expected
+    assert all(action.transition is Transition.START for action in actions if isinstance(action, Begin))
+    assert pod_state(pod, has_door=True) is (PodState.STARTING if pod.busy else PodState.GATED)
+
+
+@pytest.mark.parametrize("door", [GATED, make_door(DoorState.ASLEEP, asleep=True), make_door(DoorState.CLOSED)])
+def test_an_engine_that_rests_by_its_end_is_ended(door: Door) -> None:
+    pod = make_pod(door=door, passed=True)
+    actions = decide([pod], Desired.ASLEEP, 0.0, has_door=True, at_gate=True).actions
+    assert [a.transition for a in actions if isinstance(a, Begin)] == ([] if door is GATED else [Transition.SLEEP])
+
+
+def test_a_pod_that_lost_its_slot_goes_to_rest() -> None:
+    pod = make_pod(
+        door=make_door(DoorState.SERVING), serving=True, labelled_boot_id="b1", verified_boot_id="b1", may_be_up=False
+    )
+    stop, sleep = decide([pod], Desired.AWAKE, 0.0, has_door=True).actions
+    assert isinstance(stop, StopServing) and isinstance(sleep, Begin) and sleep.transition is Transition.SLEEP
+
+
+def test_the_liveness_probe_is_patient_with_an_engine_that_was_let_in_and_the_others_ask_the_door() -> None:
+    engine = container(make({"model": {"uri": "hf://a/b"}, "engine": {"startupTimeout": "90s"}}))
+    assert engine["livenessProbe"]["exec"]["command"] == [
+        "python3", "/genrm/door/genrm_door.pyz", "alive", "--port", "8000", "--startup-seconds", "90",
+    ]  # fmt: skip
+    assert "httpGet" not in engine["livenessProbe"]
+    assert engine["readinessProbe"]["httpGet"] == engine["startupProbe"]["httpGet"]
 
 
 @pytest.mark.parametrize(("drain", "seconds"), [("60s", 60), ("250ms", 1), ("90s", 90), ("10m", 600)])

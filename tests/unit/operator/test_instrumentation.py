@@ -219,24 +219,6 @@ async def test_calls_are_counted_by_verb_kind_and_code(
     assert metrics.registry.get_sample_value("genrm_api_request_seconds_count", labels) == 1
 
 
-def on_slot(name: str, created: str, **metadata: Any) -> dict[str, Any]:
-    made = reward_model(name=name, uid=name, creationTimestamp=created, **metadata)
-    made["spec"]["gpu"] = {"sharing": "SharedClaim", "slots": [{"name": "a"}]}
-    return made
-
-
-async def test_a_model_whose_slot_is_taken_has_no_pods_until_it_is_free(world: World) -> None:
-    for obj in (on_slot("young", "2026-01-02T00:00:00Z"), on_slot("old", "2026-01-01T00:00:00Z")):
-        world.reconciler.cache.put_reward_model(obj, deleted=False)
-    young, old = ("rl", "young"), ("rl", "old")
-    for key in (young, old):
-        world.reconciler.queue.add(key)
-    await world.until(lambda: world.replicas("old") == 1 and world.replicas("young") == 0)
-    for key in world.reconciler.cache.put_reward_model(on_slot("old", "2026-01-01T00:00:00Z"), deleted=True).others:
-        world.reconciler.queue.add(key)
-    await world.until(lambda: world.replicas("young") == 1)
-
-
 async def test_an_absent_kind_is_no_model_that_went_away(world: World) -> None:
     world.kube.refuse = KindAbsent("PATCH x", 404, "the cluster has no such resource")
     world.see(reward_model())

@@ -8,43 +8,46 @@ lost, refused, or into nothing. Time is a number.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+import dataclasses
+from collections.abc import Awaitable
+from typing import cast
 
 from genrm_api.rewardmodel import RewardModel
-from genrm_door.record import Record, Refused, State
+from genrm_door.record import State
 from genrm_operator import golden
-from genrm_operator.calls import Answer
 from genrm_operator.canary import Canary
 from genrm_operator.demand import Desired
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
-from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, EngineError
+from genrm_operator.errors import EngineError
 from genrm_operator.golden import Golden, Row
 from genrm_operator.kube import Kube
-from genrm_operator.lifecycle import Begin, GiveUp, Serve, StopServing, decide
+from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing, decide
 from genrm_operator.memory import Memory, Running
-from genrm_operator.observed import Door, DoorState, Pod, Transition
+from genrm_operator.observed import Pod, Transition
 from genrm_operator.transitions import Target, run
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.operator.test_lifecycle import make_pod
+from tests.unit.operator.story import Engine, Loop, StoryDoors
 
-RM = RewardModel.model_validate(
-    {"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": {"model": {"uri": "hf://a/b"}}}
-)
+
+def model(**sleep: str) -> RewardModel:
+    spec = {"model": {"uri": "hf://a/b"}, "lifecycle": {"sleep": sleep}}
+    return RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": spec})
+
+
+RM = model()
 ADAPTER = adapter_for(RM.spec.engine.name)
 PODS = ("a", "b")
 FAULTS = ("lost", "refused", "unreachable", "lies")
 OUTCOMES = ("answered",) * 6 + FAULTS
 NO_KUBE = cast("Kube", None)
 """What is recorded is known, and nothing is written."""
-LOOKS = 6
-"""After the last fault, each after the longest back-off: to verify, to give up what is under way, to wake or sleep."""
+LOOKS = 8
+"""After the last fault, each after the longest back-off: to give up what is under way, to start, to verify, to wake or
+sleep."""
 
 
 def remembering() -> Memory:
@@ -56,150 +59,18 @@ def remembering() -> Memory:
     return memory
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """Time passes when the story says so."""
-
-    clock = 1000.0
-
-    def time(self) -> float:
-        return self.clock
-
-
-class Engine:
-    """A pod as it is: its engine, its door's record, and what Kubernetes has on its pod."""
-
-    def __init__(self, uid: str) -> None:
-        self.uid = uid
-        self.boots = 0
-        self.label: str | None = None
-        self.gate: str | None = None
-        self.boot()
-
-    def boot(self) -> None:
-        self.boots += 1
-        self.record = Record(f"{self.uid}{self.boots}", "vllm", "rev")
-        self.asleep = self.verified = self.strayed = False
-        self.rots = self.corrupt = False
-        """Whether its next wake leaves it computing nonsense, and whether one has."""
-
-    @property
-    def boot_id(self) -> str:
-        return self.record.boot_id
-
-    @property
-    def serves(self) -> bool:
-        """Whether the Services send clients here, for whoever knows that labels of another boot mean nothing."""
-        return self.label == self.boot_id
-
-    def pod(self, door: Door | None) -> Pod:
-        return make_pod(
-            uid=self.uid, name=self.uid, serving=self.label is not None, labelled_boot_id=self.label,
-            verified_boot_id=self.gate, door=door,
-        )  # fmt: skip
-
-    def document(self) -> Door:
-        return Door(DoorState(self.record.state.value), self.record.inside, self.boot_id, self.asleep)
-
-
-class StoryDoors:
-    """`Doors` whose every call waits for the story."""
-
-    def __init__(self, loop: Loop, engines: dict[str, Engine]) -> None:
-        self.engines = engines
-        self.waiting: list[asyncio.Future[str]] = []
-        self._loop = loop
-
-    async def _call(self, pod: Pod, act: Callable[[Engine], Any], *, word: bool = False, order: bool = False) -> Any:
-        self.waiting.append(turn := self._loop.create_future())
-        try:
-            outcome = await turn
-        finally:
-            self.waiting.remove(turn)
-        if outcome == "unreachable":
-            raise DoorUnreachable(pod.name, "no answer")
-        if outcome == "refused":
-            raise EngineError(pod.name, "500")
-        engine = self.engines[pod.uid]
-        if order and pod.door is not None and pod.door.boot_id != engine.boot_id:
-            raise EngineError(pod.name, "409 the order is for another boot")
-        try:
-            answer = act(engine)
-        except Refused as refused:
-            raise EngineError(pod.name, f"409 {refused}") from refused
-        if outcome == "lost":
-            raise DoorUnreachable(pod.name, "the answer is lost")
-        if outcome == "lies" and word:
-            engine.strayed = True
-            return not answer
-        return answer
-
-    async def look(self, pod: Pod, token: str) -> Door:
-        return cast("Door", await self._call(pod, Engine.document))
-
-    async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door:
-        def act(engine: Engine) -> Door:
-            wanted = State(state.value)
-            engine.record.check(wanted)
-            if wanted is State.SERVING and engine.asleep:
-                raise Refused("it sleeps")  # the real door asks its engine, too
-            if wanted is State.SERVING:
-                assert not engine.corrupt, "who serves computes what it did before it slept"
-                assert engine.verified, "who serves was verified in this boot, and since it woke"
-            if wanted is State.DRAINING:
-                assert not engine.serves, "the label goes before the door shuts"
-            engine.record.state = wanted
-            return engine.document()
-
-        return cast("Door", await self._call(pod, act, order=True))
-
-    async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
-        return bool(await self._call(pod, lambda engine: engine.asleep, word=True))
-
-    async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float = 0.0) -> Answer:
-        def act(engine: Engine) -> None:
-            if call.path == "/v1/completions":
-                assert engine.record.state is State.CLOSED, "nobody else comes in"
-                if engine.asleep:
-                    assert engine.strayed, "who is asked is awake"
-                    raise Refused("it sleeps")
-                return
-            night = call.path == "/sleep"
-            assert night or call.path == "/wake_up"
-            assert engine.strayed or engine.asleep is not night, f"{call.path} was done already"
-            if night and engine.record.state is State.SERVING:
-                raise Refused("drain first")
-            assert not (night and engine.record.inside), "somebody is inside"
-            engine.asleep = night
-            engine.verified = False
-            if not night and engine.rots:
-                engine.corrupt, engine.rots = True, False
-
-        await self._call(pod, act, order=True)
-        likely = [None, {"1": {"logprob": -9.0 if self.engines[pod.uid].corrupt else -1.0}}]
-        return Answer(200, json.dumps({"choices": [{"prompt_logprobs": likely}]}).encode())
-
-    async def verify_guarded(self, pod: Pod, call: Call) -> None:
-        def act(engine: Engine) -> None:
-            engine.verified = True
-
-        await self._call(pod, act)
-
-    async def served_models(self, pod: Pod) -> dict[str, int | None]:
-        await self._call(pod, Engine.document)
-        return {"judge": None}
-
-    async def device_used(self, pod: Pod, token: str) -> int | None:
-        return None
-
-    async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
-        return {"version": "0.32.0"}
-
-
 class Story(RuleBasedStateMachine):
+    rm = RM
+    at_gate = False
+    """Its engines rest at their start gates."""
+    shares = False
+    """Its pods share GPUs: their engines wait to be let in."""
+    may_be_up = True
+
     @initialize(desired=st.sampled_from([Desired.AWAKE, Desired.ASLEEP]))
     def begin(self, desired: Desired) -> None:
         self.loop = Loop()
-        self.engines = {uid: Engine(uid) for uid in PODS}
+        self.engines = {uid: Engine(uid, gated=self.shares) for uid in PODS}
         self.doors = StoryDoors(self.loop, self.engines)
         self.memory = remembering()
         self.desired = desired
@@ -240,7 +111,12 @@ class Story(RuleBasedStateMachine):
     @rule(uid=st.sampled_from(PODS))
     def a_container_restarts(self, uid: str) -> None:
         """With its old label, and its old gate."""
-        self.engines[uid].boot()
+        self.engines[uid].boot(gated=self.shares)
+
+    @precondition(lambda self: self.shares)
+    @rule()
+    def the_slot_is_given_or_taken(self) -> None:
+        self.may_be_up ^= True
 
     @rule(uid=st.sampled_from(PODS))
     def the_next_wake_leaves_it_corrupt(self, uid: str) -> None:
@@ -252,8 +128,9 @@ class Story(RuleBasedStateMachine):
 
     @rule(uid=st.sampled_from(PODS))
     def an_engine_changes_by_itself(self, uid: str) -> None:
-        self.engines[uid].asleep ^= True
-        self.engines[uid].strayed = True
+        if not self.engines[uid].gated:
+            self.engines[uid].asleep ^= True
+            self.engines[uid].strayed = True
 
     @rule()
     def the_operator_is_killed(self) -> None:
@@ -273,8 +150,8 @@ class Story(RuleBasedStateMachine):
     def look(self, unreachable: set[str]) -> None:
         """As a look of the reconciler: observe, decide, act."""
         seen = [e.pod(None if uid in unreachable else e.document()) for uid, e in self.engines.items()]
-        pods = self.memory.beside(seen)
-        for action in decide(pods, self.desired, self.loop.clock, has_door=True).actions:
+        pods = [dataclasses.replace(pod, may_be_up=self.may_be_up) for pod in self.memory.beside(seen)]
+        for action in decide(pods, self.desired, self.loop.clock, has_door=True, at_gate=self.at_gate).actions:
             engine = self.engines[action.pod.uid]
             match action:
                 case Serve(_, boot_id):
@@ -283,7 +160,10 @@ class Story(RuleBasedStateMachine):
                     engine.label = boot_id
                 case StopServing():
                     engine.label = None
+                case Rest(pod):
+                    assert engine.gated, "and so it runs nothing"
                 case Begin(pod, transition):
+                    assert transition is not Transition.START or self.may_be_up, "it may not have the GPUs"
                     task = self.loop.create_task(self._transition(pod, transition))
                     self.memory.running[pod.uid] = Running(transition, task)
                 case GiveUp(pod):
@@ -324,8 +204,9 @@ class Story(RuleBasedStateMachine):
         """As the reconciler's."""
         memory = self.memory
         try:
-            canary = Canary(NO_KUBE, RM, ADAPTER, memory.golden, None)
-            await run(transition, Target(RM, pod, ADAPTER, "token", canary=canary), cast("Doors", self.doors))
+            canary = Canary(NO_KUBE, self.rm, ADAPTER, memory.golden, None)
+            target = Target(self.rm, pod, ADAPTER, "token", canary=canary, at_gate=self.at_gate)
+            await run(transition, target, cast("Doors", self.doors))
             if transition is Transition.VERIFY:
                 assert pod.door is not None
                 self.engines[pod.uid].gate = pod.door.boot_id
@@ -372,16 +253,40 @@ class Story(RuleBasedStateMachine):
             self.loop.clock += 16.0
         for engine in self.engines.values():
             found = (engine.record.state, engine.asleep, engine.serves)
-            if self.desired is Desired.AWAKE:
-                assert found == (State.SERVING, False, True)
-            elif self.desired is Desired.ASLEEP:
-                assert found == (State.ASLEEP, True, False)
-            else:
+            if self.desired is Desired.OFF:
                 assert not engine.label, "who is to have no pods serves with none"
+            elif self.desired is Desired.AWAKE and self.may_be_up:
+                assert found == (State.SERVING, False, True)
+            elif self.at_gate or (self.shares and engine.gated):
+                assert found == (State.GATED, False, False)
+            else:
+                assert found == (State.ASLEEP, True, False)
         assert not self.memory.running, "and nothing goes on for ever"
 
 
+class StoryOfRestarts(Story):
+    """`sleep.mode: Restart`."""
+
+    rm = model(mode="Restart")
+    at_gate = True
+
+
+class StoryOfASlot(Story):
+    """On GPUs that somebody else wants, too."""
+
+    shares = True
+
+
+class StoryOfRestartsOnASlot(StoryOfRestarts, StoryOfASlot):
+    pass
+
+
 TestStory = Story.TestCase
+TestStoryOfRestarts = StoryOfRestarts.TestCase
+TestStoryOfASlot = StoryOfASlot.TestCase
+TestStoryOfRestartsOnASlot = StoryOfRestartsOnASlot.TestCase
 TestStory.settings = settings(
     max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+for other in (TestStoryOfRestarts, TestStoryOfASlot, TestStoryOfRestartsOnASlot):
+    other.settings = settings(TestStory.settings, max_examples=40)

@@ -26,11 +26,17 @@ def made(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1", "sglang": "sglang:1"})
 
+CUSTOM = {
+    "name": "custom",
+    "image": "i",
+    "custom": {"command": ["serve"], "sleep": {"path": "/s"}, "wake": {"path": "/w"}, "isSleeping": {"path": "/i"}},
+}
 ASKED: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
-    "spec.lifecycle.sleep.mode": {"lifecycle": {"sleep": {"mode": "Restart"}}},
+    "spec.lifecycle.sleep.mode": {"engine": CUSTOM, "lifecycle": {"sleep": {"mode": "Restart"}}},
+    "spec.gpu.slots": {"engine": CUSTOM, "gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
     "spec.lifecycle.idle": {
-        "engine": {"name": "custom", "image": "i", "custom": {"command": ["serve"]}},
+        "engine": CUSTOM,
         "lifecycle": {"idle": {"offAfter": "1h"}},
     },
     "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},
@@ -55,6 +61,7 @@ def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> No
         {"rollout": {"pinDuringLease": True}, "lifecycle": {"sleep": {"mode": "None", "level": 1}}},
         {"gpu": {}, "engine": {"name": "sglang"}},
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
+        {"lifecycle": {"sleep": {"mode": "Restart"}}},
         {"type": "Classifier", "scoring": {"mode": "classify"}},
         {"lifecycle": {"sleep": {"mode": "ScaleToZero"}, "idle": {"sleepAfter": "2m", "offAfter": "1h"}}},
     ],

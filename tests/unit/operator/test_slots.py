@@ -1,4 +1,4 @@
-"""Who holds a slot, and what the pod of one looks like."""
+"""What a slot stands for, and what the pod of one looks like. Who gets it: `test_turns`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from genrm_operator.children import children
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import adapter_for
 from genrm_operator.errors import Impossible
+from genrm_operator.observed import Pod
 from genrm_operator.settings import Settings
-from genrm_operator.slots import Holding, holding, taken
+from genrm_operator.slots import holding
 
 SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:1"})
 DOOR = DoorSource(b"an archive", "d" * 64)
@@ -122,48 +123,36 @@ def test_names_of_deployments_are_short_and_nobody_elses() -> None:
     assert not {"judge-router", "judge-pods"} & set(names) and names[2].startswith("judge-router-")
 
 
-def held(name: str, created: int, gpu: dict[str, Any], namespace: str = "rl", uid: str = "") -> Holding:
-    meta = {"name": name, "namespace": namespace, "uid": uid or name, "creationTimestamp": f"2026-01-0{created}"}
-    found = holding({"metadata": meta, "spec": {"gpu": gpu}})
-    assert found is not None
-    return found
-
-
-def at(node: str, *devices: int) -> dict[str, Any]:
-    return {"sharing": "Colocated", "slots": [{"name": "s", "node": node, "devices": list(devices)}]}
-
-
-@pytest.mark.parametrize(
-    ("mine", "others", "holder"),
-    [
-        pytest.param(held("me", 1, CLAIMS), [], None, id="alone"),
-        pytest.param(held("me", 2, CLAIMS), [held("old", 1, CLAIMS)], "rl/old", id="a claim of an older one"),
-        pytest.param(held("me", 1, CLAIMS), [held("young", 2, CLAIMS)], None, id="of a younger one"),
-        pytest.param(held("me", 1, CLAIMS, uid="2"), [held("x", 1, CLAIMS, uid="1")], "rl/x", id="as old: by uid"),
-        pytest.param(held("me", 2, CLAIMS), [held("old", 1, CLAIMS, "other")], None, id="of another namespace"),
-        pytest.param(held("me", 2, at("n", 1)), [held("old", 1, at("n", 0, 1), "other")], "other/old", id="a device"),
-        pytest.param(held("me", 2, at("n", 1)), [held("old", 1, at("n", 0))], None, id="its neighbour"),
-        pytest.param(held("me", 2, at("n", 1)), [held("old", 1, at("m", 1))], None, id="that of another node"),
-        pytest.param(
-            held("me", 3, CLAIMS), [held("b", 2, CLAIMS), held("a", 1, CLAIMS)], "rl/a", id="the oldest of several"
-        ),
-    ],
-)
-def test_the_older_model_holds_what_two_name(mine: Holding, others: list[Holding], holder: str | None) -> None:
-    said = taken(mine, [*others, mine])
-    assert said is None if holder is None else f"is held by RewardModel {holder}, which is older; name" in (said or "")
-
-
-def test_the_sentence_names_slot_and_device() -> None:
-    said = taken(held("me", 2, at("n1", 3)), [held("old", 1, at("n1", 3))])
-    assert said is not None and said.startswith("spec.gpu.slots: s, device 3 of node n1, is held by RewardModel rl/old")
+def test_what_a_model_names() -> None:
+    found = holding({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": {"gpu": CLAIMS}})
+    assert found is not None and found.twice is None
+    assert found.slots == {"a": {("claim", "rl", "a")}, "b": {("claim", "rl", "b")}}
+    found = holding({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": {"gpu": PLACES}})
+    assert found is not None and found.slots["b"] == {("device", "n2", "2"), ("device", "n2", "3")}
 
 
 def test_two_slots_of_one_model_are_not_the_same_gpu() -> None:
     slots = [{"name": "a", "node": "n", "devices": [0]}, {"name": "b", "node": "n", "devices": [0]}]
-    mine = held("me", 1, {"sharing": "Colocated", "slots": slots})
-    assert (taken(mine, [mine]) or "").startswith("spec.gpu.slots: b is device 0 of node n, and so is a; write")
+    gpu = {"sharing": "Colocated", "slots": slots}
+    mine = holding({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": {"gpu": gpu}})
+    assert mine is not None
+    assert (mine.twice or "").startswith("spec.gpu.slots: b is device 0 of node n, and so is a; write")
 
 
-def test_a_model_without_slots_holds_none() -> None:
+def test_a_model_without_slots_names_none() -> None:
     assert holding({"metadata": {"name": "a", "namespace": "rl", "uid": "u"}, "spec": {"gpu": {}}}) is None
+
+
+@pytest.mark.parametrize("gpu", [CLAIMS, PLACES])
+def test_a_pod_says_itself_whose_gpus_it_has_and_waits_at_its_gate(gpu: dict[str, Any]) -> None:
+    spec = {"engine": TWO} if gpu is PLACES else {}
+    deployment = deployments(gpu, **spec)[1]
+    template = deployment["spec"]["template"]
+    node = {"nodeName": "n2"}
+    pod = {
+        "metadata": {"name": "p", "namespace": "rl", "uid": "u", **template["metadata"]},
+        "spec": template["spec"] | node,
+    }
+    named = holding({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": {"gpu": gpu}})
+    assert named is not None and Pod.from_object(pod).places == named.slots["b"]
+    assert {"name": "GENRM_START_GATE", "value": "1"} in engine(deployment)["env"]

@@ -8,9 +8,15 @@ from functools import partial
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
-from genrm_api.names import ANNOTATION_CREATED_BY, ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE
+from genrm_api.names import (
+    ANNOTATION_CREATED_BY,
+    ANNOTATION_GRANTED,
+    ANNOTATION_NEEDED_IN,
+    ANNOTATION_PHASE,
+    ANNOTATION_REFUSED,
+)
 from genrm_scoring.cluster import LEASES, Cluster
-from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake
+from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import LeasePlan, RunLease, Wish, Write, run_lease, run_phase
 from hypothesis import given
@@ -189,6 +195,19 @@ async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> N
         del found["metadata"]["annotations"][ANNOTATION_GRANTED]
         with pytest.raises(NotAwake, match=r"rl/judge is not awake after 0\.3 s; look with kubectl -n rl describe rm"):
             await lease.awake(0.3)
+
+
+async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, priority=7) as lease, lease.scoring():
+        assert stored(cluster).priority == 7
+        (found,) = cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_REFUSED] = "run run-1 holds slot a by rl/policy"
+        with pytest.raises(WakeRefused, match=r"rl/judge is not woken: run run-1 holds slot a by rl/policy$"):
+            await lease.awake(10)
+        renewed = len(cluster.patches)
+        await cluster.until(lambda: len(cluster.patches) >= renewed + 3)
+        assert caplog.text.count("is not woken") == 1, "said once, not with every renewal"
 
 
 async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:

@@ -1,0 +1,77 @@
+"""What is there now: the pods as the watches have them, with what their doors say at this moment."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+from genrm_api.rewardmodel import RewardModel
+
+from genrm_operator.cache import Cache, Key
+from genrm_operator.doors import Doors
+from genrm_operator.engines import Adapter
+from genrm_operator.engines.adapter import answers
+from genrm_operator.errors import EngineError
+from genrm_operator.hooked import Hooked
+from genrm_operator.memory import Memory
+from genrm_operator.observed import DoorState, Pod
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    def __init__(self, cache: Cache, doors: Doors) -> None:
+        self._cache, self._doors = cache, doors
+
+    async def observe(
+        self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, token: str, hooked: Hooked | None
+    ) -> list[Pod]:
+        pods = list(self._cache.pods[key].values())
+        memory.forget_pods({pod.uid for pod in pods})
+        if answers(adapter, rm):
+            working = set(memory.running)
+            pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
+            await self._learn_engine(rm, adapter, memory, pods)
+            # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
+            ended = working - set(memory.running)
+            pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
+        else:
+            memory.engine = str(rm.spec.engine.name)
+        return memory.beside(pods)
+
+    def trouble_of_workers(self, key: Key) -> tuple[str, str] | None:
+        """An engine that spans nodes waits for all of its pods; the one that leads them does not know why."""
+        workers = (pod for pod in self._cache.workers[key].values() if not pod.deleting)
+        pod = next((pod for pod in workers if pod.trouble is not None), None)
+        return (
+            None
+            if pod is None or pod.trouble is None
+            else (pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
+        )
+
+    async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None) -> Pod:
+        if not pod.ready or pod.ip is None or pod.deleting:
+            return pod
+        try:
+            door = await (hooked or self._doors).look(pod, token)
+        except EngineError as error:
+            if pod.uid not in memory.unreachable:
+                log.warning("pod does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
+            memory.unreachable.add(pod.uid)
+            return pod if hooked is None else dataclasses.replace(pod, door=hooked.unknown(pod))
+        memory.unreachable.discard(pod.uid)
+        return dataclasses.replace(pod, door=door)
+
+    async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
+        """Ask one engine for its version, once per boot of it."""
+        started = (p for p in pods if p.door is not None and p.door.state is not DoorState.GATED)
+        pod = next(started, None)
+        if pod is not None and pod.door is not None and pod.door.boot_id != memory.engine_boot_id:
+            try:
+                about = await self._doors.about(pod, adapter.about)
+                memory.engine = f"{rm.spec.engine.name} {about.get('version', '')}".rstrip()
+                memory.engine_boot_id = pod.door.boot_id
+            except EngineError as error:
+                log.info("engine version unknown namespace=%s pod=%s %s", pod.namespace, pod.name, error)
