@@ -139,7 +139,7 @@ class Turn:
     deadlock: bool = False
     """Its own run has the slot."""
     look_again_at: float | None = None
-    """When the turn of who has the slot is over."""
+    """When this may be different without any event."""
 
 
 def turns(
@@ -161,12 +161,19 @@ def turns(
         before = next((taken[place] for place in sorted(claim.places) if place in taken), None)
         if before is None:
             taken |= dict.fromkeys(claim.places, claim)
-            result[claim.key] = _when_free(claim, claims, takers)
+            result[claim.key] = dataclasses.replace(
+                _when_free(claim, claims, takers), look_again_at=_turn_ends(claim, waiting, turn_seconds)
+            )
         else:
-            over = None if before.given_at is None else max(before.given_at, claim.since) + turn_seconds
             waits = f"slot {claim.slot} is {before.name}'s, as long as it is asked for or until its turn is over"
-            result[claim.key] = Turn(given=False, waits=waits, look_again_at=over)
+            result[claim.key] = Turn(given=False, waits=waits)
     return result
+
+
+def _turn_ends(claim: Claim, waiting: Iterable[Claim], turn_seconds: float) -> float | None:
+    """When who has a slot is to give it back, because somebody has waited for long."""
+    since = [o.since for o in waiting if o.given_at is None and claim.shares(o.owner, o.places)]
+    return max(claim.given_at, min(since)) + turn_seconds if since and claim.given_at is not None else None
 
 
 def _own_run_has(claim: Claim, claims: Iterable[Claim]) -> Claim | None:

@@ -73,7 +73,7 @@ def test_the_sentences_say_who_and_when() -> None:
     found = turns([claim("a", given_at=NOW - 30), claim("b")], [has("a")], NOW, TURN)
     waits = found[("rl", "b"), "s"]
     assert waits.waits == "slot s is rl/a's, as long as it is asked for or until its turn is over"
-    assert (waits.blocked, waits.look_again_at) == (False, NOW - 1 + TURN)
+    assert not waits.blocked and found[("rl", "a"), "s"] == Turn(given=True, look_again_at=NOW - 1 + TURN)
     (blocked,) = turns([claim("b")], [has("a", Use.UNKNOWN)], NOW, TURN).values()
     assert blocked == Turn(
         given=False, blocked=True,
