@@ -109,7 +109,11 @@ def reward_model(stack: Stack, dialect: Dialect, name: str) -> dict[str, Any]:
 
 
 def set_state(stack: Stack, name: str, state: str) -> None:
-    patch = f'{{"spec": {{"lifecycle": {{"state": "{state}"}}}}}}'
+    set_lifecycle(stack, name, {"state": state})
+
+
+def set_lifecycle(stack: Stack, name: str, wanted: Mapping[str, Any]) -> None:
+    patch = json.dumps({"spec": {"lifecycle": wanted}})
     stack.kubectl("-n", stack.namespace, "patch", "rm", name, "--type=merge", "-p", patch)
 
 
@@ -160,6 +164,36 @@ def test_it_serves_sleeps_and_wakes_and_says_the_same(engines: Stack, kind: str)
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_it_does_so_twenty_times(engines: Stack, kind: str) -> None:
     nights(engines, kind, 20)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_it_sleeps_by_its_end_and_the_kubelet_does_not_mind(engines: Stack, kind: str) -> None:
+    """The same pod, and the same container: its engine ends, waits at its gate, and starts again."""
+    stack, dialect, name = engines, DIALECTS[kind], f"four-{kind}"
+
+    def container() -> dict[str, Any]:
+        (pod,) = stack.items("pods", f"genrm.dev/reward-model={name},genrm.dev/component=engine")
+        (found,) = pod["status"]["containerStatuses"]
+        return {"pod": pod["metadata"]["uid"], "container": found["containerID"], "restarts": found["restartCount"]}
+
+    stack.wait_for_phase(name, "Serving", timeout=300)
+    before, verdict = container(), verdicts(stack, dialect, name)
+    try:
+        set_lifecycle(stack, name, {"state": "Asleep", "sleep": {"mode": "Restart"}})
+        slept = stack.wait_for_phase(name, "Asleep", timeout=60)
+        assert [e["state"] for e in slept["endpoints"]] == ["Gated"]
+        set_lifecycle(stack, name, {"state": "Awake"})
+        woken = stack.wait_for_phase(name, "Serving", timeout=300, patient=True)
+        assert container() == before and verdicts(stack, dialect, name) == verdict
+        print(f"{kind}: ended in {slept['lastSleepSeconds']} s, up again in {woken['lastWakeSeconds']} s")
+        ailing = [e for e in stack.items("events") if e["involvedObject"].get("uid") == before["pod"]]
+        dead = [e.get("count", 1) for e in ailing if e["message"].startswith("Liveness probe failed")]
+        assert sum(dead) <= 1, "at most once, between the end of the engine and the gate"
+    except BaseException:
+        print(stack.story(name))
+        raise
+    finally:
+        set_lifecycle(stack, name, {"state": "Awake", "sleep": {"mode": "Engine"}})
 
 
 @pytest.mark.parametrize("kind", ["sglang-embedding"])

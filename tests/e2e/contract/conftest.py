@@ -37,6 +37,7 @@ def simulated(kind: str) -> Iterator[Engine]:
             born=calls.get("/genrm/door", headers=ADMIN).json(),
             hold=lambda on: faults(hang=[dialect.scores_at] if on else []),
             kill=lambda: faults(status={"/health": 503, "/ping": 503}),
+            alone=lambda: not running.pod("127.0.0.1")["up"],
         )
         engine.routes = list(engine.table)
         yield engine

@@ -38,6 +38,8 @@ class Engine:
     hold: Callable[[bool], None]
     """Keep requests inside until told otherwise; a real engine is kept busy by `long` instead."""
     kill: Callable[[], None]
+    alone: Callable[[], bool]
+    """Whether the process that answers has no other beside it: there is no engine."""
 
     @property
     def table(self) -> Mapping[tuple[str, str], Any]:

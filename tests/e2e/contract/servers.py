@@ -171,6 +171,7 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
                 born=calls.get("/genrm/door", headers=ADMIN).json(),
                 hold=lambda on: None,
                 kill=lambda: _kill_what_computes(process.pid, server.computes),
+                alone=lambda: not _children(process.pid),
             )
     finally:
         _end(process)
@@ -178,10 +179,13 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
 
 def _kill_what_computes(server: int, name: str) -> None:
     """Engines compute in a child of the process that serves; take it away."""
-    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    names = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in children}
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in _children(server)}
     (found,) = [pid for pid, command in names.items() if name in command]
     os.kill(found, signal.SIGKILL)
+
+
+def _children(server: int) -> list[int]:
+    return [int(pid) for tasks in Path(f"/proc/{server}/task").glob("*/children") for pid in tasks.read_text().split()]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
