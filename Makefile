@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit proof fuzz generate format lock cluster cluster-down cluster-status bench-door bench-operator
+.PHONY: help demo test unit proof fuzz generate format lock cluster cluster-down cluster-status bench-door bench-operator bench-wake
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -64,6 +64,10 @@ cluster-status:  ## what runs
 bench-operator:  ## what the operator bears: 1 000 RewardModels, 4 000 pods (15 minutes; ARGS="--models 200")
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m tests.bench.bench_operator $(ARGS)
+
+bench-wake:  ## what the operator adds to a wake of 64 pods, and to 200 handovers of a GPU (5 minutes)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_wake $(ARGS)
 
 bench-door:  ## what the door costs a request
 	@$(BOOTSTRAP) dev

@@ -19,8 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +28,20 @@ import aiohttp
 from genrm_api.names import API_VERSION
 
 from dev.cluster import Cluster
+from tests.bench.common import (
+    MODELS,
+    NAMESPACE,
+    Figure,
+    Figures,
+    in_parallel,
+    leading,
+    prepared,
+    processes,
+    watching,
+)
 from tests.cluster.api import MERGE, Api
-from tests.cluster.conftest import SYSTEM, Operator, install_chart, prepare_operator, simulated_engines
+from tests.cluster.conftest import Operator, prepare_operator, simulated_engines
 
-NAMESPACE: Final = "bench"
-MODELS: Final = f"/apis/genrm.dev/v1alpha1/namespaces/{NAMESPACE}/rewardmodels"
 KINDS: Final = {
     "ConfigMap": f"/api/v1/namespaces/{NAMESPACE}/configmaps",
     "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
@@ -46,34 +55,10 @@ TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
-class Figure:
-    name: str
-    value: float
-    unit: str
-    aim: str = ""
-    met: bool | None = None
-
-    def __str__(self) -> str:
-        word = {True: "met", False: "MISSED", None: ""}[self.met]
-        return f"{self.name:<58} {self.value:>10.2f} {self.unit:<10} {self.aim:<14} {word}"
-
-
-@dataclass
-class Bench:
+class Bench(Figures):
     api: Api
     operators: list[Operator]
     models: int
-    figures: list[Figure] = field(default_factory=list)
-
-    def note(self, name: str, value: float, unit: str, most: float | None = None, least: float | None = None) -> None:
-        aim, met = "", None
-        if most is not None:
-            aim, met = f"<= {most:g}", value <= most
-        elif least is not None:
-            aim, met = f">= {least:g}", value >= least
-        figure = Figure(name, round(value, 3), unit, aim, met)
-        self.figures.append(figure)
-        print(figure, flush=True)
 
     def cpu(self) -> float:
         """CPU seconds of all operator processes that run."""
@@ -113,50 +98,6 @@ def model(number: int) -> dict[str, Any]:
         "metadata": {"name": f"judge-{number}", "namespace": NAMESPACE},
         "spec": {"model": {"uri": "hf://a/b"}, "replicas": 0, "lifecycle": {"state": "Awake"}},
     }
-
-
-async def in_parallel(todo: list[Callable[[], Awaitable[Any]]], workers: int = 32) -> None:
-    waiting = iter(todo)
-
-    async def work() -> None:
-        for one in waiting:
-            await one()
-
-    await asyncio.gather(*(work() for _ in range(workers)))
-
-
-class Seen:
-    """What one watch shows, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Any]] = {}
-        self._changed = asyncio.Condition()
-
-    async def run(self, api: Api, path: str, metadata_only: bool) -> None:
-        async for kind, found in api.follow(path, metadata_only=metadata_only):
-            async with self._changed:
-                if kind == "DELETED":
-                    self.objects.pop(found["metadata"]["name"], None)
-                else:
-                    self.objects[found["metadata"]["name"]] = found
-                self._changed.notify_all()
-
-    async def wait(self, good: Callable[[], bool], timeout: float) -> None:
-        async with asyncio.timeout(timeout), self._changed:
-            await self._changed.wait_for(good)
-
-
-@contextlib.asynccontextmanager
-async def watching(api: Api, path: str, *, metadata_only: bool = True) -> AsyncIterator[Seen]:
-    """Metadata alone unless told otherwise: what this process reads is paid for by the same two cores."""
-    seen = Seen()
-    task = asyncio.create_task(seen.run(api, path, metadata_only))
-    try:
-        yield seen
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def children(api: Api) -> dict[str, list[dict[str, Any]]]:
@@ -290,31 +231,10 @@ async def kill_leaders(bench: Bench, kills: int) -> None:
     """Kill the leading operator again and again while the other one takes over."""
     for number in range(kills):
         await asyncio.sleep(1.0)
-        leader = await leading(bench)
+        leader = await leading(bench.api, bench.operators)
         leader.kill(signal.SIGKILL)
         leader.start()
         print(f"  leader {leader.name} killed ({number + 1} of {kills})", flush=True)
-
-
-async def leading(bench: Bench, timeout: float = 60.0) -> Operator:
-    deadline = time.monotonic() + timeout
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/genrm-operator"
-    while True:
-        with contextlib.suppress(AssertionError):
-            holder = (await bench.api.call("GET", path))["spec"].get("holderIdentity")
-            for operator in bench.operators:
-                if operator.name == holder and operator.alive():
-                    return operator
-        assert time.monotonic() < deadline, "nobody leads"
-        await asyncio.sleep(0.1)
-
-
-@contextlib.contextmanager
-def prepared() -> Iterator[Cluster]:
-    with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
-        install_chart(cluster)
-        cluster.kubectl("create", "namespace", NAMESPACE)
-        yield cluster
 
 
 def sketch(models: int) -> tuple[float, float]:
@@ -335,30 +255,12 @@ def sketch(models: int) -> tuple[float, float]:
             operator.kill(signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Operator]]:
-    with tempfile.TemporaryDirectory() as folder:
-        first = prepare_operator(cluster, Path(folder))
-        operators = [Operator(first.kubeconfig, first.key, first.log, f"operator-{n}") for n in range(number)]
-        for operator in operators:
-            operator.start(GENRM_RESYNC_SECONDS=str(resync), GENRM_LOG_LEVEL="WARNING")
-        try:
-            yield operators
-        except BaseException:
-            print("\n".join(first.log.read_text().splitlines()[-40:]), file=sys.stderr)
-            raise
-        finally:
-            for operator in operators:
-                if operator.alive():
-                    operator.kill(signal.SIGTERM)
-
-
 async def run(
     cluster: Cluster, operators: list[Operator], args: argparse.Namespace, beside: tuple[float, float] | None
 ) -> list[Figure]:
     async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
         bench = Bench(api, operators, args.models)
-        await leading(bench)
+        await leading(bench.api, bench.operators)
         rate, cost = await bench_children(bench)
         if beside is not None:
             bench.note("children per second, of what the sketch makes", rate / beside[0], "x")

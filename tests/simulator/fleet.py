@@ -155,6 +155,7 @@ def _record(record: Record) -> dict[str, Any]:
         "inside": record.inside,
         "epoch": record.epoch,
         "served": record.served,
+        "ledger": record.document(None)["ledger"],
     }
 
 

@@ -1,0 +1,133 @@
+"""What the benchmarks share: a cluster of fake nodes with our chart, operators as processes, watches, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dev.cluster import Cluster
+from tests.cluster.api import Api
+from tests.cluster.conftest import SYSTEM, Operator, install_chart, prepare_operator
+
+NAMESPACE: Final = "bench"
+MODELS: Final = f"/apis/genrm.dev/v1alpha1/namespaces/{NAMESPACE}/rewardmodels"
+
+
+@dataclass
+class Figure:
+    name: str
+    value: float
+    unit: str
+    aim: str = ""
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        word = {True: "met", False: "MISSED", None: ""}[self.met]
+        return f"{self.name:<58} {self.value:>10.2f} {self.unit:<10} {self.aim:<14} {word}"
+
+
+@dataclass(kw_only=True)
+class Figures:
+    figures: list[Figure] = field(default_factory=list)
+
+    def note(self, name: str, value: float, unit: str, most: float | None = None, least: float | None = None) -> None:
+        aim, met = "", None
+        if most is not None:
+            aim, met = f"<= {most:g}", value <= most
+        elif least is not None:
+            aim, met = f">= {least:g}", value >= least
+        figure = Figure(name, round(value, 3), unit, aim, met)
+        self.figures.append(figure)
+        print(figure, flush=True)
+
+
+async def in_parallel(todo: list[Callable[[], Awaitable[Any]]], workers: int = 32) -> None:
+    waiting = iter(todo)
+
+    async def work() -> None:
+        for one in waiting:
+            await one()
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+
+
+class Seen:
+    """What one watch shows, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self._changed = asyncio.Condition()
+
+    async def run(self, api: Api, path: str, metadata_only: bool) -> None:
+        async for kind, found in api.follow(path, metadata_only=metadata_only):
+            async with self._changed:
+                if kind == "DELETED":
+                    self.objects.pop(found["metadata"]["name"], None)
+                else:
+                    self.objects[found["metadata"]["name"]] = found
+                self._changed.notify_all()
+
+    async def wait(self, good: Callable[[], bool], timeout: float) -> None:
+        async with asyncio.timeout(timeout), self._changed:
+            await self._changed.wait_for(good)
+
+
+@contextlib.asynccontextmanager
+async def watching(api: Api, path: str, *, metadata_only: bool = True) -> AsyncIterator[Seen]:
+    """Metadata alone unless told otherwise: what this process reads is paid for by the same two cores."""
+    seen = Seen()
+    task = asyncio.create_task(seen.run(api, path, metadata_only))
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def leading(api: Api, operators: Sequence[Operator], timeout: float = 60.0) -> Operator:
+    deadline = time.monotonic() + timeout
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/genrm-operator"
+    while True:
+        with contextlib.suppress(AssertionError):
+            holder = (await api.call("GET", path))["spec"].get("holderIdentity")
+            for operator in operators:
+                if operator.name == holder and operator.alive():
+                    return operator
+        assert time.monotonic() < deadline, "nobody leads"
+        await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[Cluster]:
+    with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
+        install_chart(cluster)
+        cluster.kubectl("create", "namespace", NAMESPACE)
+        yield cluster
+
+
+@contextlib.contextmanager
+def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Operator]]:
+    with tempfile.TemporaryDirectory() as folder:
+        first = prepare_operator(cluster, Path(folder))
+        operators = [Operator(first.kubeconfig, first.key, first.log, f"operator-{n}") for n in range(number)]
+        for operator in operators:
+            operator.start(GENRM_RESYNC_SECONDS=str(resync), GENRM_LOG_LEVEL="WARNING")
+        try:
+            yield operators
+        except BaseException:
+            print("\n".join(first.log.read_text().splitlines()[-40:]), file=sys.stderr)
+            raise
+        finally:
+            for operator in operators:
+                if operator.alive():
+                    operator.kill(signal.SIGTERM)
