@@ -55,12 +55,12 @@ def test_an_endpoint_outside_the_cluster_is_ready_without_pods(world: World) -> 
 
 
 def test_what_is_not_carried_out_yet_is_degraded_with_a_sentence(world: World) -> None:
-    world.apply(lifecycle={"sleep": {"mode": "Restart"}})
+    world.apply(scoring={"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}})
     world.phase("Degraded")
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "NotSupportedYet")
-    assert degraded["message"].startswith("spec.lifecycle.sleep.mode: Restart is not carried out by this version")
-    world.patch({"lifecycle": {"sleep": None}})
+    assert degraded["message"].startswith("spec.scoring.canary: 1 pairs is not carried out by this version")
+    world.patch({"scoring": None})
     world.phase("Asleep")
 
 
