@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit proof fuzz generate format lock cluster cluster-down cluster-status bench-door bench-operator bench-wake
+.PHONY: help demo test unit proof fuzz generate format lock cluster cluster-down cluster-status bench-door bench-operator bench-prewake bench-wake
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,6 +68,10 @@ bench-operator:  ## what the operator bears: 1 000 RewardModels, 4 000 pods (15 
 bench-wake:  ## what the operator adds to a wake of 64 pods, and to 200 handovers of a GPU (5 minutes)
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m tests.bench.bench_wake $(ARGS)
+
+bench-prewake:  ## what a step waits for a model that sleeps between steps (1 second; ARGS=--real: 15 minutes)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_prewake $(ARGS)
 
 bench-door:  ## what the door costs a request
 	@$(BOOTSTRAP) dev

@@ -84,7 +84,7 @@ class Bench(Figures):
 
 def _last(ledger: Sequence[Mapping[str, Any]], call: str) -> float:
     entry = next(entry for entry in reversed(ledger) if entry["call"] == call)
-    return datetime.fromisoformat(entry["at"]).timestamp() + entry["seconds"]
+    return datetime.fromisoformat(entry["at"]).timestamp() + float(entry["seconds"])
 
 
 def model(name: str, replicas: int, gpu: Mapping[str, Any] | None = None) -> dict[str, Any]:

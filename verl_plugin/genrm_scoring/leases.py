@@ -23,6 +23,7 @@ from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION
 
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound, WakeRefused
+from genrm_scoring.forecast import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class RunLease:
         holds: bool,
         owner_uid: str | None = None,
         priority: int = 0,
+        prewakes: bool = False,
     ) -> None:
         self.name = lease_name(run, reward_model)
         self._cluster = cluster
@@ -140,10 +142,14 @@ class RunLease:
         self._ttl_seconds = ttl_seconds
         self._owner_uid = owner_uid
         self._priority = priority
+        self._prewakes = prewakes
         self._refused: str | None = None
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
         self._scoring = 0
+        self._forecast = Forecast()
+        self._paused_at: float | None = None
+        """When the last block of `scoring` was left."""
         self._asked_at = 0.0
         self._poke = asyncio.Event()
         self._settled = asyncio.Event()
@@ -163,7 +169,14 @@ class RunLease:
 
     @asynccontextmanager
     async def scoring(self) -> AsyncIterator[None]:
-        """The reward model is needed while any such block is open."""
+        """The reward model is needed while any such block is open.
+
+        Between two of them the engines sleep; with `prewake` they are woken ahead of the next one, by what the pauses
+        before it took, and at once only when it begins earlier than each of the last ones.
+        """
+        if self._paused_at is not None:
+            self._forecast.learn(_now() - self._paused_at)
+            self._paused_at = None
         self._scoring += 1
         self.set_phase(Phase.SCORING)
         try:
@@ -171,7 +184,9 @@ class RunLease:
         finally:
             self._scoring -= 1
             if not self._scoring:
-                self.set_phase(Phase.IDLE)
+                self._paused_at = _now()
+                needed_in = self._forecast.needed_in() if self._prewakes else None
+                self.set_phase(Phase.IDLE if needed_in is None else Phase.PREWAKE, needed_in)
 
     async def settled(self) -> None:
         """Wait until the Lease says what is wanted."""
@@ -314,18 +329,20 @@ async def run_lease(
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     reward_model_uid: str | None = None,
     priority: int = 0,
+    prewake: bool = False,
 ) -> AsyncIterator[RunLease]:
     """Hold the Lease of `run` while the block is open; its phase starts as idle.
 
     With the uid the RewardModel owns the Lease: what a killed run leaves behind goes when the model goes. Of runs that
-    wait for the same GPUs the one with the higher priority comes first.
+    wait for the same GPUs the one with the higher priority comes first. With `prewake` the engines are woken ahead of
+    each block of `RunLease.scoring`, by what the pauses before it took.
 
     Raises:
         ClusterError, LeaseTaken: it could not be created.
     """
     lease = RunLease(
         cluster, run, reward_model, namespace, ttl_seconds,
-        holds=True, owner_uid=reward_model_uid, priority=priority,
+        holds=True, owner_uid=reward_model_uid, priority=priority, prewakes=prewake,
     )  # fmt: skip
     await lease.acquire()
     keeper = asyncio.create_task(lease.keep(), name=f"lease-{lease.name}")

@@ -197,6 +197,24 @@ async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> N
             await lease.awake(0.3)
 
 
+async def test_a_run_is_expected_back_after_as_long_as_it_was_away_before() -> None:
+    cluster = FakeCluster()
+    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, prewake=True) as lease:
+        async with lease.scoring():
+            await asyncio.wait_for(lease.settled(), 5)
+        await asyncio.wait_for(lease.settled(), 5)
+        assert stored(cluster).phase is Phase.IDLE, "nobody knows yet how long"
+        now = asyncio.get_running_loop().time
+        away = now()
+        renewals = len(cluster.patches)
+        await cluster.until(lambda: len(cluster.patches) >= renewals + 3)  # one in a third of a second
+        async with lease.scoring():
+            await asyncio.wait_for(lease.settled(), 5)
+        await asyncio.wait_for(lease.settled(), 5)
+        found = stored(cluster)
+        assert found.phase is Phase.PREWAKE and found.needed_in is not None and 0.2 < found.needed_in < now() - away
+
+
 async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest.LogCaptureFixture) -> None:
     cluster = FakeCluster()
     async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, priority=7) as lease, lease.scoring():
