@@ -100,6 +100,8 @@ class Door:
         self.app = app
         self._gpus = gpus
         self._restart = restart or restarter(os.environ)
+        self._leaves = False
+        """The engine is about to end. Until it has, the door is closed: `gated` is who has nothing behind it."""
         self.settings = settings = Settings.from_env(os.environ) if settings is None else settings
         if settings.engine not in ROUTES:
             raise ValueError(f"GENRM_ENGINE is {settings.engine!r}: the door knows {', '.join(ROUTES)}")
@@ -206,12 +208,13 @@ class Door:
     def _may_try(self) -> bool:
         """Whether the operator may score now though nobody else may. Where the engine cannot say that it sleeps, a
         request to a sleeper may be its end, so that what was released through the door counts."""
+        if self._leaves:
+            return False
         return self.record.state is State.CLOSED and (self.routes.asleep is not None or self.memory.asleep is False)
 
     async def _admin(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one call that changes the engine, alone, and remember how it ended."""
-        if self.record.state is State.GATED:
-            raise Refused("the engine ends: its container goes back to the gate")
+        self._refuse_what_comes_too_late()
         body = await read(receive)
         if body is None:
             return
@@ -300,12 +303,13 @@ class Door:
     async def _set(self, state: State, scope: Scope) -> None:
         """Change the state. Shutting acts at once, always; opening waits for nobody, and never opens on a sleeper."""
         record = self.record
+        if self._leaves and state is State.GATED:
+            return
+        self._refuse_what_comes_too_late()
         record.check(state)
         if state is record.state:
             return
         call = f"PUT {state.value}"
-        if record.state is State.GATED:
-            raise Refused("the engine ends: its container goes back to the gate")
         if state is State.GATED:
             return self._leave(call)
         if state in (State.CLOSED, State.DRAINING):
@@ -334,8 +338,12 @@ class Door:
             raise Refused(f"{self.record.inside} requests are inside: wait until nobody is, or end them first")
         with self.record.turn(call) as entry:
             entry.status = 200
-            self.record.state = State.GATED
+            self.record.state, self._leaves = State.CLOSED, True
         asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._restart, self.record.hand_over())
+
+    def _refuse_what_comes_too_late(self) -> None:
+        if self._leaves:
+            raise Refused("the engine ends: its container goes back to the gate")
 
     def _cut_off(self) -> None:
         """End what is inside: the drain has taken as long as it may.

@@ -82,7 +82,9 @@ def test_the_engine_ends_with_all_its_processes_and_starts_again_at_the_next_rel
         assert pod.put("gated", **{"genrm-epoch": "7"}).status_code == 409, "not while it serves"
         assert pod.put("draining", **{"genrm-epoch": "7"}).status_code == 200
         left = pod.put("gated", **{"genrm-epoch": "7"})
-        assert (left.status_code, left.json()["state"]) == (200, "gated")
+        assert (left.status_code, left.json()["state"]) == (200, "closed"), (
+            "not at its gate before its engine has ended"
+        )
         gate = back(pod, before["bootId"])
 
         assert pod.process.poll() is None and not any(_lives(pid) for pid in pids), "and the container stays"
@@ -156,9 +158,9 @@ async def test_who_started_without_a_launcher_has_no_gate_to_go_back_to(client: 
 async def test_nothing_is_done_to_an_engine_that_ends(engine: Engine) -> None:
     left: list[object] = []
     client = Client(Door(engine, SETTINGS, boot_id="b", restart=left.append))
-    assert (await client.put_state("gated")).json()["state"] == "gated"
+    assert (await client.put_state("gated")).json()["state"] == "closed"
     assert (await client.put_state("gated")).status == 200, "told twice"
-    for wanted in ("closed", "serving"):
+    for wanted in ("closed", "serving", "asleep"):
         assert (await client.put_state(wanted)).status == 409
     assert (await client.post("/wake_up", token=TOKEN)).status == 409
     assert (await client.post(CHAT)).status == 503

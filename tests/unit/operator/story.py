@@ -121,7 +121,7 @@ class StoryDoors:
             engine.record.check(wanted)
             if wanted is State.GATED and not engine.gated:
                 assert not engine.serves and not engine.record.inside, "nobody is sent there, and nobody inside"
-                left = Door(DoorState.GATED, 0, engine.boot_id, None)
+                left = Door(DoorState.CLOSED, 0, engine.boot_id, engine.asleep)
                 engine.boot(gated=True)
                 return left
             if wanted is State.SERVING and engine.asleep:
