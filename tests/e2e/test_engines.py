@@ -166,7 +166,7 @@ def test_it_does_so_twenty_times(engines: Stack, kind: str) -> None:
     nights(engines, kind, 20)
 
 
-@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("kind", [pytest.param("vllm", marks=pytest.mark.proof), "sglang"])
 def test_it_sleeps_by_its_end_and_the_kubelet_does_not_mind(engines: Stack, kind: str) -> None:
     """The same pod, and the same container: its engine ends, waits at its gate, and starts again."""
     stack, dialect, name = engines, DIALECTS[kind], f"four-{kind}"
