@@ -1,8 +1,9 @@
 """How the tests are shared out among pytest-xdist's workers (`make test` starts some; `pytest` alone has none).
 
-All that computes, real engines and training runs, goes to one worker, one after another: on two cores two such would
-only slow each other down until deadlines pass. It takes the longest and begins first. All else waits more than it
-computes, and goes to the others file by file.
+What computes goes one after another: on two cores several such would only slow each other down until deadlines pass. It
+begins first, in two parts: all that runs on a real node or trains, which waits for half of its time, and the engines'
+own tests, of which one server is up at a time. All else waits more than it computes, and goes file by file to whoever
+has nothing to do.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import os
 
 import pytest
 
-HEAVY = "heavy"
-LONGEST_FIRST = (HEAVY, "tests/cluster/", "tests/e2e/", "tests/unit/")
+NODE = "node"
+ENGINES = "engines"
+LONGEST_FIRST = (NODE, ENGINES, "tests/cluster/", "tests/e2e/", "tests/unit/")
 
 
 def group(item: pytest.Item) -> str:
     if {"node", "verl_python"} & set(getattr(item, "fixturenames", ())):
-        return HEAVY
+        return NODE
     if "tests/e2e/contract/" in item.nodeid:
         engine: str = item.callspec.params["engine"]  # type: ignore[attr-defined]
-        return HEAVY if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
+        return ENGINES if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
     return item.nodeid.partition("::")[0]
 
 
