@@ -50,7 +50,11 @@ def restarter(environ: Mapping[str, str]) -> Restart | None:
             if int(path.name) > 2:  # above all the socket that the gate will want to listen at
                 with contextlib.suppress(OSError):
                     os.set_inheritable(int(path.name), False)
-        os.execve(how["command"][0], how["command"], {**env, PAST_ENV: json.dumps(past)})
+        try:
+            os.execve(how["command"][0], how["command"], {**env, PAST_ENV: json.dumps(past)})
+        except OSError as error:
+            sys.stderr.write(f"genrm: cannot begin again, so that the kubelet has to: {error}\n")
+            os._exit(1)
 
     return restart
 

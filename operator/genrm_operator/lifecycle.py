@@ -118,13 +118,16 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
-    if pod.astray:
-        return [stop] if pod.serving else []
     if door.state is DoorState.GATED:
         next_: list[Action] = [stop] if pod.serving else []
         if desired is Desired.AWAKE:
             return [*next_, Begin(pod, Transition.START)] if pod.retry_at <= now else next_
         return [*next_, Rest(pod)] if pod.gated and not pod.passed else next_
+    if is_in_the_way(pod) and desired is not Desired.AWAKE:
+        next_ = [stop] if pod.serving else []
+        return [*next_, Begin(pod, Transition.SLEEP)] if pod.retry_at <= now else next_
+    if pod.astray:
+        return [stop] if pod.serving else []
     if pod.gated and pod.verified_boot_id != door.boot_id:
         verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
         return [stop, *verify] if pod.serving else [*verify]
@@ -146,9 +149,15 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     return [stop, Begin(pod, Transition.SLEEP)] if pod.serving else [Begin(pod, Transition.SLEEP)]
 
 
+def is_in_the_way(pod: Pod) -> bool:
+    """Whether it has GPUs that others wait for, and will not serve as it is: back to its gate, whatever its mode."""
+    unverified = pod.gated and pod.door is not None and pod.verified_boot_id != pod.door.boot_id
+    return bool(pod.places) and (pod.astray or (unverified and pod.retry_at != 0.0))
+
+
 def _is_asleep(door: Door) -> bool:
     """The door was told so after the engine had confirmed it, and the engine does not say the contrary now."""
-    return door.state is DoorState.ASLEEP and door.engine_asleep is not False
+    return door.state is DoorState.ASLEEP and door.engine_asleep is not False and not door.holds_memory
 
 
 def _why_not_serving(pod: Pod, desired: Desired) -> str:

@@ -52,6 +52,10 @@ MOST_KEPT: Final = 0.5
 the context and captured graphs, a few gigabytes; pooling runners are known to keep 80 to 87 % (vllm#45107)."""
 
 
+MEMORY_TAGS: Final = frozenset({"kv_cache", "weights"})
+"""What doors call the parts of an engine's memory that are released."""
+
+
 class DoorState(enum.StrEnum):
     GATED = "gated"
     """The engine waits for its release (`CLOSED`) before it starts."""
@@ -93,6 +97,8 @@ class Door:
     """Since a client's last request ended. A door of before does not say: it counts as idle since ever."""
     ordered: bool = False
     """An order to its engine is being carried out, whoever gave it."""
+    holds_memory: bool = False
+    """By its account of the orders it let through, the engine has not given back all that a sleep gives back."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -105,6 +111,7 @@ class Door:
             device=document.get("device"),
             idle_seconds=float(document.get("idleSeconds", math.inf)),
             ordered=any(entry.get("status") is None for entry in document.get("ledger", ())),
+            holds_memory=(memory := document.get("memory")) is not None and not set(memory["released"]) >= MEMORY_TAGS,
         )
 
 

@@ -21,7 +21,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, replacing, scaling, slots, transitions
+from genrm_operator import apply, lifecycle, pinning, replacing, scaling, slots, status, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of
 from genrm_operator.demand import Demand, Desired, Idle, demand
@@ -167,14 +167,18 @@ class Reconciler:
         memory.pin = pinning.settle(rm, pods)
         pods = pinning.judge(rm, pods, memory.pin)
         await self._replace(key, rm, memory, pods)
-        pods, turns = self._take_turns(key, memory, wants, pods)
+        pods, turns = self._take_turns(key, rm, memory, wants, pods)
         at_gate = transitions.rests_at_gate(rm)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate)
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
             for action in plan.actions:
                 by_pod.setdefault(action.pod.uid, []).append(action)
-            await asyncio.gather(*(self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values()))
+            acting = (self._act_in_order(key, rm, adapter, memory, todo) for todo in by_pod.values())
+            # All of them end before the look does: what one begins later nobody would have allowed.
+            for ended in await asyncio.gather(*acting, return_exceptions=True):
+                if isinstance(ended, BaseException):
+                    raise ended
             pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
             pods = pinning.judge(rm, pods, memory.pin)
         astray = await self._follow_routers(key, rm)
@@ -229,9 +233,8 @@ class Reconciler:
                     await self._let_in(key, pod)
                 hooked = self._hooked(rm, adapter, memory)
                 canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
-                target = transitions.Target(
-                    rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, transitions.rests_at_gate(rm)
-                )
+                at_gate = transitions.rests_at_gate(rm) or lifecycle.is_in_the_way(pod)
+                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, at_gate)
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):
@@ -361,14 +364,16 @@ class Reconciler:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
 
     def _take_turns(
-        self, key: Key, memory: Memory, wants: Demand, pods: list[Pod]
+        self, key: Key, rm: RewardModel, memory: Memory, wants: Demand, pods: list[Pod]
     ) -> tuple[list[Pod], dict[str, Turn]]:
         """The pods, with whether they may have the GPUs that they share; and what their slots got, by name."""
         if (mine := self.cache.holdings.get(key)) is None:
             return pods, {}
-        asks = slots.asks(mine, wants.wanting) if wants.desired is Desired.AWAKE else []
+        starts = effective_spec(rm).startup_timeout
+        asks = slots.asks(mine, wants.wanting, starts) if wants.desired is Desired.AWAKE else []
         placed = self.cache.placed.values()
-        turns, news = self._book.settle(mine, asks, pods, memory.nights, placed, self.cache.wanting, self._now())
+        nights = status.remembered_nights(rm, pods, memory.nights)
+        turns, news = self._book.settle(mine, asks, pods, nights, placed, self.cache.wanting, self._now())
         if news:
             self._look_at_those_who_share(key, mine.places)
         return slots.let_in(pods, turns, mine), turns

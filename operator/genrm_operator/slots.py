@@ -109,6 +109,14 @@ class Claim:
     """When it began to ask, or was told to give it back."""
     given_at: float | None = None
     """When it was given the slot; `None`: it waits."""
+    served_at: float | None = None
+    """When it was first seen to serve since: a turn is time to score, and not to start an engine."""
+    starts: float = 0.0
+    """Seconds that the start of its engine may take."""
+
+    def turn_ends(self, turn_seconds: float) -> float:
+        assert self.given_at is not None, "only who has the slot has a turn"
+        return (self.given_at + self.starts if self.served_at is None else self.served_at) + turn_seconds
 
     @property
     def key(self) -> tuple[Owner, str]:
@@ -122,10 +130,13 @@ class Claim:
         return self.owner != owner and not self.places.isdisjoint(places)
 
 
-def asks(mine: Holding, wanting: Sequence[DemandLease]) -> list[Claim]:
-    """What a model asks for that is to be awake; `wanting`: the Leases for which, none where a person wants it."""
+def asks(mine: Holding, wanting: Sequence[DemandLease], starts: float = 0.0) -> list[Claim]:
+    """What a model asks for that is to be awake; `wanting`: the Leases for which, none where a person wants it.
+
+    `starts`: seconds that the start of its engine may take.
+    """
     runs, priority = frozenset(lease.run for lease in wanting), max((lease.priority for lease in wanting), default=0)
-    return [Claim(mine.owner, slot, places, runs, priority) for slot, places in mine.slots.items()]
+    return [Claim(mine.owner, slot, places, runs, priority, starts=starts) for slot, places in mine.slots.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +178,18 @@ def turns(
         else:
             waits = f"slot {claim.slot} is {before.name}'s, as long as it is asked for or until its turn is over"
             result[claim.key] = Turn(given=False, waits=waits)
+            if claim.given_at is None and now - claim.since >= turn_seconds:
+                # Of several GPUs that it needs together some are free: nobody else takes them first.
+                taken |= {place: claim for place in claim.places if place not in taken}
     return result
 
 
 def _turn_ends(claim: Claim, waiting: Iterable[Claim], turn_seconds: float) -> float | None:
     """When who has a slot is to give it back, because somebody has waited for long."""
     since = [o.since for o in waiting if o.given_at is None and claim.shares(o.owner, o.places)]
-    return max(claim.given_at, min(since)) + turn_seconds if since and claim.given_at is not None else None
+    if not since or claim.given_at is None:
+        return None
+    return max(claim.turn_ends(turn_seconds), min(since) + turn_seconds)
 
 
 def _own_run_has(claim: Claim, claims: Iterable[Claim]) -> Claim | None:
@@ -197,7 +213,7 @@ def _rank(claim: Claim, queue: Sequence[Claim], now: float, turn_seconds: float)
     if claim.given_at is not None:
         rivals = (o for o in queue if o.given_at is None and claim.shares(o.owner, o.places))
         waiting = any(now - rival.since >= turn_seconds for rival in rivals)
-        return (3 if waiting and now - claim.given_at >= turn_seconds else 0), 0, claim.given_at, claim.key
+        return (3 if waiting and now >= claim.turn_ends(turn_seconds) else 0), 0, claim.given_at, claim.key
     if now - claim.since >= turn_seconds:
         return 1, 0, claim.since, claim.key
     return 2, -claim.priority, claim.since, claim.key
@@ -247,7 +263,8 @@ class Book:
         self.seen = {uid: self.seen[uid] for uid in {t.uid for t in takers} & self.seen.keys()}
         before = {claim.slot: claim for claim in old_claims}
         up = [t for t in takers if t.owner == mine.owner and t.use is Use.TAKEN]
-        entered = [_continued(claim, before.get(claim.slot), up, now) for claim in asks]
+        serve = [pod.places for pod in looked_at if pod.serving]
+        entered = [_continued(claim, before.get(claim.slot), up, serve, now) for claim in asks]
         beside = [
             dataclasses.replace(claim, runs=claim.runs & wanting(owner))
             for owner, theirs in self.claims.items()
@@ -262,26 +279,34 @@ class Book:
         return given, (old_claims, old_seen) != (self.claims.get(mine.owner, ()), self.seen)
 
     def forget(self, owner: Owner) -> frozenset[Place]:
-        """The model is gone; for which places somebody else may be waiting."""
+        """The model is gone; for which places somebody else may be waiting.
+
+        What its pods said last counts no more: nobody looks at them from now on.
+        """
+        self.seen = {uid: taker for uid, taker in self.seen.items() if taker.owner != owner}
         return frozenset[Place]().union(*(claim.places for claim in self.claims.pop(owner, ())))
 
 
-def _continued(claim: Claim, before: Claim | None, up: Iterable[Taker], now: float) -> Claim:
+def _continued(
+    claim: Claim, before: Claim | None, up: Iterable[Taker], serve: Iterable[frozenset[Place]], now: float
+) -> Claim:
     """When it began to ask, and whether it was given the slot, is known from before.
 
     In a new operator process nobody was given anything: who asks, and is up, goes on.
     """
+    serves = any(not places.isdisjoint(claim.places) for places in serve)
     if before is not None:
-        return dataclasses.replace(claim, since=before.since, given_at=before.given_at)
+        served_at = before.served_at or (now if serves and before.given_at is not None else None)
+        return dataclasses.replace(claim, since=before.since, given_at=before.given_at, served_at=served_at)
     has = any(not taker.places.isdisjoint(claim.places) for taker in up)
-    return dataclasses.replace(claim, since=now, given_at=now if has else None)
+    return dataclasses.replace(claim, since=now, given_at=now if has else None, served_at=now if serves else None)
 
 
 def _given(claim: Claim, turn: Turn, now: float) -> Claim:
     if turn.given:
         return claim if claim.given_at is not None else dataclasses.replace(claim, given_at=now)
     since = claim.since if claim.given_at is None else now  # who had it waits from now on
-    return dataclasses.replace(claim, given_at=None, since=since)
+    return dataclasses.replace(claim, given_at=None, served_at=None, since=since)
 
 
 def taker(pod: Pod, night: Night | None) -> Taker:
@@ -292,6 +317,8 @@ def taker(pod: Pod, night: Night | None) -> Taker:
 def _use(pod: Pod, night: Night | None) -> tuple[Use, str]:
     if not pod.runs:
         return Use.FREE, "has no container"
+    if pod.busy is not None:
+        return Use.TAKEN, "is on its way up or down"  # an order may be on its way, too
     door = pod.door
     if door is None:
         if pod.released_boot_id is None:
@@ -299,7 +326,9 @@ def _use(pod: Pod, night: Night | None) -> tuple[Use, str]:
         return Use.UNKNOWN, "is being deleted" if pod.deleting else "does not answer"
     if door.state is DoorState.GATED:
         return Use.FREE, "waits at its gate"
-    if pod.busy is not None or not _sleeps(door):
+    if door.state is DoorState.ASLEEP and door.engine_asleep is None:
+        return Use.UNKNOWN, "does not say whether it sleeps"
+    if not _sleeps(door):
         return Use.TAKEN, "is up"
     if night is not None and not night.effective:
         kept = f"{night.after / (1 << 30):.1f} of {night.before / (1 << 30):.1f} GiB"
@@ -309,17 +338,23 @@ def _use(pod: Pod, night: Night | None) -> tuple[Use, str]:
 
 def _sleeps(door: Door) -> bool:
     """And nobody has given it an order whose end is not known."""
-    return door.state is DoorState.ASLEEP and door.engine_asleep is not False and not door.ordered
+    return door.state is DoorState.ASLEEP and door.engine_asleep is True and not door.ordered and not door.holds_memory
 
 
 def let_in(pods: Sequence[Pod], given: Mapping[str, Turn], mine: Holding) -> list[Pod]:
-    """The pods, with whether each may have its slot: its model was given it, and no other pod of its own is in it."""
+    """The pods, with whether each may have its slot: its model was given it, and it is the one of its own that may.
+
+    That is one which is up, or may be; else the one that was there first.
+    """
+
+    def order(pod: Pod) -> tuple[bool, bool, str]:
+        return _use(pod, None)[0] is Use.FREE, pod.deleting, pod.uid
 
     def may_have(pod: Pod) -> bool:
         slot = next((name for name, places in mine.slots.items() if places == pod.places), None)
         turn = given.get(slot or "")
-        before = (o for o in pods if o.uid != pod.uid and not o.places.isdisjoint(pod.places))
-        return turn is not None and turn.given and all(_use(other, None)[0] is Use.FREE for other in before)
+        there = (other for other in pods if not other.places.isdisjoint(pod.places))
+        return turn is not None and turn.given and min(there, key=order).uid == pod.uid
 
     return [dataclasses.replace(pod, may_be_up=may_have(pod)) for pod in pods]
 

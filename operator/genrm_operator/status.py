@@ -256,6 +256,12 @@ def _slots(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
     return [("SlotBlocked", reason in (Reason.SLOT_DEADLOCK, Reason.SLOT_UNSEEN), reason, sentence)]
 
 
+def remembered_nights(rm: RewardModel, pods: Sequence[Pod], nights: Mapping[str, Night]) -> Mapping[str, Night]:
+    """The nights, and in a new operator process what the status says of those before: that some memory was kept."""
+    kept = any(kind == "SleepEffective" and not true for kind, true, *_ in _as_before(rm, "SleepEffective"))
+    return {**{pod.uid: Night(before=1, after=1) for pod in pods if kept}, **nights}
+
+
 def _as_before(rm: RewardModel, kind: str) -> list[tuple[str, bool, str, str]]:
     before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == kind), None)
     return [] if before is None else [(before.type, before.status == "True", before.reason, before.message)]

@@ -158,13 +158,15 @@ async def sleep(target: Target, front: Front) -> int:
     if target.at_gate:
         await _leave(target, front)
         return aborted
-    if not await front.is_asleep(pod, token, asleep):
+    if not await front.is_asleep(pod, token, asleep) or (await front.look(pod, token)).holds_memory:
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         before = await front.device_used(pod, token)
         for call in target.adapter.sleep(target.rm):
             await front.call_engine(pod, token, call, limit)
         if not await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
+        if (await front.look(pod, token)).holds_memory:
+            raise EngineError(pod.name, "the engine took the sleep call, and has not released all of its memory")
         await _measure(target, front, before)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
@@ -190,13 +192,16 @@ async def _leave(target: Target, front: Front) -> None:
 
 
 async def _measure(target: Target, front: Front, before: int | None) -> None:
-    """What the sleep gave back. The driver may need a moment to take it."""
+    """What the sleep gave back. The driver may need a moment to take it; what nobody can see any more was kept."""
     if before is None:
         return
     now = asyncio.get_running_loop().time
     end = now() + SETTLE_SECONDS
-    while (after := await front.device_used(target.pod, target.token)) is not None:
-        night = target.nights[target.pod.uid] = Night(before, after)
+    while True:
+        after: int | None = before
+        with contextlib.suppress(EngineError):
+            after = await front.device_used(target.pod, target.token)
+        night = target.nights[target.pod.uid] = Night(before, before if after is None else after)
         if night.effective or now() >= end:
             return
         await asyncio.sleep(POLL_SECONDS * 5)

@@ -30,6 +30,7 @@ class Engine:
 
     def __init__(self, uid: str, *, gated: bool = False) -> None:
         self.uid = uid
+        self.places = frozenset({("claim", "rl", uid)}) if gated else frozenset()
         self.boots = 0
         self.label: str | None = None
         self.gate: str | None = None
@@ -57,7 +58,7 @@ class Engine:
     def pod(self, door: Door | None) -> Pod:
         return make_pod(
             uid=self.uid, name=self.uid, serving=self.label is not None, labelled_boot_id=self.label,
-            verified_boot_id=self.gate, door=door,
+            verified_boot_id=self.gate, door=door, places=self.places,
         )  # fmt: skip
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from genrm_operator.demand import Desired
 from genrm_operator.doors import Doors
 from genrm_operator.errors import EngineError, Impossible
-from genrm_operator.lifecycle import Begin, PodState, Rest, StopServing, decide, pod_state
+from genrm_operator.lifecycle import Begin, PodState, Rest, StopServing, decide, is_in_the_way, pod_state
 from genrm_operator.observed import Door, DoorState, Transition
 
 from tests.unit.door.stock import TOKEN, launched
@@ -81,6 +81,27 @@ def test_a_pod_that_lost_its_slot_goes_to_rest() -> None:
     )
     stop, sleep = decide([pod], Desired.AWAKE, 0.0, has_door=True).actions
     assert isinstance(stop, StopServing) and isinstance(sleep, Begin) and sleep.transition is Transition.SLEEP
+
+
+def test_who_cannot_serve_gives_the_gpus_back_that_others_wait_for() -> None:
+    """It goes to its gate: an engine that nobody verified is not trusted to sleep."""
+    gpu = frozenset({("device", "n", "0")})
+    failed = make_pod(door=make_door(DoorState.CLOSED), verified_boot_id=None, retry_at=-1.0, places=gpu)
+    astray = make_pod(door=make_door(DoorState.CLOSED), astray=True, places=gpu)
+    for pod in (failed, astray):
+        assert is_in_the_way(pod)
+        for changes in ({"may_be_up": False}, {}):
+            (action,) = decide(
+                [dataclasses.replace(pod, **changes)],
+                Desired.ASLEEP if not changes else Desired.AWAKE,
+                0.0,
+                has_door=True,
+            ).actions
+            assert isinstance(action, Begin) and action.transition is Transition.SLEEP
+    (again,) = decide([dataclasses.replace(failed, retry_at=-1.0)], Desired.AWAKE, 0.0, has_door=True).actions
+    assert isinstance(again, Begin) and again.transition is Transition.VERIFY, "as long as it is wanted and may"
+    untried = make_pod(door=make_door(DoorState.CLOSED), verified_boot_id=None, places=gpu)
+    assert not is_in_the_way(untried), "it is verified first, and sleeps then"
 
 
 def test_the_liveness_probe_is_patient_with_an_engine_that_was_let_in_and_the_others_ask_the_door() -> None:

@@ -22,7 +22,7 @@ from genrm_operator.engines import adapter_for
 from genrm_operator.errors import EngineError
 from genrm_operator.golden import Golden, Row
 from genrm_operator.kube import Kube
-from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing, decide
+from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing, decide, is_in_the_way
 from genrm_operator.memory import Memory, Running
 from genrm_operator.observed import Pod, Transition
 from genrm_operator.transitions import Target, run
@@ -205,7 +205,8 @@ class Story(RuleBasedStateMachine):
         memory = self.memory
         try:
             canary = Canary(NO_KUBE, self.rm, ADAPTER, memory.golden, None)
-            target = Target(self.rm, pod, ADAPTER, "token", canary=canary, at_gate=self.at_gate)
+            at_gate = self.at_gate or is_in_the_way(pod)
+            target = Target(self.rm, pod, ADAPTER, "token", canary=canary, at_gate=at_gate)
             await run(transition, target, cast("Doors", self.doors))
             if transition is Transition.VERIFY:
                 assert pod.door is not None

@@ -18,10 +18,16 @@ TURN = 100.0
 NOW = 1000.0
 GPU = frozenset({("device", "n", "0")})
 OTHER = frozenset({("device", "n", "1")})
+BOTH = frozenset({*GPU, *OTHER})
 
 
 def claim(name: str, *, places: Any = GPU, runs: str = "", since: float = NOW - 1, **more: Any) -> Claim:
     return Claim(("rl", name), "s", places, frozenset(runs.split()), since=since, **more)
+
+
+def served(name: str, since: float) -> Claim:
+    """It was given the slot then, and served at once."""
+    return claim(name, given_at=since, served_at=since)
 
 
 def has(name: str, use: Use = Use.TAKEN, places: Any = GPU) -> Taker:
@@ -49,7 +55,19 @@ def given(claims: list[Claim], takers: list[Taker], now: float = NOW) -> set[str
             [claim("a", given_at=NOW - 1), claim("b", priority=9)], [has("a")], {"a"}, id="who has it keeps it"
         ),
         pytest.param([claim("a", given_at=1.0), claim("b")], [has("a")], {"a"}, id="nobody has waited for long"),
-        pytest.param([claim("a", given_at=1.0), claim("b", since=2.0)], [has("a")], set(), id="a turn is over"),
+        pytest.param([served("a", 1.0), claim("b", since=2.0)], [has("a")], set(), id="a turn is over"),
+        pytest.param(
+            [claim("a", given_at=1.0, starts=5000.0), claim("b", since=2.0)], [has("a")], {"a"}, id="its engine starts"
+        ),
+        pytest.param(
+            [claim("a", given_at=1.0, starts=500.0), claim("b", since=2.0)], [has("a")], set(), id="it never starts"
+        ),
+        pytest.param(
+            [claim("whole", places=BOTH, since=1.0), served("a", NOW - 1), claim("c", places=OTHER)],
+            [has("a")],
+            {"a"},
+            id="what is free is kept for who has waited for all of it",
+        ),
         pytest.param(
             [claim("a", given_at=NOW - 50), claim("b", since=2.0)], [has("a")], {"a"}, id="it has just got it"
         ),
@@ -60,7 +78,7 @@ def given(claims: list[Claim], takers: list[Taker], now: float = NOW) -> set[str
             [claim("a", given_at=NOW - 1)], [has("a", Use.FREE), has("b")], set(), id="one that woke by itself"
         ),
         pytest.param(
-            [claim("a", given_at=1.0), claim("b", since=2.0)], [has("a", Use.FREE)], set(), id="it may begin any moment"
+            [served("a", 1.0), claim("b", since=2.0)], [has("a", Use.FREE)], set(), id="it may begin any moment"
         ),
     ],
 )
@@ -70,7 +88,7 @@ def test_who_gets_it(claims: list[Claim], takers: list[Taker], expected: set[str
 
 
 def test_the_sentences_say_who_and_when() -> None:
-    found = turns([claim("a", given_at=NOW - 30), claim("b")], [has("a")], NOW, TURN)
+    found = turns([served("a", NOW - 30), claim("b")], [has("a")], NOW, TURN)
     waits = found[("rl", "b"), "s"]
     assert waits.waits == "slot s is rl/a's, as long as it is asked for or until its turn is over"
     assert not waits.blocked and found[("rl", "a"), "s"] == Turn(given=True, look_again_at=NOW - 1 + TURN)
@@ -155,7 +173,11 @@ GATED = Door(DoorState.GATED, 0, "b1", engine_asleep=None)
     [
         pytest.param(make_pod(door=DOOR), Use.TAKEN, id="it serves"),
         pytest.param(make_pod(door=ASLEEP), Use.FREE, id="it sleeps"),
-        pytest.param(make_pod(door=dataclasses.replace(ASLEEP, engine_asleep=None)), Use.FREE, id="by its door's word"),
+        pytest.param(make_pod(door=dataclasses.replace(ASLEEP, engine_asleep=None)), Use.UNKNOWN, id="nobody knows"),
+        pytest.param(
+            make_pod(door=dataclasses.replace(ASLEEP, holds_memory=True)), Use.TAKEN, id="paused, and no more"
+        ),
+        pytest.param(make_pod(door=GATED, busy=Transition.START), Use.TAKEN, id="its release is on its way"),
         pytest.param(
             make_pod(door=dataclasses.replace(ASLEEP, engine_asleep=False)), Use.TAKEN, id="it woke by itself"
         ),
@@ -190,6 +212,33 @@ def test_the_next_pod_of_a_slot_waits_for_the_one_before() -> None:
     assert not not_given.may_be_up
 
 
+def test_of_two_pods_in_one_slot_only_one_is_let_in() -> None:
+    """Somebody scaled the Deployment of a slot."""
+    mine = Holding("rl", "judge", {"s": GPU}, None)
+    first, second = (make_pod(uid=uid, door=GATED, places=GPU) for uid in ("a", "b"))
+    for pods in ([first, second], [second, first]):
+        assert [p.uid for p in let_in(pods, {"s": Turn(given=True)}, mine) if p.may_be_up] == ["a"]
+    up = make_pod(uid="z", door=DOOR, places=GPU)
+    assert [p.uid for p in let_in([first, up], {"s": Turn(given=True)}, mine) if p.may_be_up] == ["z"]
+
+
+def test_a_model_that_is_deleted_while_it_wakes_frees_no_slot() -> None:
+    book, judge, second = (
+        Book(TURN),
+        Holding("rl", "judge", {"s": GPU}, None),
+        Holding("rl", "second", {"s": GPU}, None),
+    )
+    wakes = make_pod(uid="j", reward_model="judge", door=ASLEEP, places=GPU, released_boot_id="b1")
+    found, _ = book.settle(judge, [claim("judge")], [wakes], {}, [wakes], lambda owner: frozenset(), NOW)
+    assert found["s"].given, "and so it is woken, which nobody looks at any more"
+    assert book.forget(("rl", "judge")) == GPU
+    left = dataclasses.replace(wakes, door=None, deleting=True)
+    found, _ = book.settle(second, [claim("second")], [], {}, [left], lambda owner: frozenset(), NOW)
+    assert (found["s"].given, found["s"].blocked) == (False, True)
+    found, _ = book.settle(second, [claim("second")], [], {}, [], lambda owner: frozenset(), NOW)
+    assert found["s"].given
+
+
 OWNERS = ("a", "b", "c")
 PLACES = {"a": {"x": GPU}, "b": {"x": GPU, "y": OTHER}, "c": {"z": frozenset({*GPU, *OTHER})}}
 
@@ -217,7 +266,7 @@ class Turns(RuleBasedStateMachine):
         return [
             make_pod(
                 uid=f"{name}-{slot}", reward_model=name, name=f"{name}-{slot}", places=PLACES[name][slot],
-                released_boot_id="b1", busy=Transition.WAKE if (name, slot) in self.going else None,
+                released_boot_id="b1", busy=Transition.WAKE if (name, slot) in self.going else None, serving=up,
                 door=None if not looked or (name, slot) in self.unseen else DOOR if up else ASLEEP,
             )
             for (name, slot), up in self.up.items()
