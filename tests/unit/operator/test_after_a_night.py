@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator.observed import Check, Night
+from genrm_operator.status import remembered_nights
 
 from tests.unit.operator import test_pinning
 from tests.unit.operator.test_lifecycle import make_pod
@@ -74,6 +75,14 @@ def test_a_new_operator_process_says_what_the_last_one_found(kind: str) -> None:
     told = seen(model(), pods=PODS, **found)
     again = seen(model(known=told), pods=PODS)
     assert condition(again, kind) == condition(told, kind)
+
+
+def test_a_new_operator_process_frees_no_slot_that_the_last_one_did_not() -> None:
+    told = seen(model(), pods=PODS, nights={"u0": Night(72 * GIB, 61 * GIB)})
+    remembered = remembered_nights(model(known=told), PODS, {"u1": Night(72 * GIB, 2 * GIB)})
+    assert not remembered["u0"].effective and remembered["u1"].effective, "until it sleeps anew"
+    fine = seen(model(), pods=PODS, nights={"u0": Night(72 * GIB, 2 * GIB)})
+    assert remembered_nights(model(known=fine), PODS, {}) == {}
 
 
 def test_who_does_not_want_scores_compared_hears_nothing_of_it() -> None:
