@@ -1,9 +1,8 @@
 """How the tests are shared out among pytest-xdist's workers (`make test` starts some; `pytest` alone has none).
 
-What computes goes one after another: on two cores several such would only slow each other down until deadlines pass. It
-begins first, in two parts: all that runs on a real node or trains, which waits for half of its time, and the engines'
-own tests, of which one server is up at a time. All else waits more than it computes, and goes file by file to whoever
-has nothing to do.
+All that computes, real engines and training runs, goes to one worker, one after another: on two cores two such would
+only slow each other down until deadlines pass. It takes the longest and begins first. All else waits more than it
+computes, and goes to the others file by file.
 """
 
 from __future__ import annotations
@@ -12,17 +11,16 @@ import os
 
 import pytest
 
-NODE = "node"
-ENGINES = "engines"
-LONGEST_FIRST = (NODE, ENGINES, "tests/cluster/", "tests/e2e/", "tests/unit/")
+HEAVY = "heavy"
+LONGEST_FIRST = (HEAVY, "tests/cluster/", "tests/e2e/", "tests/unit/")
 
 
 def group(item: pytest.Item) -> str:
     if {"node", "verl_python"} & set(getattr(item, "fixturenames", ())):
-        return NODE
+        return HEAVY
     if "tests/e2e/contract/" in item.nodeid:
         engine: str = item.callspec.params["engine"]  # type: ignore[attr-defined]
-        return ENGINES if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
+        return HEAVY if engine.endswith("-real") else f"tests/e2e/contract/{engine}"
     return item.nodeid.partition("::")[0]
 
 
