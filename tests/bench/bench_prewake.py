@@ -27,9 +27,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
 from dev.cluster import Cluster
-from tests.bench.common import MODELS, NAMESPACE, Seen, in_parallel, leading, prepared, processes, watching
+from tests.bench.common import MODELS, NAMESPACE, Seen, in_parallel, led, prepared, processes, watching
 from tests.bench.prewake import WAKES, Policy, Replay, Row, Step, replay, rows, trace
-from tests.cluster.api import Api
 from tests.cluster.conftest import Operator, simulated_engines
 from tests.simulator.client import Simulator
 
@@ -126,12 +125,11 @@ class Played:
 async def play(cluster: Cluster, simulator: Simulator, operators: list[Operator], steps: int) -> list[Replay]:
     os.environ["KUBECONFIG"] = str(cluster.settings.kubeconfig("admin"))
     async with (
-        Api.connect(cluster.settings.kubeconfig("admin")) as api,
+        led(cluster, operators) as api,
         watching(api, SLICES, metadata_only=False) as slices,
         watching(api, MODELS, metadata_only=False) as models,
         watching(api, PODS, metadata_only=False) as pods,
     ):
-        await leading(api, operators)
         all_ = [Played(policy, wake, slices, simulator, pods) for wake in WAKES for policy in Policy]
         await in_parallel([lambda one=one: api.call("POST", MODELS, one.manifest()) for one in all_])  # type: ignore[misc]
 

@@ -21,7 +21,7 @@ from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
 from genrm_api.names import API_VERSION
 
 from dev.cluster import Cluster
-from tests.bench.common import MODELS, NAMESPACE, Figures, Seen, leading, prepared, processes, watching
+from tests.bench.common import MODELS, NAMESPACE, Figures, Seen, led, prepared, processes, watching
 from tests.cluster.api import MERGE, Api
 from tests.cluster.conftest import Operator, simulated_engines
 from tests.simulator.client import Simulator
@@ -150,12 +150,11 @@ async def bench_handovers(bench: Bench, handovers: int, sleep_seconds: float, wa
 
 async def run(cluster: Cluster, simulator: Simulator, operators: list[Operator], args: argparse.Namespace) -> Figures:
     async with (
-        Api.connect(cluster.settings.kubeconfig("admin")) as api,
+        led(cluster, operators) as api,
         watching(api, MODELS, metadata_only=False) as models,
         watching(api, PODS, metadata_only=False) as pods,
         watching(api, SLICES, metadata_only=False) as slices,
     ):
-        await leading(api, operators)
         bench = Bench(api, simulator, models, pods, slices)
         if args.wakes:
             await bench_wakes(bench, args.pods, args.wakes, args.engine_seconds)

@@ -94,6 +94,26 @@ async def watching(api: Api, path: str, *, metadata_only: bool = True) -> AsyncI
             await task
 
 
+@contextlib.asynccontextmanager
+async def led(cluster: Cluster, operators: Sequence[Operator]) -> AsyncIterator[Api]:
+    """The API of a cluster in which an operator leads, and that serves our resource."""
+    async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
+        await leading(api, operators)
+        async with asyncio.timeout(60):
+            while not await _serves_models(api):
+                await asyncio.sleep(0.2)
+        yield api
+
+
+async def _serves_models(api: Api) -> bool:
+    """A new kind is Established before the API server has opened its storage (429 until then)."""
+    try:
+        await api.items(MODELS)
+    except AssertionError:
+        return False
+    return True
+
+
 async def leading(api: Api, operators: Sequence[Operator], timeout: float = 60.0) -> Operator:
     deadline = time.monotonic() + timeout
     path = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/genrm-operator"
