@@ -100,7 +100,7 @@ async def led(cluster: Cluster, operators: Sequence[Operator]) -> AsyncIterator[
     async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
         await leading(api, operators)
         async with asyncio.timeout(60):
-            while not await _serves_models(api):
+            while not await _serves_models(api):  # noqa: ASYNC110  (another program's state: it sends no event)
                 await asyncio.sleep(0.2)
         yield api
 
