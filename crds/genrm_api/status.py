@@ -153,7 +153,7 @@ class EndpointStatus(ApiModel):
     pod: str = Field(description="Name of the engine pod.")
     uid: str = Field(description="UID of the pod.")
     state: str = Field(
-        description="Pending, Starting, Verifying, Serving, Draining, Sleeping, Asleep, Waking or Failed."
+        description="Pending, Gated, Starting, Verifying, Serving, Draining, Sleeping, Asleep, Waking or Failed."
     )
     boot_id: str | None = Field(
         None,

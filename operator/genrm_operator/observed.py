@@ -129,7 +129,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever."""
+    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever.
+
+    With 0 before, all that is known is that too much was kept.
+    """
 
     before: int
     after: int

@@ -259,7 +259,7 @@ def _slots(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
 def remembered_nights(rm: RewardModel, pods: Sequence[Pod], nights: Mapping[str, Night]) -> Mapping[str, Night]:
     """The nights, and in a new operator process what the status says of those before: that some memory was kept."""
     kept = any(kind == "SleepEffective" and not true for kind, true, *_ in _as_before(rm, "SleepEffective"))
-    return {**{pod.uid: Night(before=1, after=1) for pod in pods if kept}, **nights}
+    return {**{pod.uid: Night(before=0, after=1) for pod in pods if kept}, **nights}
 
 
 def _as_before(rm: RewardModel, kind: str) -> list[tuple[str, bool, str, str]]:

@@ -198,6 +198,8 @@ def test_a_sleep_that_keeps_the_memory_frees_no_slot() -> None:
     found = taker(make_pod(door=ASLEEP), Night(before=70 << 30, after=60 << 30))
     assert (found.use, "keeps 60.0 of 70.0 GiB" in found.because) == (Use.UNKNOWN, True)
     assert taker(make_pod(door=ASLEEP), Night(before=70 << 30, after=2 << 30)).use is Use.FREE
+    remembered = taker(make_pod(door=ASLEEP), Night(before=0, after=1))
+    assert (remembered.use, "keeps most of its memory" in remembered.because) == (Use.UNKNOWN, True)
 
 
 def test_the_next_pod_of_a_slot_waits_for_the_one_before() -> None:
