@@ -8,18 +8,22 @@ defaults only where the server shall inject them. `structural` is that translati
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel
 
-from genrm_api.names import GROUP, REWARD_MODELS, VERSION
+from genrm_api.names import GROUP, REWARD_FLEETS, REWARD_MODELS, VERSION
+from genrm_api.rewardfleet import RewardFleet, RewardFleetSpec, RewardFleetStatus
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelStatus
 from genrm_api.rules import AnyRule, ApiModel
 
-PRINTER_COLUMNS = (
+Column = tuple[str, str, str, int, str]
+"""Name, type, JSON path, priority and description of what `kubectl get` shows."""
+
+PRINTER_COLUMNS: Final[tuple[Column, ...]] = (
     ("Phase", "string", ".status.phase", 0, "What the model is doing."),
     ("Awake", "integer", ".status.awake", 0, "Pods verified awake and serving."),
     ("Ready", "integer", ".status.ready", 0, "Pods whose engine lives, asleep or awake."),
@@ -33,21 +37,54 @@ PRINTER_COLUMNS = (
 )
 
 
+FLEET_COLUMNS: Final[tuple[Column, ...]] = (
+    ("Phase", "string", ".status.phase", 0, "What the fleet is doing."),
+    ("Ready", "integer", ".status.ready", 0, "Its reward models that are Ready."),
+    ("Models", "integer", ".status.models", 0, "Reward models that its terms name."),
+    ("Combine", "string", ".spec.combine", 0, "How terms become one score."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
+    ("Message", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why it is, or is not, Ready."),
+)
+
+
 def reward_model_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of RewardModel."""
+    names = {"kind": "RewardModel", "plural": REWARD_MODELS, "singular": "rewardmodel", "shortNames": ["rm"]}
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    description = "A reward model that operator and training runs know by name."
+    schema = _whole(description, RewardModel.rules, RewardModelSpec, RewardModelStatus)
+    return _definition(names, {"status": {}, "scale": scale}, PRINTER_COLUMNS, schema)
+
+
+def reward_fleet_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of RewardFleet."""
+    names = {"kind": "RewardFleet", "plural": REWARD_FLEETS, "singular": "rewardfleet", "shortNames": ["rf"]}
+    description = "Reward models, rules and reward APIs that give one score together."
+    schema = _whole(description, RewardFleet.rules, RewardFleetSpec, RewardFleetStatus)
+    return _definition(names, {"status": {}}, FLEET_COLUMNS, schema)
+
+
+def _definition(
+    names: Mapping[str, Any], subresources: Mapping[str, Any], columns: Sequence[Column], schema: Mapping[str, Any]
+) -> dict[str, Any]:
+    kind, plural = names["kind"], names["plural"]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{REWARD_MODELS}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": "RewardModel",
-                "listKind": "RewardModelList",
-                "plural": REWARD_MODELS,
-                "singular": "rewardmodel",
-                "shortNames": ["rm"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": names["singular"],
+                "shortNames": names["shortNames"],
                 "categories": ["genrm"],
             },
             "versions": [
@@ -55,34 +92,30 @@ def reward_model_crd() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.replicas",
-                            "statusReplicasPath": ".status.replicas",
-                            "labelSelectorPath": ".status.selector",
-                        },
-                    },
-                    "additionalPrinterColumns": [_column(*c) for c in PRINTER_COLUMNS],
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": "A reward model that operator and training runs know by name.",
-                            "required": ["spec"],
-                            "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
-                                "metadata": {"type": "object"},
-                                "spec": structural(RewardModelSpec) | {"description": "What should exist."},
-                                "status": structural(RewardModelStatus, defaults=False)
-                                | {"description": "What exists, written by the operator."},
-                            },
-                            **_cel(RewardModel.rules),
-                        }
-                    },
+                    "subresources": dict(subresources),
+                    "additionalPrinterColumns": [_column(*column) for column in columns],
+                    "schema": {"openAPIV3Schema": dict(schema)},
                 }
             ],
         },
+    }
+
+
+def _whole(
+    description: str, rules: tuple[AnyRule, ...], spec: type[BaseModel], status: type[BaseModel]
+) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(spec) | {"description": "What should exist."},
+            "status": structural(status, defaults=False) | {"description": "What exists, written by the operator."},
+        },
+        **_cel(rules),
     }
 
 
@@ -185,8 +218,11 @@ def _column(name: str, kind: str, path: str, priority: int, description: str) ->
 def manifests() -> dict[str, str]:
     """File name → text of every generated manifest."""
     header = "# Generated by `make generate` from crds/genrm_api. Do not edit.\n"
-    dumped = yaml.safe_dump(reward_model_crd(), sort_keys=False, width=120, allow_unicode=True)
-    return {f"{GROUP}_{REWARD_MODELS}.yaml": header + dumped}
+    crds = {REWARD_MODELS: reward_model_crd(), REWARD_FLEETS: reward_fleet_crd()}
+    return {
+        f"{GROUP}_{plural}.yaml": header + yaml.safe_dump(crd, sort_keys=False, width=120, allow_unicode=True)
+        for plural, crd in crds.items()
+    }
 
 
 def main(folders: list[str]) -> None:

@@ -45,8 +45,36 @@ NAMES_A_MODEL: Final = (
 
 
 class EndpointKeyRef(ApiModel):
-    name: ObjectName = Field(description="Name of the Secret, in the namespace of the RewardModel.")
+    name: ObjectName = Field(description="Name of the Secret, in the namespace of the resource.")
     key: DataKey = Field("api-key", description="Key inside it.")
+
+
+def endpoint_rules(where: str) -> tuple[Rule, Rule]:
+    """What `url` and `credentials_secret_ref` of an endpoint must be; `where` is the field that holds both."""
+    in_the_clear = (
+        f"{where}.url: http:// outside the cluster would show the key of credentialsSecretRef to the network; write "
+        "https://, or remove credentialsSecretRef"
+    )
+    return (
+        Rule(
+            cel=f"self.url.matches('{_CEL_URL}') && !self.url.contains('..')",
+            message=f"'{where}.url: ' + self.url + '{_URL_SENTENCE}'",
+            found_wrong=lambda e: (
+                f"{where}.url: {e.url}{_URL_SENTENCE}"
+                if ".." in e.url or re.fullmatch(URL_PATTERN, e.url) is None
+                else None
+            ),
+        ),
+        rule(
+            f"!has(self.credentialsSecretRef) || self.url.startsWith('https://') || self.url.matches('{IN_CLUSTER}')",
+            in_the_clear,
+            lambda e: (
+                e.credentials_secret_ref is not None
+                and not e.url.startswith("https://")
+                and re.fullmatch(IN_CLUSTER, e.url) is None
+            ),
+        ),
+    )
 
 
 class External(ApiModel):
@@ -69,15 +97,7 @@ class External(ApiModel):
     )
 
     rules: ClassVar = (
-        Rule(
-            cel=f"self.url.matches('{_CEL_URL}') && !self.url.contains('..')",
-            message=f"'spec.external.url: ' + self.url + '{_URL_SENTENCE}'",
-            found_wrong=lambda e: (
-                f"spec.external.url: {e.url}{_URL_SENTENCE}"
-                if ".." in e.url or re.fullmatch(URL_PATTERN, e.url) is None
-                else None
-            ),
-        ),
+        *endpoint_rules("spec.external"),
         Rule(
             cel=f"self.format in [{', '.join(repr(str(f)) for f in NAMES_A_MODEL)}] || !has(self.model)",
             message="'spec.external.model: found with format ' + self.format + ', whose requests name no model; "
@@ -86,16 +106,6 @@ class External(ApiModel):
                 f"spec.external.model: found with format {e.format}, whose requests name no model; remove it"
                 if e.format not in NAMES_A_MODEL and e.model is not None
                 else None
-            ),
-        ),
-        rule(
-            f"!has(self.credentialsSecretRef) || self.url.startsWith('https://') || self.url.matches('{IN_CLUSTER}')",
-            "spec.external.url: http:// outside the cluster would show the key of credentialsSecretRef to the network; "
-            "write https://, or remove credentialsSecretRef",
-            lambda e: (
-                e.credentials_secret_ref is not None
-                and not e.url.startswith("https://")
-                and re.fullmatch(IN_CLUSTER, e.url) is None
             ),
         ),
     )

@@ -16,15 +16,25 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 class Structured(ApiModel):
     """What the engine is made to answer: the plugin asks each engine in its own words."""
 
-    choice: Annotated[list[Text], Field(min_length=2, max_length=32)] = Field(
-        description="The answer is exactly one of these texts."
+    choice: Annotated[list[Text], Field(min_length=2, max_length=32)] | None = Field(
+        None, description="The answer is exactly one of these texts."
+    )
+    json_object: Flag = Field(
+        False,
+        description="The answer is a JSON object of the form that the judge reads, and nothing else: with parse, its "
+        "field alone.",
     )
 
     rules: ClassVar = (
         rule(
-            "self.choice.all(a, self.choice.exists_one(b, a == b))",
+            "has(self.choice) != self.jsonObject",
+            "spec.scoring.sampling.structured: an answer has one form; write choice or jsonObject: true",
+            lambda s: (s.choice is not None) == s.json_object,
+        ),
+        rule(
+            "!has(self.choice) || self.choice.all(a, self.choice.exists_one(b, a == b))",
             "spec.scoring.sampling.structured.choice: the same text twice; write each once",
-            lambda s: len(set(s.choice)) < len(s.choice),
+            lambda s: s.choice is not None and len(set(s.choice)) < len(s.choice),
         ),
     )
 
@@ -94,7 +104,7 @@ class Parse(ApiModel):
         None, description="Name of the tag, for kind tag."
     )
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
-        None, description="Regular expression, for kind regex."
+        None, description="Regular expression of RE2 (no look-around, no back-references), for kind regex."
     )
     field: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$", max_length=253)] | None = (
         Field(None, description="Path to the verdict, for kind json: score, or result.score.")
@@ -131,8 +141,17 @@ class Combine(enum.StrEnum):
 
 
 class Votes(ApiModel):
-    count: Int = Field(ge=1, le=64, description="How often each question is asked, each time with another seed.")
-    combine: Combine = Field(Combine.MEAN, description="What the votes become: mean, median, mode or trimmed mean.")
+    count: Int = Field(
+        ge=1,
+        le=64,
+        description="How often each question is asked, each time with another seed. More than half of them must have "
+        "a verdict.",
+    )
+    combine: Combine = Field(
+        Combine.MEAN,
+        description="What the votes become: mean, median, mode (of several the mean), or trimmed: the mean without the "
+        "lowest and the highest quarter.",
+    )
 
 
 class CalibrateKind(enum.StrEnum):
@@ -169,10 +188,12 @@ class CanaryPair(ApiModel):
 
 
 class Canary(ApiModel):
-    """Known answers: an engine that gets them wrong after a wake does not serve."""
+    """Known answers: an engine that gets them wrong after its start or a wake does not serve."""
 
     pairs: Annotated[list[CanaryPair], Field(min_length=1, max_length=16)] = Field(
-        description="Pairs of responses of which every sane state of the model prefers the first."
+        description="Pairs of responses of which every sane state of the model prefers the better one: a classifier by "
+        "its score, a generative model by how likely each token of the response is to it after the prompt, whatever it "
+        "would say as a judge."
     )
 
 
@@ -182,6 +203,29 @@ class FailurePolicy(enum.StrEnum):
     VALUE = "value"
     GROUP_MEAN = "group_mean"
     RAISE = "raise"
+
+
+def value_rules(where: str, what: str = "the score of a failed judgement") -> tuple[Rule, Rule]:
+    """`value` is there exactly under the policy of that name; `where` is the field that holds both."""
+    missing = f"{where}.value: missing under policy value; write {what}"
+
+    def of_no_use(found: Any) -> str | None:
+        if found.policy == "value" or found.value is None:
+            return None
+        return (
+            f"{where}.value: found under policy {found.policy}, which has no use for it; remove it or write "
+            "policy: value"
+        )
+
+    return (
+        rule("self.policy != 'value' || has(self.value)", missing, lambda f: f.policy == "value" and f.value is None),
+        Rule(
+            cel="self.policy == 'value' || !has(self.value)",
+            message=f"'{where}.value: found under policy ' + self.policy + ', which has no use for it; remove it or "
+            "write policy: value'",
+            found_wrong=of_no_use,
+        ),
+    )
 
 
 class OnFailure(ApiModel):
@@ -194,21 +238,4 @@ class OnFailure(ApiModel):
     )
     value: Number | None = Field(None, description="The score under policy value.")
 
-    rules: ClassVar = (
-        rule(
-            "self.policy != 'value' || has(self.value)",
-            "spec.scoring.onFailure.value: missing under policy value; write the score of a failed judgement",
-            lambda f: f.policy is FailurePolicy.VALUE and f.value is None,
-        ),
-        Rule(
-            cel="self.policy == 'value' || !has(self.value)",
-            message="'spec.scoring.onFailure.value: found under policy ' + self.policy + ', which has no use for it; "
-            "remove it or write policy: value'",
-            found_wrong=lambda f: (
-                f"spec.scoring.onFailure.value: found under policy {f.policy}, which has no use for it; remove it or "
-                "write policy: value"
-                if f.policy is not FailurePolicy.VALUE and f.value is not None
-                else None
-            ),
-        ),
-    )
+    rules: ClassVar = value_rules("spec.scoring.onFailure")

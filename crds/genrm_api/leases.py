@@ -5,6 +5,9 @@ name is a hash of run and target, so that two clients of the same run meet in on
 phase annotation says what is needed: `idle` wakes nothing, `scoring` keeps the engines awake, and `prewake` wants them
 awake in so many seconds from when it was written. The holder renews `spec.renewTime`; who reads a Lease never compares
 that time with its own clock, it only notes what changed since the last look (`Sighting`).
+
+A Lease that names a slot of the RewardModel beside is not for its engines: the run wants that slot's GPUs for itself,
+as trainers do whose own engines sleep in between.
 """
 
 from __future__ import annotations
@@ -13,21 +16,24 @@ import enum
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from genrm_api.names import (
+    ANNOTATION_ASKED,
     ANNOTATION_CREATED_BY,
     ANNOTATION_GRANTED,
     ANNOTATION_NEEDED_IN,
     ANNOTATION_PHASE,
+    ANNOTATION_PODS,
     ANNOTATION_PRIORITY,
     ANNOTATION_REFUSED,
     ANNOTATION_RUN,
     API_VERSION,
     LABEL_REWARD_MODEL,
+    LABEL_SLOT,
 )
 
 DEFAULT_TTL_SECONDS: Final = 30
@@ -45,9 +51,11 @@ class Phase(enum.StrEnum):
         return self is not Phase.IDLE
 
 
-def lease_name(run: str, reward_model: str) -> str:
-    """Name of the Lease that `run` holds on `reward_model`: stable, DNS-1123, at most 63 characters."""
-    digest = hashlib.sha256(f"{run}\0{reward_model}".encode()).hexdigest()[:16]
+def lease_name(run: str, reward_model: str, slot: str | None = None) -> str:
+    """Name of the Lease that `run` holds on `reward_model`, or on the GPUs of one of its slots: stable, DNS-1123, at
+    most 63 characters."""
+    what = f"{run}\0{reward_model}" if slot is None else f"{run}\0{reward_model}\0{slot}"
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     return f"genrm-{reward_model[:40]}-{digest}"
 
 
@@ -61,26 +69,32 @@ def lease_manifest(
     reward_model_uid: str | None = None,
     created_by: str = "",
     priority: int = 0,
+    slot: str | None = None,
+    pods: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The Lease object that `run` creates (`now` must be timezone-aware).
 
     With the uid the Lease is owned by the RewardModel, so that what a crashed run leaves behind goes with the model.
     `created_by` is the user who creates it: where the chart's admission policies are on, nobody else may change it.
-    `priority`: of those who wait for the same GPUs the larger comes first.
+    `priority`: of those who wait for the same GPUs the larger comes first. With `slot` it is for that slot's GPUs, on
+    which the processes of `pods` have memory while it is granted.
     """
     annotations = {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run}
     if created_by:
         annotations[ANNOTATION_CREATED_BY] = created_by
     if priority:
         annotations[ANNOTATION_PRIORITY] = str(priority)
+    if pods:
+        annotations[ANNOTATION_PODS] = ",".join(pods)
+    labels = {LABEL_REWARD_MODEL: reward_model, **({LABEL_SLOT: slot} if slot is not None else {})}
     owner = {"apiVersion": API_VERSION, "kind": "RewardModel", "name": reward_model, "uid": reward_model_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
-            "name": lease_name(run, reward_model),
+            "name": lease_name(run, reward_model, slot),
             "namespace": namespace,
-            "labels": {LABEL_REWARD_MODEL: reward_model},
+            "labels": labels,
             "annotations": annotations,
             **({"ownerReferences": [owner]} if reward_model_uid else {}),
         },
@@ -117,12 +131,18 @@ class DemandLease:
     """Of those who wait for the same GPUs the larger comes first."""
     refused: str | None = None
     """The operator's answer, see `names.ANNOTATION_REFUSED`."""
+    slot: str | None = None
+    """Whose GPUs it is for; `None`: for the engines."""
+    asked: str | None = None
+    """See `names.ANNOTATION_ASKED`."""
+    pods: tuple[str, ...] = ()
+    """See `names.ANNOTATION_PODS`."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
         """Read a Lease. An unknown phase counts as `scoring`: a newer client's word must not cost it its engines."""
         meta, spec = obj["metadata"], obj.get("spec") or {}
-        annotations = meta.get("annotations") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         try:
             phase = Phase(annotations.get(ANNOTATION_PHASE, Phase.IDLE))
         except ValueError:
@@ -130,7 +150,7 @@ class DemandLease:
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
-            reward_model=(meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""),
+            reward_model=labels.get(LABEL_REWARD_MODEL, ""),
             run=annotations.get(ANNOTATION_RUN) or spec.get("holderIdentity") or meta["name"],
             phase=phase,
             ttl_seconds=int(spec.get("leaseDurationSeconds") or DEFAULT_TTL_SECONDS),
@@ -139,6 +159,9 @@ class DemandLease:
             needed_in=_seconds(annotations.get(ANNOTATION_NEEDED_IN)) if phase is Phase.PREWAKE else None,
             priority=_integer(annotations.get(ANNOTATION_PRIORITY)),
             refused=annotations.get(ANNOTATION_REFUSED),
+            slot=labels.get(LABEL_SLOT),
+            asked=annotations.get(ANNOTATION_ASKED),
+            pods=tuple(filter(None, annotations.get(ANNOTATION_PODS, "").split(","))),
         )
 
 

@@ -9,7 +9,6 @@ between them.
 from __future__ import annotations
 
 import enum
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -33,7 +32,7 @@ from genrm_api.lifecycle import (
 from genrm_api.model import TOKEN_ENV, Model
 from genrm_api.names import API_VERSION, CHILD_SUFFIXES
 from genrm_api.pods import EnvVar, LocalObjectReference, ObjectName, PodTemplate, Resources
-from genrm_api.rules import ApiModel, Rule, Transition
+from genrm_api.rules import NAME_RULE, ApiModel, Rule, Transition
 from genrm_api.scoring import Scoring, ScoringMode
 from genrm_api.status import RewardModelStatus
 from genrm_api.values import Int
@@ -69,7 +68,6 @@ __all__ = [
     "WireFormat",
 ]
 
-NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 """DNS-1035 and at most 40 characters: Services and Leases carry the name with a suffix."""
 
 
@@ -209,11 +207,7 @@ class RewardModel(ApiModel):
     status: RewardModelStatus | None = None
 
     rules: ClassVar = (
-        Rule(
-            cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
-            message="'metadata.name: ' + self.metadata.name + ' must be DNS-1035 (a-z, 0-9, -), at most 40 characters'",
-            found_wrong=lambda rm: _bad_name(rm.metadata.get("name", "")),
-        ),
+        NAME_RULE,
         *(_not_a_childs(suffix, child) for suffix, child in CHILD_SUFFIXES.items()),
         _immutable("spec.type", "oldSelf.spec.type", "self.spec.type", lambda spec: spec.type),
         _immutable(
@@ -258,9 +252,3 @@ class RewardModel(ApiModel):
         external, weights = self.spec.external, self.spec.weights
         given = external.model if external is not None else weights.served_name if weights is not None else None
         return given or self.name
-
-
-def _bad_name(name: str) -> str | None:
-    if re.fullmatch(NAME_PATTERN, name):
-        return None
-    return f"metadata.name: {name} must be DNS-1035 (a-z, 0-9, -), at most 40 characters"

@@ -9,9 +9,10 @@ Null means absent, as in the API server, which prunes a null before it looks at 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
@@ -43,9 +44,41 @@ class Transition:
 AnyRule = Rule | Transition
 
 
+NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+_NAME_SENTENCE: Final = " must be DNS-1035 (a-z, 0-9, -), at most 40 characters"
+
+
+def _bad_name(resource: Any) -> str | None:
+    name = str(resource.metadata.get("name", ""))
+    return None if re.fullmatch(NAME_PATTERN, name) else f"metadata.name: {name}{_NAME_SENTENCE}"
+
+
+NAME_RULE: Final = Rule(
+    cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
+    message=f"'metadata.name: ' + self.metadata.name + '{_NAME_SENTENCE}'",
+    found_wrong=_bad_name,
+)
+"""Of a resource: its Services have its name, and longer ones."""
+
+
 def quoted(text: str) -> str:
     """`text` as a CEL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+RESERVED: Final = (
+    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
+    "namespace", "null", "package", "return", "true", "var", "void", "while",
+)  # fmt: skip
+"""Words that CEL keeps for itself."""
+
+
+def in_cel(name: str) -> str:
+    """A field's name as CEL says it: reserved words are written as `__word__`.
+
+    See "Escaping" in the Kubernetes documentation of validation rules.
+    """
+    return f"__{name}__" if name in RESERVED else name
 
 
 def with_found(sentence: str, cel: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from genrm_api.judging import Calibrate, Canary, OnFailure, Parse, Sampling, Votes
+from genrm_api.judging import Calibrate, Canary, OnFailure, Parse, ParseKind, Sampling, Votes
 from genrm_api.lifecycle import bounded_duration, camel
 from genrm_api.rules import ApiModel, Rule, quoted, rule
 from genrm_api.values import Duration, Int
@@ -123,19 +123,31 @@ def _same_answer(scoring: Scoring) -> bool:
     return scoring.votes is not None and scoring.votes.count > 1 and scoring.sampling.temperature == 0
 
 
+_READS_JSON: Final = ("five-criteria", "rider-json")
+
+
+def _object_unread(scoring: Scoring) -> bool:
+    structured = scoring.sampling.structured
+    if structured is None or not structured.json_object or scoring.judge in _READS_JSON:
+        return False
+    return scoring.parse is None or scoring.parse.kind is not ParseKind.JSON
+
+
 class Scoring(ApiModel):
     mode: ScoringMode | None = Field(
         None,
         description="pointwise: one response a question. pairwise: two. listwise: all of a prompt. classify: no "
         "question, the model gives a number. Default: pointwise; classify for a Classifier.",
     )
-    judge: Literal["boxed-true-false"] | None = Field(
+    judge: Literal["boxed-true-false", "pointwise-1-10", "five-criteria", "rider-json"] | None = Field(
         None,
         description="Built-in judge: prompt, parser and what its verdicts are worth. Default: "
         f"{DEFAULT_JUDGE}, unless there is a template.",
     )
     template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
-        None, description="A judge of your own: the question as a Jinja template. What responses share comes first."
+        None,
+        description="A judge of your own: the question as a template in a part of Jinja, with the variables question, "
+        "response and reference. What responses share comes first.",
     )
     sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
     parse: Parse | None = Field(None, description="How the answer to a template is read.")
@@ -165,7 +177,11 @@ class Scoring(ApiModel):
         "attempt gets half of it, so that a hanging replica leaves time for another.",
     )
     on_failure: OnFailure = Field(default_factory=OnFailure, description="What a failed judgement means.")
-    canary: Canary | None = Field(None, description="Questions whose answers are known, asked after each wake.")
+    canary: Canary | None = Field(
+        None,
+        description="Questions whose answers are known, asked of each engine after its start and after each wake, "
+        "whatever lifecycle.wake.verify says.",
+    )
 
     rules: ClassVar = (
         bounded_duration("timeout", "spec.scoring.timeout"),
@@ -191,6 +207,14 @@ class Scoring(ApiModel):
             "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a "
             "temperature above 0",
             _same_answer,
+        ),
+        rule(
+            "!has(self.sampling) || !has(self.sampling.structured) || !self.sampling.structured.jsonObject || "
+            f"(has(self.judge) && self.judge in [{', '.join(map(quoted, _READS_JSON))}]) || "
+            "(has(self.parse) && self.parse.kind == 'json')",
+            "spec.scoring.sampling.structured.jsonObject: the judge reads no JSON; remove it, or write judge: "
+            "five-criteria or rider-json, or parse.kind: json",
+            _object_unread,
         ),
         _only_in((ScoringMode.PAIRWISE,), ("schedule", "aggregate")),
         _only_in((ScoringMode.PAIRWISE, ScoringMode.LISTWISE), ("order", "anchor")),

@@ -58,14 +58,20 @@ class Reason(enum.StrEnum):
     TRANSITION_FAILED = "TransitionFailed"
     ROUTER_UNREACHABLE = "RouterUnreachable"
     HOST_MEMORY_TOO_SMALL = "HostMemoryTooSmall"
+    # Why replicas may give different scores: the reason of ImagesDiffer.
+    IMAGE_MOVED = "ImageMoved"
     # What follows from where the weights are: the reason of HostPath.
     NODE_FOLDER = "NodeFolder"
     # Why engines still run what the spec asked for before: the reason of RolloutWaiting.
     RUN_UNDER_WAY = "RunUnderWay"
-    # Whether engines compute what others like them did before they slept: the reason of ScoresVerified.
+    # Whether engines compute what others like them did before they slept, and what their user knows to be so: the
+    # reason of ScoresVerified.
     AS_RECORDED = "AsRecorded"
+    BETTER_PREFERRED = "BetterPreferred"
     NOT_COMPARED = "NotCompared"
+    SCORES_DISPUTED = "ScoresDisputed"
     SCORES_DIFFER = "ScoresDiffer"
+    WORSE_PREFERRED = "WorsePreferred"
     # What a sleep gave back of the GPUs: the reason of SleepEffective.
     MEMORY_FREED = "MemoryFreed"
     MEMORY_KEPT = "MemoryKept"
@@ -113,10 +119,13 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.TRANSITION_FAILED: "A sleep, a wake or a verification failed; it is tried again.",
     Reason.ROUTER_UNREACHABLE: "The router does not follow who serves; it is tried again.",
     Reason.HOST_MEMORY_TOO_SMALL: "`resources.limits.memory` does not hold the weights of a model asleep at level 1.",
+    Reason.IMAGE_MOVED: "Pods that name one image run different ones; the message says which.",
     Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
     Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
     Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
+    Reason.BETTER_PREFERRED: "Engines prefer the better response of each pair in `scoring.canary`; no more was asked.",
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
+    Reason.SCORES_DISPUTED: "Pods of one kind computed different scores, and no third has decided; the first serves.",
     Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
     Reason.MEMORY_KEPT: "An engine that sleeps keeps more than half of the memory that was in use.",
     Reason.SLOT_GIVEN: "Its slots are its own for now.",
@@ -125,6 +134,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.SLOT_UNSEEN: "A slot is not seen to be free; the message says who may have it, and why that is not known.",
     Reason.SLOT_DEADLOCK: "The run that waits for it holds its slot by another model, and would wait for ever.",
     Reason.SCORES_DIFFER: "An engine computes something else than was recorded; it does not serve.",
+    Reason.WORSE_PREFERRED: "An engine does not prefer the better response of a pair in `scoring.canary`; it does not "
+    "serve.",
 }
 """What each of them means, for the reference page."""
 
@@ -133,8 +144,8 @@ class Condition(ApiModel):
     """metav1.Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
-        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, RolloutWaiting, "
-        "ScoresVerified or SleepEffective."
+        description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, ImagesDiffer, "
+        "RolloutWaiting, ScoresVerified, SleepEffective or SlotBlocked."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
@@ -202,6 +213,9 @@ class RewardModelStatus(ApiModel):
         None, description="Digest of the ConfigMap with what engines computed of a few fixed texts."
     )
     engine: str | None = Field(None, description="Engine and version as the engine itself reports it.")
+    image: str | None = Field(
+        None, description="The engine's image, as the container runtime resolved it. Absent while pods differ."
+    )
     resolved_revision: str | None = Field(
         None,
         description="The weights that every pod serves: the commit that model.revision was when the first pod looked, "

@@ -9,7 +9,8 @@ from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
 from tests.cluster.conftest import World
-from tests.unit.api.cases import BROKEN, manifest
+from tests.unit.api.cases import BROKEN
+from tests.unit.api.shapes import manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -55,12 +56,12 @@ def test_an_endpoint_outside_the_cluster_is_ready_without_pods(world: World) -> 
 
 
 def test_what_is_not_carried_out_yet_is_degraded_with_a_sentence(world: World) -> None:
-    world.apply(scoring={"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}})
+    world.apply(model={"uri": "oci://registry.example.com/judge:1"})
     world.phase("Degraded")
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "NotSupportedYet")
-    assert degraded["message"].startswith("spec.scoring.canary: 1 pairs is not carried out by this version")
-    world.patch({"scoring": None})
+    assert degraded["message"].startswith("spec.model.uri: oci://registry.example.com/judge:1 is not carried out by")
+    world.patch({"model": {"uri": "hf://test/judge"}})
     world.phase("Asleep")
 
 

@@ -8,7 +8,7 @@ import pytest
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
 
-from tests.unit.api.cases import CUSTOM, external, hooked, manifest, slots
+from tests.unit.api.shapes import CUSTOM, external, hooked, manifest, slots
 
 
 def effective(spec: dict[str, Any]) -> Any:

@@ -1,28 +1,22 @@
-"""The resource's own rules, from the Python side, and the shape of the generated CRD."""
+"""The resource's own rules, from the Python side."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 from genrm_api.arguments import RESERVED_ARGS
-from genrm_api.crd import reward_model_crd
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from dev.reference import sentence
 from tests.unit.api.cases import (
     ACCEPTED,
     ACCEPTED_NAMES,
     BROKEN,
     BROKEN_NAMES,
-    CUSTOM,
     UNFIT,
-    external,
-    hooked,
-    manifest,
 )
+from tests.unit.api.shapes import CUSTOM, external, hooked, manifest
 
 
 @pytest.mark.parametrize(("spec", "says"), BROKEN.values(), ids=BROKEN.keys())
@@ -133,61 +127,6 @@ def test_what_only_says_the_default_is_no_change(same: dict[str, Any]) -> None:
 def test_only_what_every_type_allows_is_defaulted() -> None:
     rm = RewardModel.model_validate(manifest({}))
     assert rm.spec.replicas == 1 and rm.served_name == "judge" and rm.spec.engine.name == "vllm"
-
-
-def walk(node: Any, path: str = "") -> Any:
-    if isinstance(node, dict):
-        yield path, node
-        for key, value in node.items():
-            yield from walk(value, f"{path}.{key}")
-    elif isinstance(node, list):
-        for value in node:
-            yield from walk(value, path)
-
-
-def schema() -> dict[str, Any]:
-    found: dict[str, Any] = reward_model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return found
-
-
-def test_the_schema_is_structural_and_documented() -> None:
-    for path, node in walk(schema()):
-        assert not {"$ref", "anyOf", "oneOf", "$defs", "const"} & set(node), path
-    for path, node in walk(schema()["properties"]["spec"], "spec"):
-        for name, prop in (node.get("properties") or {}).items() if isinstance(node.get("properties"), dict) else ():
-            if isinstance(prop, dict) and "type" in prop:
-                assert prop.get("description"), f"{path}.{name} has no description for kubectl explain"
-
-
-def test_what_rules_look_at_is_bounded() -> None:
-    """The API server estimates what a rule costs from these bounds, and refuses a CRD whose rules may cost too much."""
-    for path, node in walk(schema()["properties"]["spec"], "spec"):
-        match node.get("type"):
-            case "array":
-                assert "maxItems" in node, path
-            case "string":
-                assert "maxLength" in node or "enum" in node, path
-            case "object" if isinstance(node.get("additionalProperties"), dict):
-                assert "maxProperties" in node, path
-
-
-def test_every_rule_reaches_the_manifest_with_a_sentence_of_its_own() -> None:
-    rules = [rule for _, node in walk(schema()) for rule in node.get("x-kubernetes-validations", [])]
-    told = {rule["rule"] for rule in rules if "messageExpression" in rule}
-    assert len(told) >= 80 and {r["rule"] for r in rules} - told == {"self == int(self)"}
-
-
-def test_every_rule_has_a_manifest_that_breaks_it() -> None:
-    said = [refusal(spec) for spec, _ in BROKEN.values()] + [refusal({}, name) for name in BROKEN_NAMES]
-    for _, node in walk(schema()):
-        for rule in node.get("x-kubernetes-validations", []):
-            if "messageExpression" not in rule or "oldSelf" in rule["rule"]:
-                continue
-            words = sentence(rule["messageExpression"]).split("…")
-            spoken = re.compile(".*?".join(map(re.escape, words)), re.DOTALL)
-            assert any(spoken.search(one) for one in said), (
-                f"no case in cases.py for: {sentence(rule['messageExpression'])}"
-            )
 
 
 def refusal(spec: dict[str, Any], name: str = "judge") -> str:

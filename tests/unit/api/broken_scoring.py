@@ -1,0 +1,100 @@
+"""What `spec.scoring` may not say, with what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.api.shapes import PAIR, TEMPLATE, scoring
+
+BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
+    "two judges": (
+        scoring(judge="boxed-true-false", template=TEMPLATE, parse={"kind": "number"}),
+        "spec.scoring.template: found beside judge; write one of them",
+    ),
+    "one question for all": (
+        scoring(template="Is it good?", parse={"kind": "number"}),
+        "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes",
+    ),
+    "a template nobody can read": (
+        scoring(template=TEMPLATE),
+        "spec.scoring.parse: a template needs one, and a built-in judge brings its own; write template and parse, or",
+    ),
+    "the same vote again": (
+        scoring(votes={"count": 3}, sampling={"temperature": 0}),
+        "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a temperature above 0",
+    ),
+    "a tournament of one": (
+        scoring(aggregate="elo"),
+        "spec.scoring.aggregate needs a mode that compares responses; remove it or write mode: pairwise",
+    ),
+    "an order of one": (
+        scoring(order="both", mode="pointwise"),
+        "spec.scoring.order needs a mode that compares responses; remove it or write mode: pairwise or listwise",
+    ),
+    "a ranking of one": (
+        scoring(template=TEMPLATE, parse={"kind": "ranking"}),
+        "spec.scoring.parse.kind: ranking needs several responses; write mode: listwise, or another kind",
+    ),
+    "a tag without name": (
+        scoring(template=TEMPLATE, parse={"kind": "tag"}),
+        "spec.scoring.parse.tag: missing with kind tag; write the name of the tag",
+    ),
+    "a regex without pattern": (
+        scoring(template=TEMPLATE, parse={"kind": "regex"}),
+        "spec.scoring.parse.pattern: missing with kind regex; write a regular expression",
+    ),
+    "a tag of no tag": (
+        scoring(template=TEMPLATE, parse={"kind": "number", "tag": "x"}),
+        "spec.scoring.parse.tag: found with kind number; remove it or write kind: tag",
+    ),
+    "a field of no JSON": (
+        scoring(template=TEMPLATE, parse={"kind": "number", "field": "x"}),
+        "spec.scoring.parse.field: found with kind number; remove it or write kind: json",
+    ),
+    "a pattern of no regex": (
+        scoring(template=TEMPLATE, parse={"kind": "boxed", "pattern": "x"}),
+        "spec.scoring.parse.pattern: found with kind boxed; remove it or write kind: regex",
+    ),
+    "a JSON verdict nowhere": (
+        scoring(template=TEMPLATE, parse={"kind": "json"}),
+        "spec.scoring.parse.field: missing with kind json; write the path to the verdict",
+    ),
+    "probabilities of nothing": (
+        scoring(template=TEMPLATE, parse={"kind": "logprob", "values": {"yes": 1}}),
+        "spec.scoring.parse.values: fewer than two with kind logprob; write each answer and what it is worth",
+    ),
+    "no number between": (
+        scoring(template=TEMPLATE, parse={"kind": "number", "minimum": 1, "maximum": 1}),
+        "spec.scoring.parse.minimum: not below maximum, so that no number is a verdict; write a smaller one",
+    ),
+    "a budget for all": (
+        scoring(mode="pairwise", schedule={"budget": 9}),
+        "spec.scoring.schedule.budget: found with kind all, which judges every pair; remove it, or write kind: "
+        "circular",
+    ),
+    "rounds of a circle": (
+        scoring(mode="pairwise", schedule={"kind": "circular", "rounds": 2}),
+        "spec.scoring.schedule.rounds: found with kind circular; remove it or write kind: active",
+    ),
+    "all scores alike": (
+        scoring(calibrate={"kind": "affine", "scale": 0}),
+        "spec.scoring.calibrate.scale: 0 makes all scores equal; write another factor",
+    ),
+    "an answer of no form": (
+        scoring(sampling={"structured": {}}),
+        "spec.scoring.sampling.structured: an answer has one form; write choice or jsonObject: true",
+    ),
+    "an answer of two forms": (
+        scoring(judge="rider-json", sampling={"structured": {"choice": ["a", "b"], "jsonObject": True}}),
+        "spec.scoring.sampling.structured: an answer has one form; write choice or jsonObject: true",
+    ),
+    "an object that nobody reads": (
+        scoring(sampling={"structured": {"jsonObject": True}}),
+        "spec.scoring.sampling.structured.jsonObject: the judge reads no JSON; remove it, or write judge: "
+        "five-criteria or rider-json, or parse.kind: json",
+    ),
+    "a canary that knows nothing": (
+        scoring(canary={"pairs": [PAIR | {"worse": "4"}]}),
+        "spec.scoring.canary.pairs: better and worse are the same text; write two that a sane model tells apart",
+    ),
+}
