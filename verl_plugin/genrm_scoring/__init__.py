@@ -1,10 +1,20 @@
 """Scoring with reward models, for any training framework.
 
 endpoints   who can be asked        discovery (Kubernetes), StaticEndpoints
+judges      question and verdict    built in, or from a template and a parser
+templates   a question as text; parsers: an answer as a verdict
+votes       several answers to one question; calibration: what a score is turned into
+classifiers models that answer with a number
 judges      question and verdict    boxed True/False
+tournaments scores from verdicts on pairs, and which pairs to ask; needs numpy, and is not imported here
+groups      the responses to one prompt, judged against each other while they arrive; not imported here
+normalise   the scores of a group on a common scale
 balancing   who is asked next       least in flight
 transport   one HTTP request        aiohttp
 scorer      one judgement end to end
+rules       scores without a model: exact, numeric, math, regex, format, length, Python in a worker
+mixing      one score from several models and rules, as a RewardFleet says; normalise and failure are parts of it
+breaker     stops a run whose scores mostly fail; telemetry says what else a step's scores show
 leases      saying when the reward model is needed; lease_thread is their synchronous twin
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here
@@ -16,11 +26,11 @@ from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot, StaticEndpoin
 from genrm_scoring.errors import GenrmError
 from genrm_scoring.journal import JudgementLog
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, run_lease, run_phase
+from genrm_scoring.leases import RunLease, run_lease, run_phase, slot_lease
 from genrm_scoring.resolve import resolve
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.transport import AiohttpTransport, Transport
-from genrm_scoring.types import Judgement, Outcome, Sample, Score, ScoreSource, Verdict
+from genrm_scoring.types import Judgement, Outcome, Question, Ranking, Sample, Score, ScoreSource, Verdict
 
 __all__ = [
     "AiohttpTransport",
@@ -33,6 +43,8 @@ __all__ = [
     "KubernetesEndpoints",
     "LeaseThread",
     "Outcome",
+    "Question",
+    "Ranking",
     "RunLease",
     "Sample",
     "Score",
@@ -46,4 +58,5 @@ __all__ = [
     "run_lease",
     "run_phase",
     "score_of",
+    "slot_lease",
 ]

@@ -14,7 +14,8 @@ GenrmError
 │   ├── NoRewardModelApi          the cluster does not know the resource at all
 │   └── RewardModelUnreadable     it exists, but not in a form this version understands
 ├── LeaseTaken                    another process holds the Lease of this run
-├── NotAwake                      the reward model did not come up for the run in time
+├── NotAwake                      the reward model did not come up for the run in time, or its GPUs were another's
+├── WakeRefused                   it never will, as things are: the run has the GPUs itself
 ├── NoEndpoint                    nobody to ask now; knows when asking again makes sense
 ├── AttemptFailed                 one request to one endpoint; its class carries the outcome it would end in
 │   ├── Transient                 another attempt may succeed
@@ -25,7 +26,16 @@ GenrmError
 │   │   └── Aborted
 │   └── Permanent                 the same request would fail again
 │       ├── RequestRefused, PromptTooLong, Truncated, ParseFailed
-└── JudgementFailed               the failure policy drops this sample
+│       └── Unaskable             the sample lacks what the question is about
+├── JudgementFailed               the failure policy drops this sample
+├── RuleFailed                    a rule has no number for a response; its class carries the outcome
+│   ├── GroundTruthUnusable       there is none, or none that the rule can compare with
+│   ├── RuleTimedOut, RuleDied    its worker ran out of time, or ended
+│   └── RuleAnswered              with something that is no number
+├── MixFailed                     the terms of a sample make no number
+└── RunStopped                    training on must not go on
+    ├── FailureRaised             a failure under policy raise
+    └── BreakerTripped            too many failures in one step
 """
 
 from __future__ import annotations
@@ -56,7 +66,7 @@ class ConfigurationError(GenrmError):
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(f"{field}: {sentence}")
-        self.field = field
+        self.field, self.sentence = field, sentence
 
 
 class ClusterError(GenrmError):
@@ -137,19 +147,22 @@ class RewardModelUnreadable(RewardModelError):
 class NotAwake(GenrmError):
     """`seconds` is how long was waited."""
 
-    def __init__(self, reward_model: str, namespace: str, seconds: float) -> None:
-        super().__init__(
-            f"reward model {namespace}/{reward_model} is not awake after {seconds:.1f} s; look with "
-            f"kubectl -n {namespace} describe rm {reward_model}"
-        )
+    def __init__(self, reward_model: str, namespace: str, seconds: float, slot: str | None = None) -> None:
+        what = f"reward model {namespace}/{reward_model} is not awake"
+        if slot is not None:
+            what = f"slot {slot} of reward model {namespace}/{reward_model} is not this run's"
+        super().__init__(f"{what} after {seconds:.1f} s; look with kubectl -n {namespace} describe rm {reward_model}")
         self.seconds = seconds
 
 
 class WakeRefused(GenrmError):
     """The operator says that the reward model can never be awake for this run as things are."""
 
-    def __init__(self, reward_model: str, namespace: str, why: str) -> None:
-        super().__init__(f"reward model {namespace}/{reward_model} is not woken: {why}")
+    def __init__(self, reward_model: str, namespace: str, why: str, slot: str | None = None) -> None:
+        what = f"reward model {namespace}/{reward_model} is not woken"
+        if slot is not None:
+            what = f"slot {slot} of reward model {namespace}/{reward_model} is not given to this run"
+        super().__init__(f"{what}: {why}")
 
 
 class LeaseTaken(GenrmError):
@@ -223,9 +236,63 @@ class ParseFailed(Permanent):
     outcome = Outcome.PARSE_FAILED
 
 
+class Unaskable(Permanent):
+    """Known before anybody was asked."""
+
+    outcome = Outcome.SKIPPED
+
+
 class JudgementFailed(GenrmError):
     """Raised towards a framework whose way to drop a sample is an exception."""
 
     def __init__(self, judgement: Judgement) -> None:
         super().__init__(f"judgement ended as {judgement.outcome}, policy drop: {judgement.detail}")
         self.judgement = judgement
+
+
+class RuleFailed(GenrmError):
+    """`outcome` is how the term's score ends."""
+
+    outcome: ClassVar[Outcome] = Outcome.PARSE_FAILED
+
+
+class GroundTruthUnusable(RuleFailed):
+    outcome = Outcome.REFUSED
+
+
+class RuleTimedOut(RuleFailed):
+    outcome = Outcome.TIMEOUT
+
+
+class RuleDied(RuleFailed):
+    outcome = Outcome.ABORTED
+
+
+class RuleAnswered(RuleFailed):
+    pass
+
+
+class MixFailed(GenrmError):
+    """Every term has its number, and together they make none: a root of the negative, a division by zero."""
+
+
+class RunStopped(GenrmError):
+    """Not to be caught sample by sample: it ends the run."""
+
+
+class FailureRaised(RunStopped):
+    def __init__(self, where: str, outcome: Outcome, detail: str) -> None:
+        super().__init__(f"{where} ended as {outcome} under policy raise: {detail or 'no detail is known'}")
+        self.outcome = outcome
+
+
+class BreakerTripped(RunStopped):
+    """`failed` of `judged` scores of a step failed; `examples` are sentences about some of them."""
+
+    def __init__(self, failed: int, judged: int, most: float, examples: Sequence[str]) -> None:
+        shown = "".join(f"\n  {example}" for example in examples)
+        super().__init__(
+            f"{failed} of the first {judged} scores of this step failed ({failed / judged:.0%}), more than "
+            f"breaker.maxFailedFraction {most:g} allows: training on would learn from what is left. For example:{shown}"
+        )
+        self.failed, self.judged = failed, judged

@@ -49,6 +49,21 @@ def record(run: str, sample: Sample, judgement: Judgement, score: Score, ended_a
             for f in judgement.failures
         ],
         "detail": judgement.detail,
+        "facts": {name: round(value, 6) for name, value in judgement.verdict.facts.items()}
+        if judgement.verdict
+        else {},
+        "votes": [
+            {
+                "outcome": vote.outcome.value,
+                "value": vote.verdict.value if vote.verdict else None,
+                "pod": vote.endpoint.pod if vote.endpoint else None,
+                "url": vote.endpoint.url if vote.endpoint else None,
+                "prompt_tokens": vote.answer.prompt_tokens if vote.answer else None,
+                "completion_tokens": vote.answer.completion_tokens if vote.answer else None,
+                "detail": vote.detail,
+            }
+            for vote in judgement.votes
+        ],
     }
 
 

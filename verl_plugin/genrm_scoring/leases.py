@@ -1,29 +1,34 @@
-"""Holding a Lease: how a run says, for as long as it lives, what it needs of a reward model.
+"""Holding a Lease: how a run says, for as long as it lives, what it needs of a reward model, or of its GPUs.
 
 Two parts can be played, by two processes of one run or by one: the *holder* creates the Lease, renews it and deletes it
-in the end; whoever knows what the run is doing writes its *phase*. `LeasePlan` decides what to write next (pure, time
-is a parameter), `RunLease` writes it in one task. Everything is level-triggered: what is wanted is written until it is
-there, a newer wish replaces an older one, and the phase is written again with every third of the TTL, so that a Lease
-which somebody deleted comes back right. An API server that is away for less than the TTL costs nothing.
+in the end; whoever knows what the run is doing writes its *phase*. `LeasePlan` decides what to write next, `RunLease`
+writes it in one task. The phase is written again with every third of the TTL, so that a Lease which somebody deleted
+comes back right. An API server that is away for less than the TTL costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
-from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_NEEDED_IN, ANNOTATION_PHASE, ANNOTATION_REFUSED
+from genrm_api.names import (
+    ANNOTATION_ASKED,
+    ANNOTATION_GRANTED,
+    ANNOTATION_NEEDED_IN,
+    ANNOTATION_PHASE,
+    ANNOTATION_REFUSED,
+)
 
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound, WakeRefused
 from genrm_scoring.forecast import Forecast
+from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 
 log = logging.getLogger(__name__)
 
@@ -32,94 +37,11 @@ GRANT_SECONDS: Final = 0.2
 """Between two looks for the operator's answer."""
 
 
-class Write(enum.Enum):
-    CREATE = "create"
-    RENEW = "renew"
-    PHASE = "phase"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to write and when; `write` is None if there is nothing to do until somebody wants something."""
-
-    write: Write | None
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    phase: Phase
-    needed_at: float | None = None
-    """With phase `prewake`: when the engines must be awake, on the caller's clock; `None`: now."""
-
-
-@dataclass(slots=True)
-class LeasePlan:
-    """What to write to one Lease next. `holds`: whether this process is the holder."""
-
-    ttl: float
-    holds: bool
-    wanted: Wish | None = None
-    written: Wish | None = None
-    exists: bool = False
-    due: dict[Write, float] = field(default_factory=dict)
-    failures: int = 0
-
-    def want(self, phase: Phase, now: float, needed_at: float | None = None) -> None:
-        if (wish := Wish(phase, needed_at)) != self.wanted:
-            self.wanted = wish
-            self.due[Write.PHASE] = now
-
-    def next(self, now: float) -> Step:
-        if self.holds and not self.exists:
-            return Step(Write.CREATE, self.due.get(Write.CREATE, now))
-        writes = [Write.PHASE] if self.wanted is not None else []
-        if self.holds:
-            writes.append(Write.RENEW)
-        if not writes:
-            return Step(None, float("inf"))
-        first = min(writes, key=lambda write: self.due.get(write, now))
-        return Step(first, self.due.get(first, now))
-
-    @property
-    def settled(self) -> bool:
-        """Whether everything that is wanted is there."""
-        return (self.exists or not self.holds) and self.written == self.wanted
-
-    def succeeded(self, write: Write, wish: Wish | None, now: float) -> None:
-        """`write` is done; `wish` is what was written with it, if anything."""
-        self.failures = 0
-        again = now + self.ttl / 3
-        if write is Write.CREATE:
-            self.exists = True
-            self.due = {Write.RENEW: again, Write.PHASE: again}
-            if wish == self.wanted:
-                self.written = wish
-            else:
-                self.due[Write.PHASE] = now
-        elif write is Write.RENEW:
-            self.due[Write.RENEW] = again
-        else:
-            self.written = wish
-            self.due[Write.PHASE] = again if wish == self.wanted else now
-
-    def failed(self, write: Write, now: float) -> None:
-        """`write` did not happen: soon again, ever less soon, but several times within the TTL."""
-        pause = min(0.1 * 2.0**self.failures, self.ttl / 15, 2.0)
-        self.failures += 1
-        self.due[write] = now + pause
-
-    def vanished(self, write: Write, now: float) -> None:
-        """The Lease is not there. The holder makes it anew; anybody else waits for that."""
-        if self.holds:
-            self.exists = False
-            self.due = {Write.CREATE: now}
-        else:
-            self.failed(write, now)
-
-
 class RunLease:
-    """One run's Lease on one reward model. Use `run_lease` (holder) or `run_phase` (phase only)."""
+    """One run's Lease on one reward model, or on the GPUs of one of its slots.
+
+    Use `run_lease` or `slot_lease` (holder), or `run_phase` (phase only).
+    """
 
     def __init__(
         self,
@@ -133,8 +55,10 @@ class RunLease:
         owner_uid: str | None = None,
         priority: int = 0,
         prewakes: bool = False,
+        slot: str | None = None,
+        pods: Sequence[str] = (),
     ) -> None:
-        self.name = lease_name(run, reward_model)
+        self.name = lease_name(run, reward_model, slot)
         self._cluster = cluster
         self._run = run
         self._reward_model = reward_model
@@ -143,6 +67,8 @@ class RunLease:
         self._owner_uid = owner_uid
         self._priority = priority
         self._prewakes = prewakes
+        self._slot = slot
+        self._pods = tuple(pods)
         self._refused: str | None = None
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
@@ -160,10 +86,12 @@ class RunLease:
         `needed_in`: with `Phase.PREWAKE`, in how many seconds the engines must be awake; the operator starts to wake
         them as late as is safe. Without it at once.
         """
-        now = _now()
-        if self._plan.wanted is None or phase.wants_awake != self._plan.wanted.phase.wants_awake:
+        now, before = _now(), self._plan.wanted
+        asked = None if before is None else before.asked
+        if before is None or phase.wants_awake != before.phase.wants_awake:
             self._asked_at = now
-        self._plan.want(phase, now, None if needed_in is None else now + needed_in)
+            asked = secrets.token_hex(8) if self._slot is not None and phase.wants_awake else None
+        self._plan.want(phase, now, None if needed_in is None else now + needed_in, asked)
         self._settled.clear()
         self._poke.set()
 
@@ -188,6 +116,23 @@ class RunLease:
                 needed_in = self._forecast.needed_in() if self._prewakes else None
                 self.set_phase(Phase.IDLE if needed_in is None else Phase.PREWAKE, needed_in)
 
+    @asynccontextmanager
+    async def holding(self, timeout: float) -> AsyncIterator[float]:
+        """The slot's GPUs are this run's own while the block is open, for memory of its own; of `slot_lease` only.
+
+        It is entered once every engine on them rests, with the seconds that took. Whoever leaves it has given the
+        memory back.
+
+        Raises:
+            NotAwake: somebody else had them for longer than `timeout` seconds.
+            WakeRefused: this run has them already, by a reward model that it scores with.
+        """
+        self.set_phase(Phase.SCORING)
+        try:
+            yield await self.awake(timeout)
+        finally:
+            self.set_phase(Phase.IDLE)
+
     async def settled(self) -> None:
         """Wait until the Lease says what is wanted."""
         await self._settled.wait()
@@ -207,12 +152,13 @@ class RunLease:
                 await self.settled()
                 while not await self._granted():
                     if self._refused is not None:
-                        raise WakeRefused(self._reward_model, self._namespace, self._refused)
+                        raise WakeRefused(self._reward_model, self._namespace, self._refused, self._slot)
                     await asyncio.sleep(GRANT_SECONDS)
         except TimeoutError:
-            raise NotAwake(self._reward_model, self._namespace, timeout) from None
+            raise NotAwake(self._reward_model, self._namespace, timeout, self._slot) from None
         seconds = _now() - self._asked_at
-        log.info("reward model %s/%s is awake after %.1f s", self._namespace, self._reward_model, seconds)
+        if self._slot is None:
+            log.info("reward model %s/%s is awake after %.1f s", self._namespace, self._reward_model, seconds)
         return seconds
 
     async def _granted(self) -> bool:
@@ -221,14 +167,16 @@ class RunLease:
         except GenrmError as e:
             log.info("lease %s/%s: not read, trying again: %s", self._namespace, self.name, e)
             return False
-        return ANNOTATION_GRANTED in self._heard(found)
+        granted = self._heard(found).get(ANNOTATION_GRANTED)
+        wanted = self._plan.wanted
+        return granted is not None and (self._slot is None or (wanted is not None and granted == wanted.asked))
 
     def _heard(self, lease: Mapping[str, Any]) -> Mapping[str, str]:
         """The annotations of our Lease, as somebody has just seen them; what the operator refuses is told once."""
         annotations: Mapping[str, str] = lease["metadata"].get("annotations") or {}
         refused = annotations.get(ANNOTATION_REFUSED)
         if refused is not None and refused != self._refused:
-            log.error("reward model %s/%s is not woken: %s", self._namespace, self._reward_model, refused)
+            log.error("%s", WakeRefused(self._reward_model, self._namespace, refused, self._slot))
         self._refused = refused
         return annotations
 
@@ -276,8 +224,9 @@ class RunLease:
         try:
             match write:
                 case Write.CREATE:
-                    # With no word of when: one that is to be awake later is said right after.
-                    wish = Wish(Phase.IDLE) if wish is None else Wish(wish.phase)
+                    # With no word of when: one that is to be awake later is said right after. So is what is new
+                    # with each wish.
+                    wish = Wish(Phase.IDLE) if wish is None or self._slot is not None else Wish(wish.phase)
                     await self._create(wish.phase)
                 case Write.RENEW:
                     await self._patch({"spec": {"renewTime": micro_time(datetime.now(UTC))}})
@@ -286,6 +235,8 @@ class RunLease:
                     # It counts from this write, so a repeat of it says less.
                     needed_in = None if wish.needed_at is None else f"{max(wish.needed_at - _now(), 0.0):.3f}"
                     annotations = {ANNOTATION_PHASE: str(wish.phase), ANNOTATION_NEEDED_IN: needed_in}
+                    if self._slot is not None:
+                        annotations[ANNOTATION_ASKED] = wish.asked
                     await self._patch({"metadata": {"annotations": annotations}})
         except NotFound:
             log.warning("lease %s/%s is gone", self._namespace, self.name)
@@ -307,7 +258,7 @@ class RunLease:
         now = datetime.now(UTC)
         manifest = lease_manifest(
             self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by,
-            self._priority,
+            self._priority, self._slot, self._pods,
         )  # fmt: skip
         try:
             await self._cluster.create(LEASES, self._namespace, manifest)
@@ -344,14 +295,49 @@ async def run_lease(
         cluster, run, reward_model, namespace, ttl_seconds,
         holds=True, owner_uid=reward_model_uid, priority=priority, prewakes=prewake,
     )  # fmt: skip
+    async with _held(lease):
+        yield lease
+
+
+@asynccontextmanager
+async def _held(lease: RunLease) -> AsyncIterator[None]:
     await lease.acquire()
     keeper = asyncio.create_task(lease.keep(), name=f"lease-{lease.name}")
     try:
-        yield lease
+        yield
     finally:
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         await lease.release()
+
+
+@asynccontextmanager
+async def slot_lease(
+    cluster: Cluster,
+    run: str,
+    reward_model: str,
+    slot: str,
+    namespace: str,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    reward_model_uid: str | None = None,
+    priority: int = 0,
+    pods: Sequence[str] = (),
+) -> AsyncIterator[RunLease]:
+    """Queue for the GPUs that a RewardModel calls `slot`, for memory of the run's own: see `RunLease.holding`.
+
+    If this process dies while it has them nobody else gets them, because nobody knows whether its memory is free,
+    until `pods` (names, in `namespace`: those whose processes have memory there) do not exist any more, or somebody
+    deletes the Lease.
+
+    Raises:
+        ClusterError, LeaseTaken: it could not be created.
+    """
+    lease = RunLease(
+        cluster, run, reward_model, namespace, ttl_seconds,
+        holds=True, owner_uid=reward_model_uid, priority=priority, slot=slot, pods=pods,
+    )  # fmt: skip
+    async with _held(lease):
+        yield lease
 
 
 @asynccontextmanager

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from genrm_api import durations
+from genrm_api.judging import Votes
 from genrm_api.rewardmodel import EngineName, FailurePolicy, OnFailure, Scoring
-from genrm_api.scoring import DEFAULT_JUDGE
 
 from genrm_scoring import chat
 from genrm_scoring.balancing import Balancer, LeastInFlight
+from genrm_scoring.calibration import calibrated
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot
 from genrm_scoring.errors import AttemptFailed, AttemptTimeout, NoEndpoint, NotServing, ParseFailed, Transient
-from genrm_scoring.judges import BY_NAME
+from genrm_scoring.judges import Judge, pointwise_judge
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.transport import Transport
-from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Sample, Score, ScoreSource
+from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Question, Sample, Score, ScoreSource
+from genrm_scoring.votes import combined
 
 SAME_ENDPOINT_BACKOFF: Final = (0.1, 0.3, 1.0, 2.0)
 """Seconds before an endpoint that failed a judgement is asked the same again, because there is no other."""
@@ -77,11 +79,18 @@ class Scorer:
         balancer: Balancer | None = None,
         budget: RetryBudget | None = None,
         engine: EngineName = EngineName.VLLM,
+        judge: Judge | None = None,
     ) -> None:
+        """`judge` stands in for the one that `scoring` describes, as one that compares responses does.
+
+        Raises:
+            ConfigurationError: the judge's template or parser cannot work.
+        """
         self._scoring = scoring
         self._model = model
         self._engine = engine
-        self._judge = BY_NAME[scoring.judge or DEFAULT_JUDGE]
+        self._judge = judge or pointwise_judge(scoring)
+        self._votes = scoring.votes or Votes(count=1)
         self._timeout = durations.seconds(scoring.timeout)
         self._endpoints = endpoints
         self._transport = transport
@@ -94,17 +103,38 @@ class Scorer:
 
     async def judge(self, sample: Sample) -> Judgement:
         """Ask about one sample. Never raises for a judgement that fails, and returns by the deadline."""
+        return self._calibrated(await self.ask(Question.about(sample)))
+
+    async def ask(self, question: Question) -> Judgement:
+        """Ask one question, as often as `spec.scoring.votes` says. Never raises for a judgement that fails."""
+        if self._votes.count == 1:
+            return await self._vote(question, 0)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._vote(question, number)) for number in range(self._votes.count)]
+        return combined([task.result() for task in asked], self._votes.combine)
+
+    def _calibrated(self, judgement: Judgement) -> Judgement:
+        if judgement.verdict is None or self._scoring.calibrate is None:
+            return judgement
+        raw = judgement.verdict
+        try:
+            value = calibrated(raw.value, self._scoring.calibrate)
+        except ParseFailed as e:
+            return replace(judgement, outcome=e.outcome, verdict=None, detail=str(e))
+        return replace(judgement, verdict=replace(raw, value=value, facts={**raw.facts, "uncalibrated": raw.value}))
+
+    async def _vote(self, question: Question, number: int) -> Judgement:
+        """Ask once, with the seed of this vote."""
         started = _now()
         self._budget.judgement_started()
-        messages = self._judge.messages(sample)
-        body = chat.request_body(self._model, messages, self._scoring.sampling, self._engine)
-        trial = _Trial(json.dumps(body).encode(), sample.question.encode(), started, started + self._timeout)
+        trial = _Trial(b"", question.prompt.encode(errors="replace"), started, started + self._timeout)
         try:
+            trial.body = self._body(question, number)
             answer = await self._answer(trial)
         except AttemptFailed as e:
             return self._ended(trial, started, e.outcome, detail=str(e))
         try:
-            verdict = self._judge.verdict(answer.text)
+            verdict = self._judge.verdict(answer, question)
         except ParseFailed as e:
             return self._ended(trial, started, e.outcome, answer=answer, detail=str(e))
         return Judgement(
@@ -116,6 +146,18 @@ class Scorer:
             endpoint=trial.endpoint,
             failures=tuple(trial.failures),
         )
+
+    def _body(self, question: Question, vote: int) -> bytes:
+        body = chat.request_body(
+            self._model,
+            self._judge.messages(question),
+            self._scoring.sampling,
+            self._engine,
+            vote=vote,
+            logprobs=self._judge.reads_logprobs,
+            schema=self._judge.schema,
+        )
+        return json.dumps(body).encode()
 
     def _ended(
         self, trial: _Trial, started: float, outcome: Outcome, detail: str, answer: Answer | None = None
@@ -199,7 +241,7 @@ class Scorer:
         try:
             async with asyncio.timeout(limit):
                 reply = await self._transport.post(endpoint.url + chat.PATH, trial.body, limit)
-            return chat.read_answer(reply)
+            return chat.read_answer(reply, logprobs=self._judge.reads_logprobs)
         except TimeoutError:
             trial.timed_out = True
             failure = AttemptTimeout(f"no answer within {limit:.1f} s")

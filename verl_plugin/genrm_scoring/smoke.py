@@ -27,7 +27,7 @@ from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
 from genrm_scoring.types import Judgement, Outcome, Sample
 
-SAMPLE: Final = Sample(question="What is 17 plus 25?", response="17 plus 25 is 42.", uid="smoke")
+SAMPLE: Final = Sample(question="What is 17 plus 25?", response="17 plus 25 is 42.", uid="smoke", reference="42")
 WAIT_SECONDS: Final = 300.0
 Say = Callable[[str], None]
 

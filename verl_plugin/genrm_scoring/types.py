@@ -1,7 +1,7 @@
-"""What goes through scoring: a `Sample` is asked about, a `Judgement` is one answered (or failed) question, a `Score`
-is what the training run gets.
+"""What goes through scoring: a `Sample` is to be scored, a `Question` asks one judge about one response or several, a
+`Judgement` is one answered (or failed) question, a `Score` is what the training run gets.
 
-The three are values. A `Judgement` always says how it ended (`Outcome`); a `Score` without a number is a `None`, never
+They are values. A `Judgement` always says how it ended (`Outcome`); a `Score` without a number is a `None`, never
 a zero, and a number that no judge gave says so (`ScoreSource.POLICY`). The constructors refuse everything else, so a
 silent zero cannot be written down.
 """
@@ -9,7 +9,10 @@ silent zero cannot be written down.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from genrm_scoring.endpoints import Endpoint
 
@@ -41,9 +44,21 @@ class ScoreSource(enum.StrEnum):
     """Where a score's number comes from."""
 
     JUDGE = "judge"
+    """A reward model, or a reward API."""
+    RULE = "rule"
+    MIX = "mix"
+    """Several terms, none of which failed."""
     POLICY = "policy"
+    """Somebody wrote it down, for a failure or for a gate that is closed."""
     DROPPED = "dropped"
     """There is no number: the sample is not to be trained on."""
+    GROUP_DROPPED = "group_dropped"
+    """The same, because of a sibling, whatever its own outcome is."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether what was asked gave the number itself."""
+        return self in (ScoreSource.JUDGE, ScoreSource.RULE, ScoreSource.MIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +70,49 @@ class Sample:
     uid: str = ""
     session: int | None = None
     step: int | None = None
+    reference: str | None = None
+    """What the data set says is right: a final answer, or a whole response to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one judgement asks about: the responses to one prompt, in the order in which the judge sees them."""
+
+    prompt: str
+    responses: tuple[str, ...]
+    reference: str | None = None
+
+    @classmethod
+    def about(cls, sample: Sample) -> Question:
+        """The question about one response alone."""
+        return cls(sample.question, (sample.response,), sample.reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge said (`label`, in the judge's own words) and what it is worth."""
+    """What a judge said (`label`, in the judge's own words) and what it is worth.
+
+    Of two responses the worth is the preference for the first, from 0 to 1. `facts` are numbers to be logged beside it.
+    """
 
     label: str
     value: float
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.value} is worth nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A judge's order of several responses, best first: each index of `Question.responses` exactly once."""
+
+    best_first: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.best_first) != list(range(len(self.best_first))):
+            raise ValueError(f"{self.best_first} is no order of {len(self.best_first)} responses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +124,8 @@ class Answer:
     completion_tokens: int | None = None
     revision: str | None = None
     boot_id: str | None = None
+    logprobs: tuple[Any, ...] | None = None
+    """`choices[0].logprobs.content` of OpenAI's format, unread; `None` unless the judge asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +153,8 @@ class Judgement:
     endpoint: Endpoint | None = None
     failures: tuple[FailedAttempt, ...] = ()
     detail: str = ""
+    votes: tuple[Judgement, ...] = ()
+    """What it was made of, if the question was asked several times; then it has no answer and no endpoint itself."""
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.OK) != (self.verdict is not None):
@@ -109,19 +163,59 @@ class Judgement:
             )
 
 
+def _refuse_silence(value: float | None, outcome: Outcome, source: ScoreSource) -> None:
+    """
+    Raises:
+        ValueError: number, outcome and source contradict each other, or the number is none.
+    """
+    fits = {
+        ScoreSource.POLICY: value is not None and outcome is not Outcome.OK,
+        ScoreSource.DROPPED: value is None and outcome is not Outcome.OK,
+        ScoreSource.GROUP_DROPPED: value is None,
+    }
+    if not fits.get(source, value is not None and outcome is Outcome.OK):
+        raise ValueError(f"no score is {value} by {source} after outcome {outcome}")
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"no score is {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class TermScore:
+    """What one term gave to a mixed score.
+
+    `raw` is the number of what was asked, `value` what was left of it after transform and normalisation, or what a
+    policy put there: the number that was weighted and combined. Without a `value` the term took no part.
+    """
+
+    name: str
+    value: float | None
+    outcome: Outcome
+    source: ScoreSource
+    raw: float | None = None
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        _refuse_silence(self.value, self.outcome, self.source)
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a sample is worth. `value` is a number only if a judge gave it or the failure policy names it."""
+    """What a sample is worth. `value` is a number only if somebody gave it or a policy names it.
+
+    `terms` are what a mixed score was made of; `detail` is what a rule found, or why there is no number of its own.
+    """
 
     value: float | None
     outcome: Outcome
     source: ScoreSource
+    terms: tuple[TermScore, ...] = ()
+    detail: str = ""
 
     def __post_init__(self) -> None:
-        allowed = {
-            ScoreSource.JUDGE: self.value is not None and self.outcome is Outcome.OK,
-            ScoreSource.POLICY: self.value is not None and self.outcome is not Outcome.OK,
-            ScoreSource.DROPPED: self.value is None and self.outcome is not Outcome.OK,
-        }
-        if not allowed[self.source]:
-            raise ValueError(f"no score is {self.value} by {self.source} after outcome {self.outcome}")
+        _refuse_silence(self.value, self.outcome, self.source)
+
+    @property
+    def failed(self) -> bool:
+        """Whether what was asked for did not come, whatever a policy made of it. A mixed score that closed gates left
+        without any term was not asked for."""
+        return self.outcome is not Outcome.OK and not (self.outcome is Outcome.SKIPPED and self.terms)

@@ -20,9 +20,10 @@ from genrm_scoring.errors import ConfigurationError, JudgementFailed
 from genrm_scoring.journal import JudgementLog, record
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
-from genrm_scoring.types import Judgement, Sample, Score, ScoreSource
+from genrm_scoring.types import Judgement, Score, ScoreSource
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
+from genrm_verl.samples import sample_of
 from genrm_verl.translate import RunSection
 
 
@@ -77,26 +78,6 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         assert section.name is not None and section.namespace is not None
         cluster = await self._open.enter_async_context(connect())
         return await self._open.enter_async_context(KubernetesEndpoints(cluster, section.name, section.namespace))
-
-
-def sample_of(fields: dict[str, Any], response: str) -> Sample:
-    """What verl says about a rollout beside its tokens; its old trainer knows neither session nor step."""
-    session, step = fields.get("session_id"), fields.get("global_steps")
-    return Sample(
-        question=question_of(fields["raw_prompt"]),
-        response=response,
-        uid=str(fields.get("uid", "")),
-        session=None if session is None else int(session),
-        step=None if step is None else int(step),
-    )
-
-
-def question_of(chat: Any) -> str:
-    """The prompt as text: its only message, or the whole conversation with its roles."""
-    messages = [(str(m["role"]), m["content"] if isinstance(m["content"], str) else str(m["content"])) for m in chat]
-    if len(messages) == 1:
-        return messages[0][1]
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in messages)
 
 
 def extra_info(judgement: Judgement, score: Score) -> dict[str, float]:

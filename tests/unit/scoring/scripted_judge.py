@@ -19,12 +19,20 @@ Request = dict[str, Any]
 Reaction = Callable[[web.Request, Request], Awaitable[web.StreamResponse]]
 
 
-def says(text: str | Callable[[Request], str], finish_reason: str = "stop", after: float = 0.0) -> Reaction:
+def says(
+    text: str | Callable[[Request], str],
+    finish_reason: str = "stop",
+    after: float = 0.0,
+    logprobs: list[dict[str, Any]] | None = None,
+) -> Reaction:
     async def react(_: web.Request, request: Request) -> web.StreamResponse:
         await asyncio.sleep(after)
         content = text if isinstance(text, str) else text(request)
+        choice = {"index": 0, "finish_reason": finish_reason, "message": {"content": content}}
+        if logprobs is not None:
+            choice["logprobs"] = {"content": logprobs}
         body = {
-            "choices": [{"index": 0, "finish_reason": finish_reason, "message": {"content": content}}],
+            "choices": [choice],
             "usage": {"prompt_tokens": 11, "completion_tokens": 7},
         }
         return web.json_response(body, headers={HEADER_REVISION: "r1", HEADER_BOOT_ID: "b1"})

@@ -1,11 +1,16 @@
 import pytest
 from genrm_scoring.errors import ParseFailed
-from genrm_scoring.judges import BoxedTrueFalse
-from genrm_scoring.types import Sample
+from genrm_scoring.judges import POINTWISE
+from genrm_scoring.templates import defused
+from genrm_scoring.types import Answer, Question, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-judge = BoxedTrueFalse()
+judge = POINTWISE["boxed-true-false"]
+
+
+def verdict(answer: str) -> Verdict:
+    return judge.verdict(Answer(answer), Question("question", ("response",)))
 
 
 @pytest.mark.parametrize(
@@ -22,7 +27,7 @@ judge = BoxedTrueFalse()
     ],
 )
 def test_the_last_box_is_the_verdict(answer: str, value: float) -> None:
-    assert judge.verdict(answer).value == value
+    assert verdict(answer).value == value
 
 
 @pytest.mark.parametrize(
@@ -44,30 +49,30 @@ def test_the_last_box_is_the_verdict(answer: str, value: float) -> None:
 )
 def test_anything_else_is_no_verdict(answer: str) -> None:
     with pytest.raises(ParseFailed):
-        judge.verdict(answer)
+        verdict(answer)
 
 
 @given(st.text())
 def test_no_text_makes_the_parser_guess(text: str) -> None:
     try:
-        verdict = judge.verdict(text)
+        found = verdict(text)
     except ParseFailed:
         return
-    assert verdict.label in ("True", "False")
-    assert f"{verdict.label}" in text
+    assert found.label in ("True", "False")
+    assert f"{found.label}" in text
 
 
 @given(st.text(), st.sampled_from(["True", "False"]))
 def test_a_box_at_the_end_counts_whatever_came_before(text: str, label: str) -> None:
-    thought = text.replace("think>", "")
-    assert judge.verdict(f"{thought}\n\\boxed{{{label}}}").label == label
+    thought = text.replace("<", "").replace("[", "").replace("◁", "").replace("【", "")
+    assert verdict(f"{thought}\n\\boxed{{{label}}}").label == label
 
 
 @given(st.text(), st.text())
 def test_question_comes_first_and_response_last(question: str, response: str) -> None:
-    (message,) = judge.messages(Sample(question, response))
-    other = judge.messages(Sample(question, response + "x"))[0]
+    (message,) = judge.messages(Question(question, (response,)))
+    other = judge.messages(Question(question, (response + "x",)))[0]
     shared = len("You check solutions.") + len(question)
     assert message["role"] == "user"
     assert message["content"][:shared] == other["content"][:shared]
-    assert message["content"].index(question) < len(message["content"]) - len(response)
+    assert message["content"].index(defused(question)) < len(message["content"]) - len(response)

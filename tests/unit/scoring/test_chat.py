@@ -50,6 +50,21 @@ def test_sglang_is_given_a_choice_as_a_regular_expression_of_the_whole_answer() 
     assert "regex" not in chat.request_body("judge", MESSAGES, Sampling(), EngineName.SGLANG)
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [0, 1]}}, "required": ["a"], "additionalProperties": False}
+OBJECT = Sampling(structured=Structured(json_object=True))
+
+
+def test_each_engine_is_held_to_the_json_of_the_judge_in_its_own_words() -> None:
+    body = chat.request_body("judge", MESSAGES, OBJECT, schema=SCHEMA)
+    assert body["structured_outputs"] == {"json": SCHEMA}
+    body = chat.request_body("judge", MESSAGES, OBJECT, EngineName.SGLANG, schema=SCHEMA)
+    assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA}}
+    assert "structured_outputs" not in body
+    assert "structured_outputs" not in chat.request_body("judge", MESSAGES, Sampling(), schema=SCHEMA)
+    with pytest.raises(errors.ConfigurationError):
+        chat.request_body("judge", MESSAGES, OBJECT)
+
+
 def test_an_engine_of_ones_own_is_asked_as_vllm_is() -> None:
     bodies = [
         chat.request_body("judge", MESSAGES, STRUCTURED, engine) for engine in (EngineName.CUSTOM, EngineName.VLLM)
@@ -75,6 +90,27 @@ def test_a_seed_follows_from_base_and_content_alone(base: int, one: str, other: 
         assert seed(one) != seed(other)
 
 
+def test_every_vote_has_a_seed_of_its_own_and_keeps_it() -> None:
+    seeds = [chat.judgement_seed(1, MESSAGES, vote) for vote in range(16)]
+    assert len(set(seeds)) == 16
+    assert seeds == [chat.judgement_seed(1, MESSAGES, vote) for vote in range(16)]
+    assert seeds[0] == chat.judgement_seed(1, MESSAGES)
+    assert chat.request_body("judge", MESSAGES, Sampling(seed=1), vote=3)["seed"] == seeds[3]
+
+
+def test_probabilities_are_asked_for_where_they_are_read() -> None:
+    body = chat.request_body("judge", MESSAGES, Sampling(), logprobs=True)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+    tokens = [{"token": "A", "logprob": -0.1, "top_logprobs": []}]
+    answered = completion("A", "length")
+    answered["choices"][0]["logprobs"] = {"content": tokens}  # type: ignore[index]
+    assert chat.read_answer(reply(body=answered), logprobs=True).logprobs == tuple(tokens)
+    with pytest.raises(errors.Truncated):
+        chat.read_answer(reply(body=answered))
+    with pytest.raises(errors.Truncated):
+        chat.read_answer(reply(body=completion("A", "length")), logprobs=True)
+
+
 def test_another_base_seed_gives_other_seeds() -> None:
     assert chat.judgement_seed(1, MESSAGES) != chat.judgement_seed(2, MESSAGES)
     assert chat.judgement_seed(None, MESSAGES) is None
@@ -95,6 +131,7 @@ def test_an_answer_carries_what_the_door_stamped_on_it() -> None:
         (reply(body="<html>"), errors.ServerFailed),
         (reply(body={"choices": []}), errors.ServerFailed),
         (reply(body=[]), errors.ServerFailed),
+        (reply(body=completion(["x"])), errors.ServerFailed),
         (reply(500, "boom"), errors.ServerFailed),
         (reply(429, "slow down"), errors.ServerFailed),
         (reply(503, "asleep"), errors.NotServing),

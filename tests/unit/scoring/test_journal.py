@@ -38,7 +38,23 @@ def test_a_line_tells_the_whole_story_of_a_judgement(tmp_path: Path) -> None:
         "attempts": 2,
         "failures": [{"pod": "judge-2", "url": OTHER.url, "error": "Disconnected", "detail": "reset", "seconds": 0.25}],
         "detail": "",
+        "facts": {},
+        "votes": [],
     }
+
+
+def test_what_was_asked_several_times_is_told_vote_by_vote() -> None:
+    votes = (
+        Judgement(Outcome.OK, 1.0, 1, Verdict("3", 3.0), Answer("3", 11, 7), POD),
+        Judgement(Outcome.PARSE_FAILED, 1.0, 1, None, Answer("hm", 11, 9), OTHER, detail="no number"),
+    )
+    judgement = Judgement(Outcome.OK, 1.0, 2, Verdict("1 x 3", 3.0, {"votes": 1.0}), votes=votes)
+    line = record("run-1", Sample("q", "a"), judgement, Score(3.0, Outcome.OK, ScoreSource.JUDGE), 5.0)
+    assert line["facts"] == {"votes": 1.0}
+    assert [(vote["outcome"], vote["value"], vote["pod"], vote["completion_tokens"]) for vote in line["votes"]] == [
+        ("ok", 3.0, "judge-1", 7),
+        ("parse_failed", None, "judge-2", 9),
+    ]
 
 
 def test_a_failed_judgement_is_logged_without_a_number(tmp_path: Path) -> None:

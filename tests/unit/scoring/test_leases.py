@@ -17,8 +17,9 @@ from genrm_api.names import (
 )
 from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
+from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import LeasePlan, RunLease, Wish, Write, run_lease, run_phase
+from genrm_scoring.leases import RunLease, run_lease, run_phase, slot_lease
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,6 +227,38 @@ async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest
         renewed = len(cluster.patches)
         await cluster.until(lambda: len(cluster.patches) >= renewed + 3)
         assert caplog.text.count("is not woken") == 1, "said once, not with every renewal"
+
+
+async def test_gpus_are_this_runs_own_only_by_the_answer_to_its_last_wish() -> None:
+    cluster = FakeCluster()
+    async with slot_lease(cluster, "run-1", "judge", "gpu-0", "rl", pods=["ray-0", "ray-1"]) as slot:
+        assert (stored(cluster).slot, stored(cluster).asked, stored(cluster).pods) == (
+            "gpu-0",
+            None,
+            ("ray-0", "ray-1"),
+        )
+        wishes: list[str | None] = []
+        for answer in (None, "an earlier wish's"):
+            waiting = asyncio.create_task(hold(slot))
+            await cluster.until(lambda: stored(cluster).asked not in (None, *wishes))
+            wishes.append(stored(cluster).asked)
+            (found,) = cluster.objects.values()
+            if answer is not None:
+                found["metadata"]["annotations"][ANNOTATION_GRANTED] = wishes[0]
+                looks = len(cluster.calls)
+                await cluster.until(lambda looks=looks: len(cluster.calls) >= looks + 3)  # type: ignore[misc]
+                assert not waiting.done()
+            found["metadata"]["annotations"][ANNOTATION_GRANTED] = wishes[-1]
+            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(slot.settled(), 5)
+            assert (stored(cluster).phase, stored(cluster).asked) == (Phase.IDLE, None)
+        with pytest.raises(NotAwake, match=r"slot gpu-0 of reward model rl/judge is not this run's after 0\.3 s"):
+            await hold(slot, 0.3)
+
+
+async def hold(slot: RunLease, timeout: float = 10) -> None:
+    async with slot.holding(timeout):
+        pass
 
 
 async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:

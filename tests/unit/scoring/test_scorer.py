@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from genrm_api.rewardmodel import Sampling, Scoring
 from genrm_scoring.balancing import LeastInFlight
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot, StaticEndpoints
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.judges import PAIRWISE
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
-from genrm_scoring.types import Outcome, Sample
+from genrm_scoring.types import Judgement, Outcome, Question, Sample, Score
 
 from tests.unit.scoring.scripted_judge import (
     Reaction,
@@ -197,6 +201,89 @@ async def test_moments_left_after_a_late_wake_are_not_called_a_slow_engine(trans
         judgement = await asyncio.wait_for(waiting, 5)
     assert (judgement.outcome, judgement.attempts) == (Outcome.ASLEEP, 1)
     assert judgement.failures[0].error == "AttemptTimeout"
+
+
+async def judged(
+    transport: AiohttpTransport, spec: dict[str, Any], *script: Reaction
+) -> tuple[Judgement, Score, list[Any]]:
+    async with ScriptedJudge(*script) as judge:
+        one = Scorer(Scoring.model_validate(spec), "judge", StaticEndpoints([judge.url]), transport)
+        return *await one.score(SAMPLE), judge.requests
+
+
+async def test_a_judge_of_ones_own_asks_and_is_read_as_its_spec_says(transport: AiohttpTransport) -> None:
+    spec = {"template": "Grade {{ response }}.", "parse": {"kind": "tag", "tag": "g", "minimum": 0, "maximum": 10}}
+    judgement, score, (request,) = await judged(transport, spec, says("<think>9</think>Good. <g>7</g>"))
+    assert request["messages"] == [{"role": "user", "content": "Grade 42."}]
+    assert (judgement.outcome, score.value) == (Outcome.OK, 7.0)
+    judgement, score, _ = await judged(transport, spec, says("<g>70</g>"))
+    assert (judgement.outcome, score.value, judgement.detail) == (Outcome.PARSE_FAILED, None, "70 is more than 10")
+
+
+async def test_a_score_is_calibrated_and_its_own_number_is_kept(transport: AiohttpTransport) -> None:
+    spec = {"judge": "pointwise-1-10", "calibrate": {"kind": "affine", "scale": 0.1, "offset": -0.5}}
+    judgement, score, _ = await judged(transport, spec, says("<score>7</score>"))
+    assert score.value == pytest.approx(0.2)
+    assert judgement.verdict is not None and judgement.verdict.facts == {"uncalibrated": 7.0}
+
+
+async def test_a_score_that_calibration_loses_is_none(transport: AiohttpTransport) -> None:
+    spec = {"judge": "pointwise-1-10", "calibrate": {"kind": "affine", "scale": 1.7e308}}
+    judgement, score, _ = await judged(transport, spec, says("<score>7</score>"))
+    assert (judgement.outcome, score.value) == (Outcome.PARSE_FAILED, None)
+
+
+async def test_votes_are_asked_with_seeds_of_their_own_and_combined(transport: AiohttpTransport) -> None:
+    spec = {"judge": "pointwise-1-10", "sampling": {"seed": 3}, "votes": {"count": 4, "combine": "median"}}
+    script = [says(f"<score>{grade}</score>") for grade in (2, 8, 6)] + [says("no idea")]
+    judgement, score, requests = await judged(transport, spec, *script)
+    assert (judgement.outcome, score.value, judgement.attempts) == (Outcome.OK, 6.0, 4)
+    assert judgement.verdict is not None and judgement.verdict.facts == {"votes": 3.0, "votes_failed": 1.0}
+    assert len({request["seed"] for request in requests}) == 4
+    assert {vote.outcome for vote in judgement.votes} == {Outcome.OK, Outcome.PARSE_FAILED}
+
+
+async def test_votes_without_a_majority_are_no_score(transport: AiohttpTransport) -> None:
+    spec = {"judge": "pointwise-1-10", "votes": {"count": 2}}
+    judgement, score, _ = await judged(transport, spec, says("<score>2</score>"), says("no idea"))
+    assert (judgement.outcome, score.value) == (Outcome.PARSE_FAILED, None)
+
+
+async def test_a_verdict_may_be_read_from_probabilities(transport: AiohttpTransport) -> None:
+    spec = {"template": "{{ response }}", "parse": {"kind": "logprob", "values": {"A": 1, "B": 0}}}
+    top = [{"token": token, "logprob": math.log(p)} for token, p in (("A", 0.6), ("B", 0.3), ("C", 0.1))]
+    tokens = [{"token": "A", "logprob": math.log(0.6), "top_logprobs": top}]
+    judgement, score, (request,) = await judged(transport, spec, says("A", "length", logprobs=tokens))
+    assert request["logprobs"] is True
+    assert score.value == pytest.approx(2 / 3)
+    assert judgement.verdict is not None and judgement.verdict.facts["missing"] == pytest.approx(0.1)
+
+
+async def test_a_judge_of_pairs_is_asked_and_says_which_it_prefers(transport: AiohttpTransport) -> None:
+    async with ScriptedJudge(says("<result>B</result>")) as judge:
+        one = Scorer(Scoring(), "judge", StaticEndpoints([judge.url]), transport, judge=PAIRWISE["pairwise-abtie"])
+        judgement = await one.ask(Question("What is 17 plus 25?", ("42", "43")))
+    assert judgement.verdict is not None and judgement.verdict.value == 0.0
+    (message,) = judge.requests[0]["messages"]
+    assert message["content"].index("<response_a>\n42") < message["content"].index("<response_b>\n43")
+
+
+async def test_a_sample_that_lacks_what_is_asked_about_is_not_asked_about(transport: AiohttpTransport) -> None:
+    judgement, score, requests = await judged(transport, {"judge": "five-criteria"}, says("{}"))
+    assert (judgement.outcome, score.value, judgement.attempts, requests) == (Outcome.SKIPPED, None, 0, [])
+    assert "reference" in judgement.detail
+
+
+async def test_a_letter_that_is_none_does_not_stop_a_judgement(transport: AiohttpTransport) -> None:
+    async with ScriptedJudge(TRUE) as judge:
+        judgement = await scorer(StaticEndpoints([judge.url]), transport).judge(Sample("\ud800", "\udfff"))
+    assert judgement.outcome is Outcome.OK
+
+
+async def test_a_judge_that_cannot_work_makes_no_scorer(transport: AiohttpTransport) -> None:
+    scoring = Scoring.model_validate({"template": "{{ respnse }}", "parse": {"kind": "number"}})
+    with pytest.raises(ConfigurationError, match="did you mean response"):
+        Scorer(scoring, "judge", StaticEndpoints(["http://127.0.0.1:1"]), transport)
 
 
 async def test_unknown_endpoints_end_as_transport_and_say_why(transport: AiohttpTransport) -> None:

@@ -23,10 +23,7 @@ def model(spec: dict[str, Any]) -> RewardModel:
     [
         ({"mode": "pairwise"}, "scoring.mode", "pairwise is not carried out"),
         ({"mode": "listwise"}, "scoring.mode", "write pointwise"),
-        ({"template": "{{ response }}", "parse": PARSE}, "scoring.template", "write a built-in judge"),
-        ({"votes": {"count": 3}}, "scoring.votes.count", "3 is not carried out"),
         ({"normalise": "zscore"}, "scoring.normalise", "write none"),
-        ({"calibrate": {"kind": "affine"}}, "scoring.calibrate", "remove it"),
         ({"onFailure": {"policy": "group_mean"}}, "scoring.onFailure.policy", "group_mean is not carried out"),
         ({"onFailure": {"policy": "raise"}}, "scoring.onFailure.policy", "write drop or value"),
     ],
@@ -35,6 +32,23 @@ def test_what_is_not_done_yet_is_refused(scoring: dict[str, Any], field: str, sa
     found = unsupported_scoring(Scoring.model_validate(scoring))
     assert found is not None and found[0] == field and says in found[1]
     assert unsupported(model({"scoring": scoring})) == found
+
+
+@pytest.mark.parametrize(
+    ("scoring", "field", "says"),
+    [
+        ({"template": "{{ respnse }}", "parse": PARSE}, "scoring.template", "did you mean response?"),
+        ({"template": "{{ question }}", "parse": PARSE}, "scoring.template", "never writes response"),
+        (
+            {"template": "{{ response }}", "parse": {"kind": "regex", "pattern": "(?=x)"}},
+            "scoring.parse.pattern",
+            "write it without",
+        ),
+    ],
+)
+def test_so_is_what_cannot_work(scoring: dict[str, Any], field: str, says: str) -> None:
+    found = unsupported(model({"scoring": scoring}))
+    assert found is not None and found[0] == field and says in found[1]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +71,9 @@ def test_so_is_a_model_that_is_asked_in_another_way(spec: dict[str, Any], field:
         {"sampling": {"temperature": 0, "chatTemplateKwargs": {"enable_thinking": False}}, "timeout": "60s"},
         {"sampling": {"structured": {"choice": ["a", "b"]}}},
         {"onFailure": {"policy": "value", "value": 0}},
+        {"judge": "five-criteria"},
+        {"template": "{{ question }} {{ response }}", "parse": PARSE, "votes": {"count": 3}},
+        {"calibrate": {"kind": "sigmoid", "scale": 2}},
     ],
 )
 def test_what_is_done_passes(scoring: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Scores, judgements and errors as values: what cannot be written down, and what survives a journey."""
 
 import inspect
+import math
 import pickle
 
 import pytest
 from genrm_api.rewardmodel import FailurePolicy, OnFailure
 from genrm_scoring import errors
 from genrm_scoring.scorer import score_of
-from genrm_scoring.types import Judgement, Outcome, Score, ScoreSource, Verdict
+from genrm_scoring.types import Judgement, Outcome, Score, ScoreSource, TermScore, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,14 +34,27 @@ def test_a_verdict_is_the_score_under_any_policy() -> None:
     assert score_of(judgement, OnFailure(policy=FailurePolicy.VALUE, value=9.0)).value == 0.0
 
 
-@given(st.sampled_from(list(Outcome)), st.none() | st.floats(allow_nan=False), st.sampled_from(list(ScoreSource)))
+@given(st.sampled_from(list(Outcome)), st.none() | st.floats(), st.sampled_from(list(ScoreSource)))
 def test_number_outcome_and_source_always_agree(outcome: Outcome, value: float | None, source: ScoreSource) -> None:
     try:
         score = Score(value, outcome, source)
     except ValueError:
+        with pytest.raises(ValueError, match="no score is"):
+            TermScore("judged", value, outcome, source)
         return
-    assert (score.value is None) == (score.source is ScoreSource.DROPPED)
-    assert (score.outcome is Outcome.OK) == (score.source is ScoreSource.JUDGE)
+    assert (score.value is None) == (source in (ScoreSource.DROPPED, ScoreSource.GROUP_DROPPED))
+    assert score.value is None or math.isfinite(score.value)
+    assert outcome is Outcome.OK or not source.is_own
+    assert outcome is not Outcome.OK or source.is_own or source is ScoreSource.GROUP_DROPPED
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_no_score(value: float) -> None:
+    for kind, source in ((Outcome.OK, ScoreSource.JUDGE), (Outcome.TIMEOUT, ScoreSource.POLICY)):
+        with pytest.raises(ValueError, match="no score is"):
+            Score(value, kind, source)
+        with pytest.raises(ValueError, match="no score is"):
+            TermScore("judged", value, kind, source)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -64,6 +78,8 @@ def test_every_outcome_of_a_failed_attempt_is_a_failure() -> None:
         errors.NoSuchRewardModel("jugde", "rl", ["judge"]),
         errors.ConfigurationError("reward_model.name", "missing"),
         errors.NoEndpoint(3.0),
+        errors.FailureRaised("term judged", Outcome.TIMEOUT, "late"),
+        errors.BreakerTripped(20, 32, 0.2, ["sample 3 of prompt a: timeout"]),
     ],
 )
 def test_errors_survive_the_journey_between_processes(error: errors.GenrmError) -> None:

@@ -1,30 +1,74 @@
-"""Judges: how a sample becomes a question, and an answer becomes a verdict.
+"""Judges: how responses become a question, and an answer becomes a verdict.
 
-A judge is pure text: `messages` writes the chat, `verdict` reads the answer. It raises `ParseFailed` where the answer
-is not unmistakably a verdict; it never guesses. One judge a file; `BY_NAME` are the values of `spec.scoring.judge`.
+A judge is pure text (see `judge`); it raises `ParseFailed` where the answer is not unmistakably a verdict, and never
+guesses. One built-in a file, its template beside the others in `genrm_scoring.templates`. `POINTWISE` are the values of
+`spec.scoring.judge`; `pointwise_judge` makes the one that a `scoring` block describes.
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final
 
-from genrm_scoring.judges.boxed import BoxedTrueFalse
-from genrm_scoring.types import Sample, Verdict
+from genrm_api.judging import Parse, ParseKind
+from genrm_api.scoring import DEFAULT_JUDGE, Scoring
 
-__all__ = ["BY_NAME", "BoxedTrueFalse", "Judge"]
+from genrm_scoring.judges.boxed import BOXED_TRUE_FALSE
+from genrm_scoring.judges.critique import CritiqueThenScore
+from genrm_scoring.judges.five_criteria import FiveCriteria
+from genrm_scoring.judges.grade import POINTWISE_1_10
+from genrm_scoring.judges.judge import Asks, Judge, Messages, RankingJudge, an_object
+from genrm_scoring.judges.pair import PAIRWISE_ABTIE, CustomAlignment
+from genrm_scoring.judges.ranking import LISTWISE_RANKING, Listwise
+from genrm_scoring.judges.rider import RiderJson
+from genrm_scoring.judges.templated import Templated, pairwise, pointwise
+from genrm_scoring.parsers import reader_of
+
+__all__ = [
+    "LISTWISE",
+    "PAIRWISE",
+    "POINTWISE",
+    "Asks",
+    "CritiqueThenScore",
+    "CustomAlignment",
+    "Judge",
+    "Listwise",
+    "Messages",
+    "RankingJudge",
+    "Templated",
+    "pairwise",
+    "pointwise",
+    "pointwise_judge",
+    "schema_of",
+]
+
+POINTWISE: Final[Mapping[str, Judge]] = {
+    "boxed-true-false": BOXED_TRUE_FALSE,
+    "pointwise-1-10": POINTWISE_1_10,
+    "five-criteria": FiveCriteria(),
+    "rider-json": RiderJson(),
+}
+PAIRWISE: Final[Mapping[str, Judge]] = {"pairwise-abtie": PAIRWISE_ABTIE}
+LISTWISE: Final[Mapping[str, RankingJudge]] = {"listwise-ranking": LISTWISE_RANKING}
 
 
-class Judge(Protocol):
-    def messages(self, sample: Sample) -> list[dict[str, str]]:
-        """The chat to send. What samples of one prompt share comes first, so that engines can reuse it."""
-        ...
+def pointwise_judge(scoring: Scoring) -> Judge:
+    """The judge of one response that a `scoring` block describes.
 
-    def verdict(self, answer: str) -> Verdict:
-        """Read an answer.
+    Raises:
+        ConfigurationError: its template or its parser cannot work.
+    """
+    if scoring.template is None or scoring.parse is None:
+        return POINTWISE[scoring.judge or DEFAULT_JUDGE]
+    logprobs = scoring.parse.kind is ParseKind.LOGPROB
+    return pointwise(
+        scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
+    )
 
-        Raises:
-            ParseFailed: it is no verdict.
-        """
-        ...
 
-
-BY_NAME: Final[Mapping[str, Judge]] = {"boxed-true-false": BoxedTrueFalse()}
+def schema_of(parse: Parse) -> Mapping[str, Any] | None:
+    """The JSON Schema of an object with the field that `parse` reads, and nothing beside it."""
+    if parse.kind is not ParseKind.JSON or parse.field is None:
+        return None
+    found: Mapping[str, Any] = {"type": "number"} if parse.values is None else {"enum": list(parse.values)}
+    for key in reversed(parse.field.split(".")):
+        found = an_object({key: found})
+    return found

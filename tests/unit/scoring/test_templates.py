@@ -1,0 +1,226 @@
+"""The template language: what it can do, what it must not, and that a value stays a value."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+from genrm_scoring import templates
+from genrm_scoring.errors import ConfigurationError, PromptTooLong, Unaskable
+from genrm_scoring.templates import ONE, SEVERAL, Template, defused
+from genrm_scoring.templates.sandbox import LONGEST_QUESTION, LONGEST_TEMPLATE
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def rendered(source: str, **values: str | list[str] | None) -> str:
+    return Template(source, ONE | SEVERAL).render(values)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ question }}: {{ response }}", "q: r"),
+        ("{% if reference %}{{ reference }}{% else %}none{% endif %}", "none"),
+        ("{{ reference | default('none') }}", "none"),
+        ("{% if reference is defined %}yes{% endif %}", ""),
+        ("{% for one in responses %}{{ loop.index }}. {{ one }}\n{% endfor %}", "1. a\n2. b\n"),
+        ("{% for a in responses %}{% for b in responses %}{{ a }}{{ b }} {% endfor %}{% endfor %}", "aa ab ba bb "),
+        ("{{ responses | length }} {{ responses | join(', ') }} {{ responses[0] }}{{ responses[-1] }}", "2 a, b ab"),
+        ("{{ question | upper }}{{ question[:1] }}{{ question | json }}", 'Qq"q"'),
+        ("{# for whoever reads this #}{{ response }}", "r"),
+        ("{% for x in ['a', 'b'] %}{{ x }}{% endfor %}{{ response }}", "abr"),
+    ],
+)
+def test_a_template_writes_chooses_and_goes_through_the_responses(source: str, text: str) -> None:
+    assert rendered(source, question="q", response="r", responses=["a", "b"], reference=None) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ respnse }}", "'respnse' is no variable; did you mean response? there are question, reference, response"),
+        ("{{ zzz }}", "'zzz' is no variable; there are"),
+        ("{{ self }}", "'self' is no variable"),
+        ("{{ range }}", "'range' is no variable"),
+        ("{{ response", "line 1: "),
+        ("a\n{% if %}", "line 2: "),
+        ("{{ response | nope }}", "nope"),
+        ("{{ response | format }}", "format"),
+        ("{{ response | attr('x') }}", "attr"),
+        ("{{ response | map('upper') }}", "map"),
+        ("{{ response is callable }}", "callable"),
+        ("{{ response.upper() }}", "a call is not allowed"),
+        ("{{ range(10) }}", "a call is not allowed"),
+        ("{{ response * 1000000000 }}", "arithmetic (mul)"),
+        ("{{ 10 ** 10 ** 10 }}", "arithmetic (pow)"),
+        ("{{ response ~ response }}", "~ is not allowed"),
+        ("{% set a = response %}", "{% set %} is not allowed"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}", "{% macro %} is not allowed"),
+        ("{% include '/etc/passwd' %}", "{% include %} is not allowed"),
+        ("{% import 'os' as os %}", "{% import %} is not allowed"),
+        ("{% extends 'x' %}", "{% extends %} is not allowed"),
+        ("{% for c in question %}{{ c }}{% endfor %}", "a loop over something else than responses"),
+        ("{% for x in responses recursive %}{{ loop(x) }}{% endfor %}", "recursive"),
+        ("{{ question | join(response) }}", "join of something else than responses"),
+        ("{{ responses | join(response) }}", "a computed argument"),
+        ("{{ responses | join(*responses) }}", "a computed argument"),
+        ("{{ response | truncate(length=3) }}", "keyword is not allowed"),
+        ("{{ responses[question] }}", "an index that is computed"),
+        ("{% for x in [" + "1," * 40 + "] %}{% endfor %}", "a loop over 40 constants"),
+    ],
+    ids=lambda text: repr(text[:40]),
+)
+def test_what_a_template_must_not_do_is_refused_when_it_is_read(source: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Template(source, ONE | SEVERAL)
+    assert str(refused.value).startswith("scoring.template: ") and says in str(refused.value)
+
+
+ESCAPES = [
+    "{{ response.__class__ }}",
+    "{{ response['__class__'] }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ response | attr('__class__') }}",
+    "{{ responses.append }}",
+    "{{ loop.__init__.__globals__ }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ lipsum.__globals__['os'] }}",
+    "{{ config }}{{ request }}{{ g }}",
+    "{{ namespace(x=1) }}",
+    "{% for x in [].__class__.__base__.__subclasses__() %}{% endfor %}",
+    "{{ '%s' % response }}",
+    "{{ '{0.__class__}'.format(response) }}",
+    "{{ response.format_map({}) }}",
+    "{% do response %}",
+    "{% debug %}",
+    "{% trans %}{% endtrans %}",
+    "{{ (response, response)[0].__class__ }}",
+    "{{ responses[0:1:1].__len__ }}",
+    "{{ response | default(response.__class__) }}",
+    "{% for x in responses if x.__class__ %}{% endfor %}",
+    "{% with a=1 %}{% endwith %}",
+    "{% call x() %}{% endcall %}",
+    "{% filter upper %}{% endfilter %}",
+    "{% autoescape true %}{% endautoescape %}",
+    "{{ {'a': 1} }}",
+    "{% import x %}",
+]
+
+
+@pytest.mark.parametrize("source", ESCAPES)
+def test_no_template_reaches_out_of_its_variables(source: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Template(source, ONE | SEVERAL)
+
+
+PIECES = [
+    *ESCAPES, "{% for x in responses %}", "{% endfor %}", "{% if question %}", "{% endif %}", "{{ question }}",
+    "{{ x }}", "{{", "}}", "{%", "{#", "text",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
+def test_no_patchwork_of_template_does_either(parts: list[str]) -> None:
+    source = "".join(parts)
+    try:
+        text = rendered(source, question="q", response="r", responses=["a", "b"])
+    except (ConfigurationError, Unaskable):
+        return
+    assert not any(word in text for word in ("class", "object at", "<function", "builtin", "module"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{" * 20_000, "{{" + "(" * 10_000 + "response" + ")" * 10_000 + "}}", "{% if response %}" * 1_500,
+     "{{ response }}" + "{# " * 5_000, "{{ response " + "| trim " * 4_000 + "}}", "{{" + "not " * 8_000 + "response }}",
+     "{% for x in responses %}" * 1_000 + "{% endfor %}" * 1_000],
+    ids=lambda source: repr(source[:20]),
+)  # fmt: skip
+def test_a_template_that_is_meant_to_take_long_does_not(source: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(ConfigurationError):
+        rendered(source, response="r" * 1000, responses=["a"] * 64)
+    assert time.process_time() - began < 5.0
+
+
+def test_a_template_has_a_longest_length() -> None:
+    with pytest.raises(ConfigurationError, match=f"write at most {LONGEST_TEMPLATE}"):
+        Template("x" * LONGEST_TEMPLATE + "{{ response }}", ONE)
+
+
+def test_a_question_has_a_longest_length_too() -> None:
+    loops = "{% for a in responses %}{% for b in responses %}{{ a }}{% endfor %}{% endfor %}"
+    with pytest.raises(PromptTooLong):
+        rendered(loops, responses=["x" * 10_000] * 64)
+    assert len(rendered("{{ response }}", response="x" * (LONGEST_QUESTION - 1))) == LONGEST_QUESTION - 1
+
+
+def test_a_value_that_the_sample_lacks_cannot_be_written() -> None:
+    with pytest.raises(Unaskable, match="'reference' is undefined"):
+        rendered("{{ reference }}", reference=None)
+
+
+def test_a_template_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.j2"
+    file.write_text("{{ response }}!")
+    assert Template.from_file(file, ONE).render({"response": "r"}) == "r!"
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Template.from_file(tmp_path / "other.j2", ONE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{{ question }}", "{% for x in y %}", "{# #}", "{{ 1/0 }}", "%}{{", "{{ self.__init__ }}", "\n# for x in y"],
+)
+def test_template_syntax_in_a_value_is_text(value: str) -> None:
+    assert rendered("{{ response }}", response=value) == value
+
+
+SPECIAL = [
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|endoftext|>", "<|user|>", "<|assistant|>",
+    "<|channel|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>",
+    "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<s>", "</s>", "<pad>", "<unk>", "[INST]", "[/INST]",
+    "[SYSTEM_PROMPT]", "[TOOL_CALLS]", "<<SYS>>", "<</SYS>>", "[gMASK]", "[BOS]", "]~b]", "[e~[", "<think>", "</think>",
+    "<tool_call>", "<extra_id_1>", "<unused7>", "<reserved_106>", "<seed:bos>", "[CLS]", "[SEP]", "[MASK]",
+]  # fmt: skip
+OURS = ["<response>", "</response>", "</Response>", "</response_a>", "<response_12>", "</question>", "<reference>"]
+
+
+@pytest.mark.parametrize("token", [*SPECIAL, *OURS])
+def test_a_special_token_in_a_value_is_no_token_any_more(token: str) -> None:
+    text = rendered("{{ response }} {{ responses | join('') }}", response=f"a{token}b", responses=[token, token * 2])
+    assert token not in text
+    assert text.replace(" ", "") == f"a{token}b{token}{token * 2}"
+
+
+@given(st.lists(st.one_of(st.sampled_from([*SPECIAL, *OURS, "<", "|", "[", "]", ">", "/"]), st.text(max_size=3))))
+def test_no_patchwork_of_tokens_is_one(parts: list[str]) -> None:
+    text = defused("".join(parts))
+    assert not [token for token in [*SPECIAL, *OURS] if token in text]
+
+
+@given(st.text())
+def test_nothing_but_a_space_is_added_to_a_value(text: str) -> None:
+    assert defused(text).replace(" ", "") == text.replace(" ", "")
+    assert len(defused(text)) - len(text) <= text.count("<") + text.count("[") + text.count("]")
+
+
+@pytest.mark.parametrize(
+    "text", ["a < b and b > c", "[1, 2]", r"\[x\]", "<div>", "List[int]", "[A]", "if a<b:", "x[I]"]
+)
+def test_what_is_no_token_stays_as_it_is(text: str) -> None:
+    assert defused(text) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["boxed-true-false", "pointwise-1-10", "five-criteria", "rider-json", "pairwise-abtie", "listwise-ranking",
+     "critique-then-score"],
+)  # fmt: skip
+def test_every_built_in_template_is_one_of_the_language(name: str) -> None:
+    variables = Template(templates.built_in(name), templates.ONE | templates.PAIR | templates.SEVERAL).variables
+    assert "question" in variables and any(variable.startswith("response") for variable in variables)

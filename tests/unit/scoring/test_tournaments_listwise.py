@@ -1,0 +1,95 @@
+"""Rankings of whole groups, anchors, and groups of one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from genrm_api.scoring import Aggregate, Anchor
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.tournaments import Comparison, aggregate
+from genrm_scoring.tournaments.anchor import Versus, anchor_alone, without_anchor
+from genrm_scoring.tournaments.listwise import compared, presentations
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.scoring.tournaments import hard
+
+TEXTS = st.lists(st.binary(max_size=3), min_size=2, max_size=8, unique=True)
+
+
+@given(TEXTS, st.integers(1, 9), st.randoms(use_true_random=False))
+def test_texts_are_shown_by_their_content_whatever_their_numbers(
+    texts: list[bytes], votes: int, chance: object
+) -> None:
+    number = sorted(range(len(texts)), key=lambda _: chance.random())  # type: ignore[attr-defined]
+    shuffled = [texts[u] for u in number]
+    here = [[texts[u] for u in shown] for shown in presentations(texts, votes)]
+    assert here == [[shuffled[u] for u in shown] for shown in presentations(shuffled, votes)]
+    assert len(here) == votes and all(sorted(shown) == sorted(texts) for shown in here)
+
+
+@given(TEXTS, st.integers(1, 6))
+def test_over_two_votes_nobody_stands_nearer_to_the_top(texts: list[bytes], pairs: int) -> None:
+    places = Counter[int]()
+    for shown in presentations(texts, 2 * pairs):
+        places.update({u: at for at, u in enumerate(shown)})
+    assert set(places.values()) == {pairs * (len(texts) - 1)}
+
+
+def test_with_as_many_pairs_of_votes_as_texts_everyone_is_first_and_last_twice() -> None:
+    shown = presentations([b"a", b"b", b"c"], 6)
+    assert Counter(order[0] for order in shown) == Counter(order[-1] for order in shown) == {0: 2, 1: 2, 2: 2}
+
+
+def test_a_ranking_is_worth_its_place() -> None:
+    texts = [b"a", b"b", b"c", b"d"]
+    shown = (2, 0, 3, 1)
+    scores = aggregate(Aggregate.WINRATE, 4, compared(texts, shown, [1, 3, 2, 0])).scores  # best: 0, then 1, 3, 2
+    assert scores == pytest.approx((1, 2 / 3, 0, 1 / 3))
+
+
+def test_rankings_that_contradict_each_other_are_averaged() -> None:
+    texts = [b"a", b"b"]
+    said = [*compared(texts, (0, 1), [0, 1]), *compared(texts, (1, 0), [0, 1])]
+    standings = aggregate(Aggregate.WINRATE, 2, said)
+    assert standings.scores == (0.5, 0.5) and standings.tally.disagreements == 1
+
+
+def test_equal_texts_are_shown_once_and_share_their_score() -> None:
+    texts = [b"a", b"b", b"a"]
+    (shown,) = presentations(texts, 1)
+    assert sorted(shown) == [0, 1]
+    best_is_b = [shown.index(1), shown.index(0)]
+    assert aggregate(Aggregate.WINRATE, 3, compared(texts, shown, best_is_b)).scores == (0.25, 1, 0.25)
+    assert presentations([b"a", b"a"], 3) == []
+
+
+@pytest.mark.parametrize("ranking", [[0, 1], [0, 1, 1], [1, 2, 3], []])
+def test_a_ranking_of_something_else_is_refused(ranking: list[int]) -> None:
+    with pytest.raises(ValueError, match="it must hold 0 to 2 once"):
+        compared([b"a", b"b", b"c"], (0, 1, 2), ranking)
+
+
+def test_the_anchor_is_a_yardstick_and_no_score() -> None:
+    """Of three responses one beats the anchor, one ties with it in the end, one loses to it."""
+    games = hard("0>3", "1=3", "3>2", "0>1", "0>2", "1>2")
+    found = without_anchor(aggregate(Aggregate.WINRATE, 4, games))
+    assert found.scores == pytest.approx((1, 0.5, 0)) and found.anchor_score == 0.5
+    assert found.beats_anchor == 0.5 and found.policy_mean == 0.5
+    found = without_anchor(aggregate(Aggregate.DGR, 4, hard("0>1", "1>3", "3>0", "0>2", "1>2", "3>2")))
+    assert found.conflicts is not None and found.conflicts.removed == 1
+
+
+def test_without_verdicts_the_anchor_says_nothing() -> None:
+    found = without_anchor(aggregate(Aggregate.WINRATE, 3, []))
+    assert (found.anchor_score, found.beats_anchor, found.policy_mean) == (None, None, None)
+    found = without_anchor(aggregate(Aggregate.WINRATE, 3, [Comparison(0, 1, 1)]))
+    assert (found.anchor_score, found.beats_anchor, found.policy_mean) == (None, None, 0.5)
+
+
+def test_a_group_of_one_plays_against_a_text_that_is_there_or_alone() -> None:
+    assert anchor_alone(Versus.POINTWISE, ()) is None
+    assert anchor_alone(Versus.REFERENCE, (Anchor.REFERENCE, Anchor.CHOSEN)) is Anchor.REFERENCE
+    with pytest.raises(ConfigurationError, match=r"scoring\.vs: baseline, .* \(it has chosen, reference\)"):
+        anchor_alone(Versus.BASELINE, (Anchor.REFERENCE, Anchor.CHOSEN))

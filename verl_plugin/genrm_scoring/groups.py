@@ -1,0 +1,229 @@
+"""The responses to one prompt, judged against each other while they arrive.
+
+A `Group` is told of each response as soon as it is there, asks what has become due (`tournaments`), and gives every
+member its own score when the tournament is over. Members come in any order and from anywhere in one event loop; each
+waits only for the last verdict. A sibling that never comes hangs nobody: when none has come for `patience` seconds the
+missing ones are given up, and the table closes up.
+
+A group is entered like a file: what it has asked ends with the block.
+
+    async with Group(scoring, scorer.ask, players=4, patience=300) as group:
+        scores = await asyncio.gather(*(group.score(i, sample) for i, sample in enumerate(samples)))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from genrm_api.scoring import Aggregate, Normalise, Order, ScheduleKind, Scoring
+
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.failure import settle, whole_enough
+from genrm_scoring.normalise import normalise
+from genrm_scoring.tournaments import Standings, aggregate
+from genrm_scoring.tournaments.anchor import Anchored, without_anchor
+from genrm_scoring.tournaments.schedule import Tournament
+from genrm_scoring.tournaments.seating import Question as Pairing
+from genrm_scoring.types import Judgement, Outcome, Question, Sample, Score, ScoreSource
+
+Ask = Callable[[Question], Awaitable[Judgement]]
+"""Asks which of two responses is better; `Scorer.ask` with a pairwise judge. Never raises for one that fails."""
+
+THREAD_ABOVE: Final = 12
+"""Responses. Rule dgr of more than these may compute for as long as requests should not have to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of a group when its tournament is over, for the logs of a step.
+
+    `questions` were asked, in `rounds`; `failed` counts by outcome those that brought no verdict. `anchored` is there
+    if a text played along that is not trained.
+    """
+
+    standings: Standings
+    questions: int
+    rounds: int
+    failed: dict[Outcome, int]
+    anchored: Anchored | None = None
+
+
+def rule_of(scoring: Scoring) -> Aggregate:
+    """How verdicts become scores.
+
+    Raises:
+        ConfigurationError: the rule would punish who met the strong, because not all pairs are asked.
+    """
+    all_pairs = scoring.schedule is None or scoring.schedule.kind is ScheduleKind.ALL
+    rule = scoring.aggregate or (Aggregate.WINRATE if all_pairs else Aggregate.BT)
+    if not all_pairs and rule not in (Aggregate.BT, Aggregate.ELO):
+        raise ConfigurationError(
+            "scoring.aggregate",
+            f"{rule} with a schedule that does not ask all pairs: who meets the strong would lose by it; write bt, "
+            "or schedule.kind: all",
+        )
+    return rule
+
+
+@dataclass(slots=True)
+class Group:
+    """The tournament of `players` responses to one prompt, numbered from 0.
+
+    `seed` names the group: with the same seed the same pairs are seated in the same way. `anchor` is a text that plays
+    along and is not trained, as one more player.
+
+    Raises:
+        ConfigurationError: `scoring` describes no tournament that can be held.
+    """
+
+    scoring: Scoring
+    ask: Ask
+    players: int
+    patience: float
+    seed: bytes = b""
+    anchor: Sample | None = None
+    report: Report | None = None
+    """Once the tournament is over."""
+    _tournament: Tournament = field(init=False)
+    _rule: Aggregate = field(init=False)
+    _samples: dict[int, Sample] = field(default_factory=dict)
+    _lost: set[int] = field(default_factory=set)
+    _ended: dict[int, list[Judgement]] = field(default_factory=dict)
+    """Of each player, the questions about it that brought no verdict."""
+    _questions: int = 0
+    _arrival: asyncio.Event = field(default_factory=asyncio.Event)
+    _scores: asyncio.Future[tuple[Score, ...]] = field(init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _over: bool = False
+
+    def __post_init__(self) -> None:
+        schedule = self.scoring.schedule
+        self._rule = rule_of(self.scoring)
+        self._tournament = Tournament(
+            self.players + (self.anchor is not None),
+            order=self.scoring.order or Order.BALANCED,
+            kind=ScheduleKind.ALL if schedule is None else schedule.kind,
+            budget=None if schedule is None else schedule.budget,
+            rounds=None if schedule is None else schedule.rounds,
+            seed=self.seed,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._scores = asyncio.get_running_loop().create_future()
+        if self.anchor is not None:
+            self._arrived(self.players, self.anchor)
+        self._begin(self._give_up_the_missing())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._scores.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """What fails in it fails all who wait for a score, instead of nobody."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None and not self._scores.done():
+                self._scores.set_exception(error)
+
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+
+    async def score(self, player: int, sample: Sample) -> Score:
+        """Enter a response and wait for its score; one that failed has no number, and says why.
+
+        Raises:
+            ValueError: no such response is awaited.
+            FailureRaised: a response to this prompt failed under policy raise.
+        """
+        if player in self._samples or player in self._lost or not 0 <= player < self.players:
+            raise ValueError(f"response {player} is not awaited in a group of {self.players}")
+        self._arrived(player, sample)
+        return (await asyncio.shield(self._scores))[player]
+
+    def lost(self, player: int) -> None:
+        """Response `player` will never come."""
+        self._lost.add(player)
+        self._arrival.set()
+        self._ask(self._tournament.lost(player))
+
+    def _arrived(self, player: int, sample: Sample) -> None:
+        self._samples[player] = sample
+        self._arrival.set()
+        self._ask(self._tournament.arrived(player, hashlib.sha256(sample.response.encode(errors="replace")).digest()))
+
+    async def _give_up_the_missing(self) -> None:
+        while missing := [p for p in range(self.players) if p not in self._samples and p not in self._lost]:
+            self._arrival.clear()
+            try:
+                async with asyncio.timeout(self.patience):
+                    await self._arrival.wait()
+            except TimeoutError:
+                for player in missing:
+                    self.lost(player)
+
+    def _ask(self, pairings: Sequence[Pairing]) -> None:
+        for pairing in pairings:
+            self._questions += 1
+            self._begin(self._judge(pairing))
+        if self._tournament.settled and not self._over:
+            self._over = True
+            self._begin(self._finish())
+
+    async def _judge(self, pairing: Pairing) -> None:
+        first, second = (self._samples[player] for player in pairing)
+        judgement = await self.ask(Question(first.question, (first.response, second.response), first.reference))
+        if judgement.verdict is None:
+            for player in pairing:
+                self._ended.setdefault(player, []).append(judgement)
+        self._ask(self._tournament.answered(pairing, judgement.verdict.value if judgement.verdict else None))
+
+    async def _finish(self) -> None:
+        players = self.players + (self.anchor is not None)
+        # In an order of their own: not even rounding is to tell which answer came first.
+        said = sorted(self._tournament.comparisons, key=lambda c: (c.first, c.second, c.preference))
+        if self._rule is Aggregate.DGR and players > THREAD_ABOVE:
+            standings = await asyncio.to_thread(aggregate, self._rule, players, said)
+        else:
+            standings = aggregate(self._rule, players, said)
+        anchored = without_anchor(standings) if self.anchor is not None else None
+        failed = Counter(j.outcome for ended in self._ended.values() for j in ended)
+        each = {outcome: count // 2 for outcome, count in failed.items()}  # a question is about two
+        self.report = Report(standings, self._questions, self._tournament.rounds, each, anchored)
+        found = anchored.scores if anchored is not None else standings.scores
+        scores = whole_enough(settle(self._normalised(found), self.scoring.on_failure))
+        if not self._scores.done():
+            self._scores.set_result(scores)
+
+    def _normalised(self, found: Sequence[float | None]) -> list[Score]:
+        values = [value for value in found if value is not None]
+        scaled = iter(normalise(self.scoring.normalise or Normalise.NONE, values))
+        return [
+            self._without(player) if value is None else Score(next(scaled), Outcome.OK, ScoreSource.JUDGE)
+            for player, value in enumerate(found)
+        ]
+
+    def _without(self, player: int) -> Score:
+        """Of a response about which nothing was said."""
+        if player in self._lost:
+            return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="the response never came")
+        if ended := self._ended.get(player):
+            counts = Counter(judgement.outcome for judgement in ended)
+            outcome = max(Outcome, key=lambda outcome: counts[outcome])
+            detail = min(judgement.detail for judgement in ended if judgement.outcome is outcome)
+            return Score(
+                None, outcome, ScoreSource.DROPPED, detail=f"all {len(ended)} judgements failed, like: {detail}"
+            )
+        return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="there was nobody to compare it with")

@@ -1,0 +1,104 @@
+"""Rules that a user wrote in Python: which text may run, and how its function is called.
+
+A module comes from a file of the run, or from a ConfigMap. Who may write ConfigMaps must not thereby run code in a
+training job: a run approves the exact text by its SHA-256, and is told the hash when it has not.
+
+The function is called by name with what it asks for of: `data_source`, `solution_str`, `ground_truth`, `extra_info`
+(verl's compute_score), `prompt_str`, `response_str` (reward_api), `prompt`, `response`. It returns a number, or a
+mapping with one under "score".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from genrm_scoring.errors import ConfigurationError, RuleAnswered
+from genrm_scoring.types import Verdict
+
+Fields = Mapping[str, Any]
+_KNOWN: Final = (
+    "data_source", "solution_str", "ground_truth", "extra_info", "prompt_str", "response_str", "prompt", "response",
+)  # fmt: skip
+
+
+def approve(where: str, source: str, allowed: str | None) -> None:
+    """
+    Args:
+        where: what the text was read from, for the message.
+        allowed: SHA-256 of the text that the run lets run, hex.
+
+    Raises:
+        ConfigurationError: it is another text, or the run lets none run.
+    """
+    found = hashlib.sha256(source.encode()).hexdigest()
+    if allowed is None or allowed.lower() != found:
+        named = "the run allows none" if allowed is None else f"the run allows {allowed[:64]}"
+        raise ConfigurationError(
+            "allow_cluster_code",
+            f"{where} holds Python code with SHA-256 {found}, and {named}; read it, then write that",
+        )
+
+
+def loaded(source: str, filename: str, function: str) -> Callable[[Fields], Verdict]:
+    """The function of a module's text, ready to be called with the fields of a sample.
+
+    Raises:
+        ConfigurationError: the module does not run, has no such function, or the function asks for what there is not.
+    """
+    module: dict[str, Any] = {"__name__": "genrm_rules", "__file__": filename}
+    try:
+        exec(compile(source, filename, "exec"), module)  # noqa: S102  (the run approved it; this is a worker)
+    except Exception as e:
+        raise ConfigurationError("spec.terms.rule.function", f"{filename} does not run: {type(e).__name__}: {e}") from e
+    found = module.get(function)
+    if not callable(found):
+        raise ConfigurationError("spec.terms.rule.function", f"{filename} has no function {function}")
+    wanted = inspect.signature(found).parameters.values()
+    named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in _KNOWN]
+    missing += [p.name for p in wanted if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
+    if missing:
+        raise ConfigurationError(
+            "spec.terms.rule.function",
+            f"{function} in {filename} asks for {', '.join(missing)}; a rule is given {', '.join(_KNOWN)}",
+        )
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
+
+    def rule(fields: Fields) -> Verdict:
+        given = {name: fields.get(name) for name in _KNOWN if takes_all or name in named}
+        return verdict_of(found(**given), function)
+
+    return rule
+
+
+def verdict_of(answer: Any, function: str) -> Verdict:
+    """
+    Raises:
+        RuleAnswered: it is no number, or none under "score".
+    """
+    number = answer.get("score") if isinstance(answer, Mapping) else answer
+    try:
+        value = math.nan if number is None or isinstance(number, str) else float(number)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise RuleAnswered(f"{function} returned {answer!r:.200}; a rule returns a number, or one under 'score'")
+    return Verdict(function, value)
+
+
+def fields_of(response: str, ground_truth: str | None, prompt: str, data_source: str, extra: Fields) -> Fields:
+    """A sample by all names that functions call its parts."""
+    return {
+        "data_source": data_source,
+        "solution_str": response,
+        "response_str": response,
+        "response": response,
+        "ground_truth": ground_truth,
+        "prompt_str": prompt,
+        "prompt": prompt,
+        "extra_info": dict(extra),
+    }

@@ -1,0 +1,29 @@
+"""Templates: how what is asked about becomes a question. Pure text.
+
+sandbox   the template language: a part of Jinja that is bounded in time and size
+defused   values as plain text, whatever special tokens they spell
+*.j2      what the built-in judges ask, by name
+
+What the questions about one prompt share comes first (the rubric, then the prompt), and what differs (the responses)
+last: engines compute a shared beginning once.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Final
+
+from genrm_scoring.templates.defused import defused
+from genrm_scoring.templates.sandbox import Template, Value
+
+__all__ = ["ONE", "PAIR", "SEVERAL", "Template", "Value", "built_in", "defused"]
+
+ONE: Final = frozenset({"question", "response", "reference"})
+"""Variables of a question about one response."""
+PAIR: Final = frozenset({"question", "response_a", "response_b", "reference"})
+SEVERAL: Final = frozenset({"question", "responses", "reference"})
+
+
+def built_in(name: str) -> str:
+    """The template of a built-in judge, to be used or to start from."""
+    return (resources.files(__name__) / f"{name}.j2").read_text(encoding="utf-8")

@@ -1,0 +1,217 @@
+"""The template language: a part of Jinja in which nothing can run for long, grow large, or reach out of its variables.
+
+A template comes with a RewardModel, so who may write one need not be who trains. Jinja's own sandbox keeps it from
+Python's insides, and says of itself that it is no bound on time or memory. So a template may only do what needs none:
+write variables, choose (`if`), go through the responses (`for`, two deep), and a few filters. No calls, no arithmetic,
+no assignments, no macros, no includes; `{{ 'x' * 10**9 }}` and a loop in a loop in a loop are refused when the template
+is read, with the line. What is left takes time linear in what it writes, and what it writes is bounded.
+
+A variable that a question never has is refused when the template is read, by name. One that this sample lacks (it has
+no reference, say) may be asked after (`{% if reference %}`), but not written: `Unaskable`.
+
+Values are text (see `defused`): Jinja does not look into them for templates, nor a tokenizer for special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence, Set
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from genrm_scoring.errors import ConfigurationError, PromptTooLong, Unaskable
+from genrm_scoring.templates.defused import defused
+
+FIELD: Final = "scoring.template"
+LONGEST_TEMPLATE: Final = 32768
+"""Characters, as in the API."""
+LONGEST_QUESTION: Final = 8 << 20
+"""Characters: more than fits into any context."""
+LONGEST_LIST: Final = 32
+DEEPEST: Final = 2
+"""Loops in one another: the responses, and once more within."""
+
+Value = str | Sequence[str] | None
+
+
+class _Missing(StrictUndefined):
+    """What the sample lacks: false where it is asked after, an error where it is written."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+_FILTERS: Final = ("d", "default", "first", "join", "json", "last", "length", "lower", "trim", "truncate", "upper")
+_TESTS: Final = ("defined", "undefined", "none", "odd", "even", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "in")
+_ALLOWED: Final = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.If, nodes.For, nodes.CondExpr,
+    nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Filter, nodes.Test, nodes.Getattr,
+    nodes.Getitem, nodes.Slice, nodes.Neg, nodes.Tuple, nodes.List,
+)  # fmt: skip
+_OF_JINJA: Final = ("self", "super", "caller", "varargs", "kwargs")
+"""Names that Jinja fills in by itself."""
+_LOOP: Final = ("index", "index0", "first", "last", "length", "revindex", "revindex0")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The sandbox takes each attribute for any there could be; a template that was read has only those of loops."""
+        if isinstance(obj, LoopContext) and attribute in _LOOP:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.clear()
+    environment.filters = {name: environment.filters[name] for name in _FILTERS if name != "json"}
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.tests = {name: environment.tests[name] for name in _TESTS}
+    return environment
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+class Template:
+    """A question in the making. May be shared by threads."""
+
+    def __init__(self, source: str, variables: Set[str]) -> None:
+        """
+        Raises:
+            ConfigurationError: it is too long, no Jinja, or wants what no template may, or a variable that is none of
+                `variables`.
+        """
+        if len(source) > LONGEST_TEMPLATE:
+            raise ConfigurationError(FIELD, f"{len(source)} characters; write at most {LONGEST_TEMPLATE}")
+        try:
+            tree = _ENVIRONMENT.parse(source)
+            _check(tree, variables)
+            self.variables: Set[str] = meta.find_undeclared_variables(tree)
+            """Those it uses."""
+            self._compiled = _ENVIRONMENT.from_string(tree)
+        except TemplateSyntaxError as e:
+            raise ConfigurationError(FIELD, f"line {e.lineno}: {e.message}") from None
+        except (TemplateError, RecursionError, SyntaxError) as e:
+            raise ConfigurationError(FIELD, f"cannot be compiled: {e}") from None
+
+    @classmethod
+    def from_file(cls, path: Path, variables: Set[str]) -> Template:
+        """
+        Raises:
+            ConfigurationError: there is no such file, or see the constructor.
+        """
+        try:
+            return cls(path.read_text(encoding="utf-8"), variables)
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigurationError(FIELD, f"{path} cannot be read: {e}") from None
+
+    def render(self, values: Mapping[str, Value]) -> str:
+        """The question. `None` is a value that the sample lacks.
+
+        Raises:
+            Unaskable: the template writes a value that is lacking.
+            PromptTooLong: the question would be longer than `LONGEST_QUESTION`.
+        """
+        given = {name: _defused(value) for name, value in values.items() if value is not None}
+        pieces, length = [], 0
+        try:
+            for piece in self._compiled.root_render_func(self._compiled.new_context(given)):
+                pieces.append(piece)
+                length += len(piece)
+                if length > LONGEST_QUESTION:
+                    raise PromptTooLong(f"a question of more than {LONGEST_QUESTION} characters")
+        except UndefinedError as e:
+            raise Unaskable(f"the template asks for what the sample lacks: {e.message}") from None
+        except (TemplateError, TypeError) as e:
+            raise Unaskable(f"the template cannot be written for this sample: {e}") from None
+        return "".join(pieces)
+
+
+def _defused(value: str | Sequence[str]) -> str | list[str]:
+    return defused(value) if isinstance(value, str) else [defused(one) for one in value]
+
+
+def _check(tree: nodes.Template, variables: Set[str]) -> None:
+    """
+    Raises:
+        ConfigurationError: see `Template`.
+    """
+    _check_node(tree, loops=0)
+    unknown = sorted(meta.find_undeclared_variables(tree) - variables)
+    if unknown:
+        near = get_close_matches(unknown[0], variables, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            FIELD, f"{unknown[0]!r} is no variable; {meant}there are {', '.join(sorted(variables))}"
+        )
+
+
+def _check_node(node: nodes.Node, loops: int) -> None:
+    if not isinstance(node, _ALLOWED):
+        _refuse(node, f"{_spelled(node)} is not allowed; a template can write variables, choose (if) and go through "
+                "the responses (for)")  # fmt: skip
+    match node:
+        case nodes.For():
+            loops += 1
+            if loops > DEEPEST:
+                _refuse(node, f"loops more than {DEEPEST} deep; write fewer")
+            if isinstance(node.iter, nodes.Tuple | nodes.List):
+                if len(node.iter.items) > LONGEST_LIST:
+                    _refuse(node, f"a loop over {len(node.iter.items)} constants; write at most {LONGEST_LIST}")
+            elif not _is_name(node.iter, "responses"):
+                _refuse(node, "a loop over something else than responses; write `for ... in responses`")
+            if node.recursive:
+                _refuse(node, "a recursive loop; write a plain one")
+        case nodes.Name() if node.name in _OF_JINJA:
+            _refuse(node, f"{node.name!r} is no variable")
+        case nodes.Filter() if node.name not in _FILTERS:
+            _refuse(node, f"no filter {node.name!r}; there are {', '.join(_FILTERS)}")
+        case nodes.Filter(name="join") if not _is_name(node.node, "responses"):
+            _refuse(node, "join of something else than responses; write `responses | join('...')`")
+        case nodes.Filter() if node.dyn_args or not all(isinstance(argument, nodes.Const) for argument in node.args):
+            _refuse(node, f"filter {node.name!r} with a computed argument; write a constant")
+        case nodes.Test() if node.name not in _TESTS:
+            _refuse(node, f"no test {node.name!r}; there are {', '.join(_TESTS)}")
+        case nodes.Getitem() if not _is_place(node.arg):
+            _refuse(node, "an index that is computed; write a whole number or a slice")
+        case nodes.Getattr() if not (_is_name(node.node, "loop") and node.attr in _LOOP):
+            _refuse(node, f"attribute {node.attr!r}; values are text and have none (loop has {', '.join(_LOOP)})")
+    for child in node.iter_child_nodes():
+        _check_node(child, loops)
+
+
+def _is_name(node: nodes.Node | None, name: str) -> bool:
+    return isinstance(node, nodes.Name) and node.name == name
+
+
+def _is_place(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Slice):
+        return all(part is None or _is_place(part) for part in (node.start, node.stop, node.step))
+    if isinstance(node, nodes.Neg):
+        return _is_place(node.node)
+    return isinstance(node, nodes.Const) and type(node.value) is int
+
+
+def _refuse(node: nodes.Node, sentence: str) -> NoReturn:
+    raise ConfigurationError(FIELD, f"line {node.lineno}: {sentence}")
+
+
+def _spelled(node: nodes.Node) -> str:
+    """What a person would call it."""
+    names: Mapping[type[Any], str] = {
+        nodes.Call: "a call", nodes.Assign: "{% set %}", nodes.AssignBlock: "{% set %}", nodes.Macro: "{% macro %}",
+        nodes.Include: "{% include %}", nodes.Import: "{% import %}", nodes.FromImport: "{% from %}",
+        nodes.Extends: "{% extends %}", nodes.Block: "{% block %}", nodes.CallBlock: "{% call %}",
+        nodes.FilterBlock: "{% filter %}", nodes.With: "{% with %}", nodes.Concat: "~",
+    }  # fmt: skip
+    if isinstance(node, nodes.BinExpr):
+        return f"arithmetic ({type(node).__name__.lower()})"
+    return names.get(type(node), type(node).__name__.lower())

@@ -1,0 +1,76 @@
+"""A text that plays along and is not trained: the data set's chosen answer, a reference, a baseline's answer.
+
+In a group of n it is player number n. It is judged like the others and helps to place them, and what it comes to is no
+reward: it is the yardstick that says how good the policy is, where scores inside a group always have the same mean.
+
+A group of one, the usual case in validation, has no pairs. It is judged against an anchor, both ways round (one pair
+cannot be balanced), and its score is what it got out of that: the mean over a data set is the win rate against the
+anchor. Or, without one, pointwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection
+from dataclasses import dataclass
+from statistics import fmean
+
+from genrm_api.scoring import Anchor
+
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.tournaments.standings import Conflicts, Standings
+
+
+class Versus(enum.StrEnum):
+    """What a group of one is judged against."""
+
+    REFERENCE = "reference"
+    BASELINE = "baseline"
+    POINTWISE = "pointwise"
+    """Nothing: it is asked about alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """Standings without the anchor, and what it says of the policy.
+
+    `beats_anchor` is the share of scored responses above the anchor, equal ones by half. Both it and `policy_mean`, the
+    mean score of the responses, are None where there is nothing to compare.
+    """
+
+    scores: tuple[float | None, ...]
+    anchor_score: float | None
+    beats_anchor: float | None
+    policy_mean: float | None
+    conflicts: Conflicts | None
+
+
+def without_anchor(standings: Standings) -> Anchored:
+    """Take the last player, the anchor, out of the standings."""
+    *scores, anchor = standings.scores
+    scored = [score for score in scores if score is not None]
+    above = None if anchor is None else [((score > anchor) - (score < anchor) + 1) / 2 for score in scored]
+    return Anchored(
+        scores=tuple(scores),
+        anchor_score=anchor,
+        beats_anchor=fmean(above) if above else None,
+        policy_mean=fmean(scored) if scored else None,
+        conflicts=standings.conflicts,
+    )
+
+
+def anchor_alone(versus: Versus, texts: Collection[Anchor]) -> Anchor | None:
+    """The anchor that a group of one is judged against; None: pointwise. `texts`: what the sample's data set has.
+
+    Raises:
+        ConfigurationError: the data set does not have it.
+    """
+    if versus is Versus.POINTWISE:
+        return None
+    anchor = Anchor(versus)
+    if anchor not in texts:
+        there = ", ".join(sorted(texts)) or "none"
+        raise ConfigurationError(
+            "scoring.vs", f"{versus}, but the sample has no such text (it has {there}); write pointwise, or add it"
+        )
+    return anchor
