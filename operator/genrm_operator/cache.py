@@ -6,7 +6,7 @@ Handlers write, the reconciler reads. Nothing here decides or waits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
@@ -25,6 +25,14 @@ P = TypeVar("P", Pod, SidePod)
 
 Key = tuple[str, str]
 """(namespace, name) of a RewardModel."""
+
+Object = tuple[str, str]
+"""(namespace, uid) of a RewardModel or a pod, whose names are used again; (namespace, name) of anything else."""
+
+
+def identity(kind: str, obj: Mapping[str, Any]) -> Object:
+    meta = obj["metadata"]
+    return meta["namespace"], meta["uid" if kind in ("RewardModel", "Pod") else "name"]
 
 
 class Put(NamedTuple):
@@ -75,6 +83,8 @@ class Cache:
     """By uid: pods on GPUs that they share, whether their RewardModel still exists or not."""
     leases: defaultdict[Key, dict[str, DemandLease]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Lease name."""
+    trainers: defaultdict[Key, dict[str, DemandLease]] = field(default_factory=lambda: defaultdict(dict))
+    """The same of Leases by which runs want its slots' GPUs for themselves."""
     children: defaultdict[Key, dict[tuple[str, str], Existing]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then (kind, name)."""
     kept: defaultdict[Key, dict[str, Kept]] = field(default_factory=lambda: defaultdict(dict))
@@ -106,8 +116,12 @@ class Cache:
         return Put(key, news, self.naming(places) - {key})
 
     def wanting(self, key: Key) -> frozenset[str]:
-        """Runs whose Leases say that they want a model awake, expired or not."""
-        return frozenset(lease.run for lease in self.leases.get(key, {}).values() if lease.phase.wants_awake)
+        """Runs whose Leases say that they want a model awake, or GPUs for themselves, expired or not."""
+        beside = (
+            lease for leases in self.trainers.values() for lease in leases.values() if slots.trainer(lease) == key
+        )
+        asking = (*self.leases.get(key, {}).values(), *beside)
+        return frozenset(lease.run for lease in asking if lease.phase.wants_awake)
 
     def naming(self, places: frozenset[Place]) -> frozenset[Key]:
         """RewardModels that name one of these."""
@@ -138,13 +152,14 @@ class Cache:
     def put_lease(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         lease = DemandLease.from_object(obj)
         key = (lease.namespace, lease.reward_model)
-        before = self.leases[key].get(lease.name)
+        shelf = (self.leases if lease.slot is None else self.trainers)[key]
+        before = shelf.get(lease.name)
         if deleted:
-            self.leases[key].pop(lease.name, None)
+            shelf.pop(lease.name, None)
             self._versions.pop(obj["metadata"]["uid"], None)
         elif self._is_newer(obj):
-            self.leases[key][lease.name] = lease
-        return Put(key, before != self.leases[key].get(lease.name))
+            shelf[lease.name] = lease
+        return Put(key, before != shelf.get(lease.name))
 
     def child_putter(self, kind: str) -> Putter:
         """How children of one kind are stored."""
@@ -171,11 +186,50 @@ class Cache:
             for child in children
             if child[0] == kind and (key[0], child[1]) not in there
         ]
-        for key, child in gone:
-            del self.children[key][child]
-            self.kept[key].pop(child[1], None)
-            self.asked[key].pop(child[1], None)
-        return {key for key, _ in gone}
+        return {other for key, child in gone for other in self.forget(kind, key, child[1])}
+
+    def known(self, kind: str, namespace: str) -> dict[Object, tuple[Key, Any]]:
+        """What there is of one kind, in one namespace or (if that is empty) in all: whose it is, and what is kept."""
+        shelves: Iterable[tuple[Key, Mapping[str, Any]]]
+        match kind:
+            case "RewardModel":
+                shelves = [(key, {obj["metadata"]["uid"]: obj}) for key, obj in self.reward_models.items()]
+            case "Pod":
+                shelves = [item for store in (self.pods, self.routers, self.workers) for item in store.items()]
+            case "Lease":
+                shelves = [item for store in (self.leases, self.trainers) for item in store.items()]
+            case _:
+                children = self.children.items()
+                shelves = [
+                    (key, {name: it for (of, name), it in shelf.items() if of == kind}) for key, shelf in children
+                ]
+        return {
+            (key[0], name): (key, kept)
+            for key, shelf in shelves
+            if namespace in ("", key[0])
+            for name, kept in shelf.items()
+        }
+
+    def forget(self, kind: str, key: Key, name: str) -> frozenset[Key]:
+        """Drop an object that is gone, by its name as `known` has it; return for which RewardModels that is news."""
+        match kind:
+            case "RewardModel":
+                put = self.put_reward_model(self.reward_models[key], deleted=True)
+                return put.others | {key}
+            case "Pod":
+                for store in (self.pods, self.routers, self.workers):
+                    store[key].pop(name, None)
+                self._versions.pop(name, None)
+                placed = self.placed.pop(name, None)
+                return frozenset({key}) | (self.naming(placed.places) if placed is not None else frozenset())
+            case "Lease":
+                self.leases[key].pop(name, None)
+                self.trainers[key].pop(name, None)
+            case _:
+                self.children[key].pop((kind, name), None)
+                for shelf in (self.kept, self.asked, self.arrived, self.refusals):
+                    shelf[key].pop(name, None)
+        return frozenset({key})
 
     def _is_newer(self, obj: Mapping[str, Any]) -> bool:
         """False for an object older than what is known: resource versions of one kind are ordered (KEP-5504)."""
@@ -192,6 +246,7 @@ class Cache:
             self.routers,
             self.workers,
             self.leases,
+            self.trainers,
             self.children,
             self.kept,
             self.asked,

@@ -5,6 +5,7 @@ Wire format: `docs/reference/door.md`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -42,6 +43,18 @@ class Doors:
         answer = await self._send(pod, token, "GET", DOOR_PATH, timeout)
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
+    async def take_charge(self, pod: Pod, token: str) -> Door:
+        """Read the door's document, and see that it has heard of this leadership.
+
+        Else what an earlier leader has sent could still arrive, and be obeyed: its process may be gone, and a packet of
+        it on its way for a minute. An order to stay as it is tells the door, and nothing else.
+        """
+        door = await self.look(pod, token)
+        epoch = self._epoch()
+        if epoch is None or door.epoch is None or door.epoch >= epoch:
+            return door
+        return await self.set_state(dataclasses.replace(pod, door=door), token, door.state, timeout=LOOK_TIMEOUT)
+
     async def device_used(self, pod: Pod, token: str) -> int | None:
         """Bytes in use on the pod's GPUs, by whomever; `None` where nobody can say, or its door is of before."""
         answer = await self._send(pod, token, "GET", f"{DOOR_PATH}?memory=1", LOOK_TIMEOUT)
@@ -51,10 +64,12 @@ class Doors:
 
         return _read(pod, DOOR_PATH, used)
 
-    async def set_state(self, pod: Pod, token: str, state: DoorState, *, cut: bool = False) -> Door:
+    async def set_state(
+        self, pod: Pod, token: str, state: DoorState, *, cut: bool = False, timeout: float = LOOK_TIMEOUT * 5
+    ) -> Door:
         """`cut`: end what is inside, with `state` draining; a door from before this word drains on."""
         path = f"{DOOR_PATH}?cut=1" if cut else DOOR_PATH
-        answer = await self._send(pod, token, "PUT", path, LOOK_TIMEOUT * 5, {"state": str(state)})
+        answer = await self._send(pod, token, "PUT", path, timeout, {"state": str(state)})
         return _read(pod, DOOR_PATH, lambda: Door.from_document(answer.json()))
 
     async def call_engine(self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT) -> Answer:

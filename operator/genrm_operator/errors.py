@@ -14,7 +14,8 @@ OperatorError
     ├── DoorUnreachable
     ├── DrainTimeout        requests inside did not finish in time: the pod goes back into service
     └── NotVerified         the engine answers, but not as one that may serve
-        └── ScoresDiffer    it computes something else than engines like it did before
+        ├── ScoresDiffer    it computes something else than engines like it did before
+        └── WorsePreferred  it does not prefer the better response of a pair that its user wrote down
 """
 
 from __future__ import annotations
@@ -92,3 +93,7 @@ class NotVerified(EngineError):
 
 class ScoresDiffer(NotVerified):
     """What it computes is not what engines like it computed before."""
+
+
+class WorsePreferred(NotVerified):
+    """A pair of `scoring.canary` comes out the wrong way."""

@@ -8,10 +8,17 @@ what its head says of the text.
 Rows are only compared between engines of one *key*: the same weights, image, arguments and hardware. Even then the last
 digits differ from run to run, so the distance that is allowed comes from repeats of the first recording, and is never
 below a floor. Distances are means over a row: a single unlikely token may move far, a corrupt engine moves all.
+
+The first recording of a key may itself be of a corrupt engine. So it is only *believed* until two pods have computed
+the same; then those two are right for good, whoever was first. Before that, one who differs is written down beside it,
+as a suspect, and stays out: one reward for a fleet, and the first serves, because a fleet of one must. The next pod
+that starts decides (`vote`). A pod has one voice, however often its container restarts; and only a start speaks against
+the first, because a broken sleep may break all sleepers alike.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -55,7 +62,9 @@ kernels may be chosen anew, which repeats within one start do not show."""
 MOST_VALUES: Final = 512
 """Of a row; an embedding has thousands."""
 KEPT_KEYS: Final = 4
-"""Recordings in one ConfigMap: the present one, and those that a rollback may need."""
+"""In one ConfigMap: the present one, and those that a rollback may need."""
+MOST_SUSPECTS: Final = 3
+"""Recordings of one key while no two pods agree: the first, and the last others."""
 ANNOTATION_DIGEST: Final = "genrm.dev/golden-digest"
 """On the ConfigMap: of its data, as we wrote it."""
 
@@ -77,15 +86,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A recording: `facts` are what its key is made of, `pod` and `boot_id` who computed it, `rows` one a text."""
+    """A recording: `facts` are what its key is made of, `pod`, `uid`, `boot_id` who computed it, `rows` one a text."""
 
     facts: Mapping[str, str | None]
     pod: str
+    uid: str
     boot_id: str
     recorded_at: str
     rows: tuple[Row, ...]
     agreed: bool = False
-    """Another start of an engine has computed the same."""
+    """Another pod has computed the same."""
+
+
+Suspects = tuple[Golden, ...]
+"""What was recorded of one key, the first one first. With one that is agreed on, the others are wrong."""
 
 
 def facts(rm: RewardModel, pod: Pod, revision: str | None) -> dict[str, str | None]:
@@ -125,6 +139,57 @@ def allowed(row: Row, kind: RewardModelType) -> float:
     return max(FLOORS[kind] * size, SPREAD_FACTOR * row.spread)
 
 
+def differs(recorded: Golden, values: Mapping[int, Values], kind: RewardModelType) -> int | None:
+    """The first of the rows, by the number of its text, that is further away than allowed."""
+    far = (
+        i for i, found in values.items() if distance(recorded.rows[i].values, found) > allowed(recorded.rows[i], kind)
+    )
+    return next(far, None)
+
+
+def believed(recordings: Suspects) -> Golden:
+    """What engines of a key are held to: what two pods agree on, until then what the first computed."""
+    return next((recorded for recorded in recordings if recorded.agreed), recordings[0])
+
+
+def is_disputed(recordings: Suspects) -> bool:
+    """Whether pods differ, and none has been confirmed."""
+    return len(recordings) > 1 and not any(recorded.agreed for recorded in recordings)
+
+
+def outvoted(recordings: Suspects) -> frozenset[str]:
+    """Boot ids of engines that computed something else than two others agree on, and were let in before those came."""
+    held_to = believed(recordings)
+    return frozenset(other.boot_id for other in recordings if other is not held_to and held_to.agreed)
+
+
+def vote(recordings: Suspects, heard: Golden, kind: RewardModelType, *, woken: bool = False) -> Suspects:
+    """The recordings of a key once one more engine has answered all texts. What it said before in the same boot does
+    not count any more.
+
+    Args:
+        heard: what it computed.
+        woken: it has slept since its start, or may have: it can confirm what is believed, and nothing else.
+    """
+    if not recordings:
+        return (heard,)
+    values = {i: row.values for i, row in enumerate(heard.rows)}
+    alike = [recorded for recorded in recordings if differs(recorded, values, kind) is None]
+    held_to = believed(recordings)
+    if held_to in alike:
+        match = held_to
+    elif held_to.agreed or woken:
+        return recordings
+    elif alike:
+        match = alike[0]
+    else:
+        first, *others = recordings
+        return (first, *others[-(MOST_SUSPECTS - 2) :], heard)
+    confirmed = dataclasses.replace(match, agreed=match.agreed or match.uid != heard.uid)
+    kept = (recorded for recorded in recordings if recorded is match or recorded.boot_id != heard.boot_id)
+    return tuple(confirmed if recorded is match else recorded for recorded in kept)
+
+
 def usable(row: Row) -> bool:
     """Whether it can be compared with at all: an engine that computes no numbers records nothing."""
     return bool(row.values) and math.isfinite(row.spread) and all(map(math.isfinite, row.values))
@@ -138,19 +203,23 @@ def shown(values: Values) -> str:
 # -- as a ConfigMap holds it
 
 
-def config_map(rm: RewardModel, recordings: Mapping[str, Golden]) -> dict[str, Any]:
-    newest = sorted(recordings.items(), key=lambda item: item[1].recorded_at)[-KEPT_KEYS:]
-    data = {key: json.dumps(asdict(golden), separators=(",", ":")) for key, golden in newest}
+def config_map(rm: RewardModel, by_key: Mapping[str, Suspects]) -> dict[str, Any]:
+    newest = sorted(by_key.items(), key=lambda item: max(golden.recorded_at for golden in item[1]))[-KEPT_KEYS:]
+    data = {key: json.dumps([asdict(one) for one in recorded], separators=(",", ":")) for key, recorded in newest}
     meta = metadata(rm, golden_configmap_name(rm.name), {ANNOTATION_DIGEST: digest(data)})
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
-def read(obj: Mapping[str, Any]) -> dict[str, Golden] | None:
-    """The recordings in a ConfigMap; None if it is not as it was written: somebody has changed it."""
+def read(obj: Mapping[str, Any]) -> dict[str, Suspects] | None:
+    """The recordings in a ConfigMap; None if it is not as it was written: somebody has changed it, or another version
+    of the operator wrote it in a form of its own."""
     data = obj.get("data") or {}
     if (obj["metadata"].get("annotations") or {}).get(ANNOTATION_DIGEST) != digest(data):
         return None
-    return {key: _golden(json.loads(text)) for key, text in data.items()}
+    try:
+        return {key: tuple(map(_golden, json.loads(text))) for key, text in data.items()}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def digest(data: Mapping[str, str]) -> str:
@@ -160,5 +229,5 @@ def digest(data: Mapping[str, str]) -> str:
 def _golden(document: Mapping[str, Any]) -> Golden:
     rows: Iterable[Mapping[str, Any]] = document["rows"]
     made = tuple(Row(tuple(map(float, row["values"])), float(row["spread"])) for row in rows)
-    who = (str(document["pod"]), str(document["boot_id"]), str(document["recorded_at"]))
-    return Golden(dict(document["facts"]), *who, made, bool(document["agreed"]))
+    pod, uid, boot_id, at = (str(document[name]) for name in ("pod", "uid", "boot_id", "recorded_at"))
+    return Golden(dict(document["facts"]), pod, uid, boot_id, at, made, bool(document["agreed"]))

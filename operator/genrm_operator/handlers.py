@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from genrm_operator.leadership import Leadership
 from genrm_operator.metrics import Metrics
 from genrm_operator.polling import Polling
 from genrm_operator.reconciler import Reconciler
+from genrm_operator.relisting import Relisting
 from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
 from genrm_operator.storages import NoDifferences, NoProgress
@@ -63,6 +65,17 @@ WATCHED: Sequence[Watched] = (
 )
 
 
+class Patience:
+    """Pauses before Kopf asks the API server once more: without an end, where its default gives up after 54 s.
+
+    Who gives up ends the process. That cures no API server that is away, and adds the kubelet's back-off to the wait.
+    Short, too: whoever pauses for long is deaf when it is back.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0))
+
+
 def configure(kopf_settings: kopf.OperatorSettings) -> None:
     """Kopf's defaults that would hurt here."""
     kopf_settings.posting.enabled = False  # our Events are written on purpose, not mirrored from logs
@@ -72,13 +85,7 @@ def configure(kopf_settings: kopf.OperatorSettings) -> None:
     kopf_settings.persistence.progress_storage = NoProgress()
     kopf_settings.networking.request_timeout = 10.0  # default 300 s: a lost connection would stall a watch's start
     kopf_settings.networking.connect_timeout = 3.0
-    kopf_settings.networking.error_backoffs = (
-        0.2,
-        0.5,
-        1,
-        2,
-        5,
-    )  # default up to 21 s: deaf after an API server restart
+    kopf_settings.networking.error_backoffs = Patience()
     for watched in WATCHED:
         if watched.ours:  # the filters of Kopf's handlers work only on what was sent to us already
             kopf_settings.watching.label_selectors[watched.group, watched.plural] = LABEL_REWARD_MODEL
@@ -116,6 +123,7 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             except ConfigurationError as error:
                 raise kopf.PermanentError(str(error)) from error
         state["listening"] = asyncio.create_task(watches.run())
+        state["relisting"] = asyncio.create_task(Relisting(kube, reconciler.cache, queue, watches).run())
         polling = Polling(kube, reconciler.cache, queue, own.namespaces, own.resync_seconds)
         state["polling"] = asyncio.create_task(polling.run())
         state["task"] = asyncio.create_task(_lead(leadership, reconciler, polling))
@@ -123,7 +131,7 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
         state["reconciler"].stop()
-        for task in (state["task"], state["listening"], state["polling"]):
+        for task in (state["task"], state["listening"], state["relisting"], state["polling"]):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -35,7 +35,8 @@ _PATHS: Final[Mapping[str, str]] = {
 }
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = _METADATA.replace("PartialObjectMetadata", "PartialObjectMetadataList")
-_KINDS: Final = {path.rsplit("/", 1)[1]: kind for kind, path in _PATHS.items()}
+KINDS: Final[Mapping[str, str]] = {path.rsplit("/", 1)[1]: kind for kind, path in _PATHS.items()}
+"""By plural."""
 
 
 class Kube:
@@ -207,7 +208,7 @@ def _verb_and_kind(method: str, path: str) -> tuple[str, str]:
     """What a call is to RBAC, for the metrics: `("patch", "RewardModel/status")`."""
     plural, *name = path.partition("/namespaces/")[2].split("/")[1:] or path.split("/")[-1:]
     verb = "list" if method == "GET" and not name else {"POST": "create"}.get(method, method.lower())
-    return verb, "/".join((_KINDS[plural], *name[1:]))
+    return verb, "/".join((KINDS[plural], *name[1:]))
 
 
 def _error(call: str, status: int, data: bytes) -> ApiError:

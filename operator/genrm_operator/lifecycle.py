@@ -133,9 +133,9 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
         return [stop, *verify] if pod.serving else [*verify]
     open_ = door.state is DoorState.SERVING
     verified = pod.serving and pod.labelled_boot_id == door.boot_id
-    fit = open_ and door.engine_asleep is False
+    fit = open_ and door.engine_asleep is False and not pod.outvoted
     if desired is Desired.AWAKE:
-        if open_ and verified and door.engine_asleep is None:
+        if open_ and verified and door.engine_asleep is None and not pod.outvoted:
             return []  # a busy engine that did not say in time has not changed: no pod loses its place for that
         if fit:
             return [] if verified else [Serve(pod, door.boot_id)]
@@ -167,6 +167,8 @@ def _why_not_serving(pod: Pod, desired: Desired) -> str:
         return "the engine does not live"
     if pod.astray:
         return "it started with other weights than the model's"
+    if pod.outvoted:
+        return "two others of its kind compute something else"
     if pod.door is not None and pod.labelled_boot_id != pod.door.boot_id:
         return "its container restarted"
     return f"desired {desired}"

@@ -41,8 +41,8 @@ class Failure:
     times: int
     retry_at: float
     message: str
-    wakes: int = 0
-    """How many of them were wakes that the engine did not manage, although it answered."""
+    unfit: int = 0
+    """How many of them were the engine's own, although it answered: a wake that it did not manage, other scores."""
 
 
 @dataclass(slots=True)
@@ -105,6 +105,8 @@ class Memory:
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
+    doors: dict[str, Door] = field(default_factory=dict)
+    """What they said in the last look, by uid of the pod."""
     pin: Pin | None = None
     """The weights of all pods, as of the last look."""
     golden: Recordings = field(default_factory=Recordings)
@@ -188,12 +190,12 @@ class Memory:
 
         return [enriched(pod) for pod in pods]
 
-    def fail(self, uid: str, message: str, now: float, *, wake: bool = False) -> None:
-        """`wake`: the engine answered, and did not wake."""
+    def fail(self, uid: str, message: str, now: float, *, unfit: bool = False) -> None:
+        """`unfit`: the engine answered, and did not wake or computed something else."""
         before = self.failures.get(uid, Failure(0, 0.0, ""))
         times = before.times + 1
         delay = BACKOFF_SECONDS[min(times, len(BACKOFF_SECONDS)) - 1]
-        self.failures[uid] = Failure(times, now + delay, message, before.wakes + wake)
+        self.failures[uid] = Failure(times, now + delay, message, before.unfit + unfit)
 
     def forget_pods(self, alive: set[str]) -> None:
         for store in (self.failures, self.restarts, self.shut, self.golden.checks, self.nights):

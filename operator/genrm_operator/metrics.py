@@ -86,8 +86,8 @@ LAST_SLEEP: Final = Metric(
 SCORES_VERIFIED: Final = Metric(
     "genrm_reward_model_scores_verified",
     "gauge",
-    "0 if an engine computed something else than was recorded when it was compared last, else 1. No series while this "
-    "process has asked none.",
+    "0 if an engine computed something else than was recorded, or did not prefer the better response of a pair, when "
+    "it was asked last, else 1. No series while this process has asked none.",
     _PER_MODEL,
 )
 SLEEP_EFFECTIVE: Final = Metric(
@@ -173,7 +173,9 @@ ALL: Final[Sequence[Metric]] = (
     LEADER,
 )
 
-TRANSITION_REASONS: Final = ("EngineError", "DoorUnreachable", "DrainTimeout", "NotVerified", "ScoresDiffer", "Bug")
+TRANSITION_REASONS: Final = (
+    "EngineError", "DoorUnreachable", "DrainTimeout", "NotVerified", "ScoresDiffer", "WorsePreferred", "Bug",
+)  # fmt: skip
 RECONCILE_REASONS: Final = ("ApiError", "Forbidden", "Conflict", "ApplyFailed", "Bug")
 
 

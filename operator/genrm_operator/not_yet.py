@@ -46,6 +46,11 @@ def _idle(spec: RewardModelSpec) -> str | None:
     return (idle.sleep_after or idle.off_after) if spec.engine.name is EngineName.CUSTOM else None
 
 
+def _pairs(spec: RewardModelSpec) -> str | None:
+    unknown = spec.is_external or spec.engine.name is EngineName.CUSTOM
+    return f"{len(spec.scoring.canary.pairs)} pairs" if spec.scoring.canary is not None and unknown else None
+
+
 GAPS: Final[Sequence[Gap]] = (
     Gap("spec.model.uri", "oci://", "write hf:// or pvc://", _uri),
     Gap(
@@ -58,9 +63,9 @@ GAPS: Final[Sequence[Gap]] = (
     Gap("spec.lifecycle.idle", "any time with engine.name custom, whose requests nobody counts", "remove it", _idle),
     Gap(
         "spec.scoring.canary",
-        "pairs: after a wake an engine is verified by what it says of itself",
+        "pairs where no door is asked through: type External, engine.name custom",
         "remove it",
-        lambda spec: None if spec.scoring.canary is None else f"{len(spec.scoring.canary.pairs)} pairs",
+        _pairs,
     ),
 )
 

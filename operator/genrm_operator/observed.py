@@ -20,6 +20,7 @@ from genrm_api.names import (
     LABEL_REWARD_MODEL,
     LABEL_SERVING,
 )
+from genrm_api.status import Reason
 
 from genrm_operator import trouble
 from genrm_operator.trouble import Trouble
@@ -99,6 +100,8 @@ class Door:
     """An order to its engine is being carried out, whoever gave it."""
     holds_memory: bool = False
     """By its account of the orders it let through, the engine has not given back all that a sleep gives back."""
+    epoch: int | None = None
+    """The leadership that gave it its last order, 0 if none did. `None`: a door of before does not say."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -112,7 +115,19 @@ class Door:
             idle_seconds=float(document.get("idleSeconds", math.inf)),
             ordered=any(entry.get("status") is None for entry in document.get("ledger", ())),
             holds_memory=(memory := document.get("memory")) is not None and not set(memory["released"]) >= MEMORY_TAGS,
+            epoch=int(document["epoch"] or 0) if "epoch" in document else None,
         )
+
+
+WORST_FIRST: Final = (
+    Reason.SCORES_DIFFER,
+    Reason.WORSE_PREFERRED,
+    Reason.SCORES_DISPUTED,
+    Reason.NOT_COMPARED,
+    Reason.AS_RECORDED,
+    Reason.BETTER_PREFERRED,
+)
+"""What may be found of an engine's scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +135,14 @@ class Check:
     """What was found of one pod, in one boot of its engine. `fresh`: and it has not slept since."""
 
     boot_id: str
-    fine: bool
+    reason: Reason
     message: str
     fresh: bool = True
-    compared: bool = True
-    """With a recording; False: the engine cannot be compared."""
+
+    @property
+    def fine(self) -> bool:
+        """Whether it may serve."""
+        return self.reason not in (Reason.SCORES_DIFFER, Reason.WORSE_PREFERRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +197,10 @@ class Pod:
     """Why the engine does not run; `None` while all is well."""
     pin_map: str | None = None
     """The ConfigMap in which it would find which weights to use."""
+    image: str | None = None
+    """The engine's image, as the pod names it."""
     image_id: str | None = None
-    """Of the engine's image, as the container runtime resolved it."""
+    """The same, as the container runtime resolved it."""
     arguments: str | None = None
     """A digest of what its engine is started with: command, arguments, variables; not with which of equal GPUs."""
     places: frozenset[Place] = frozenset()
@@ -194,6 +214,8 @@ class Pod:
     door: Door | None = None
     astray: bool = False
     """Whether it started with other weights than the model's (`pinning`)."""
+    outvoted: bool = False
+    """Whether others have shown since it was let in that it computes something else (`canary`)."""
     may_be_up: bool = True
     """Whether it may have the GPUs that it shares (`slots`)."""
     busy: Transition | None = None
@@ -226,6 +248,7 @@ class Pod:
             pin_map=maps.get(PIN_VOLUME),
             restarts=sum(c.get("restartCount", 0) for c in containers),
             trouble=trouble.of_pod(obj),
+            image=next((c.get("image") for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER), None),
             image_id=next((c.get("imageID") or None for c in containers if c["name"] == ENGINE_CONTAINER), None),
             arguments=_arguments(spec),
             places=_places(meta["namespace"], spec),

@@ -16,7 +16,7 @@ from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import EngineError
 from genrm_operator.hooked import Hooked
 from genrm_operator.memory import Memory
-from genrm_operator.observed import DoorState, Pod
+from genrm_operator.observed import DoorState, Pod, Transition
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Observer:
         if answers(adapter, rm):
             working = set(memory.running)
             pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
+            memory.doors = {pod.uid: pod.door for pod in pods if pod.door is not None}
             await self._learn_engine(rm, adapter, memory, pods)
             # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
             ended = working - set(memory.running)
@@ -54,8 +55,12 @@ class Observer:
     async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None) -> Pod:
         if not pod.ready or pod.ip is None or pod.deleting:
             return pod
+        running = memory.running.get(pod.uid)
+        if running is not None and running.transition is Transition.WAKE and pod.uid in memory.doors:
+            # Its wake asks it, and while 64 of them go on the end of each brings a look at all.
+            return dataclasses.replace(pod, door=memory.doors[pod.uid])
         try:
-            door = await (hooked or self._doors).look(pod, token)
+            door = await (self._doors.take_charge(pod, token) if hooked is None else hooked.look(pod, token))
         except EngineError as error:
             if pod.uid not in memory.unreachable:
                 log.warning("pod does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from genrm_operator import apply, lifecycle, pinning, replacing, scaling, slots, status, transitions
 from genrm_operator.cache import Cache, Key
-from genrm_operator.canary import canary_of
+from genrm_operator.canary import canary_of, judge_scores
 from genrm_operator.demand import Demand, Desired, Idle, demand
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
@@ -36,6 +36,7 @@ from genrm_operator.errors import (
     Impossible,
     KindAbsent,
     NotFound,
+    ScoresDiffer,
     Terminating,
 )
 from genrm_operator.hooked import Hooked
@@ -51,6 +52,7 @@ from genrm_operator.routers import Routers, workers
 from genrm_operator.settings import Settings
 from genrm_operator.slots import Book, Turn
 from genrm_operator.tokens import admin_token, router_token
+from genrm_operator.trainers import Trainers
 from genrm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class Reconciler:
         self._reporter = Reporter(kube, self.cache, self.queue, self._metrics)
         self._observer = Observer(self.cache, doors)
         self._book = Book(settings.slot_turn_seconds)
+        self._trainers = Trainers(kube, self.cache, self._book, self._look_at_those_who_share)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -165,8 +168,9 @@ class Reconciler:
         if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
-        pods = pinning.judge(rm, pods, memory.pin)
+        pods = judge_scores(rm, pinning.judge(rm, pods, memory.pin), memory.golden)
         await self._replace(key, rm, memory, pods)
+        trainers_due = await self._trainers.settle(key, self._now())
         pods, turns = self._take_turns(key, rm, memory, wants, pods)
         at_gate = transitions.rests_at_gate(rm)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate)
@@ -189,6 +193,7 @@ class Reconciler:
             self._now() + self._settings.resync_seconds,
             plan.look_again_at,
             wants.next_expiry,
+            trainers_due,
             apply_again,
             route_again,
             *(turn.look_again_at for turn in turns.values()),
@@ -246,8 +251,9 @@ class Reconciler:
         """Delete pods that will never serve, so that others come."""
         maps = {name for kind, name in self.cache.children[key] if kind == "ConfigMap"}
         most = effective_spec(rm).lifecycle.most_failed_wakes
-        failed = {uid: failure.wakes for uid, failure in memory.failures.items()}
-        because = dict.fromkeys(replacing.sleepers(pods, failed, most), f"its engine did not wake {most} times")
+        failed = {uid: failure.unfit for uid, failure in memory.failures.items()}
+        why = f"{most} times its engine did not wake or computed other scores"
+        because = dict.fromkeys(replacing.unfit(pods, failed, most), why)
         because |= dict.fromkeys(pinning.to_delete(rm, pods, maps), "it started with other weights")
         for pod, why in list(because.items())[: replacing.room(memory.replaced, self._now())]:
             memory.replaced.append(self._now())
@@ -279,7 +285,7 @@ class Reconciler:
         try:
             answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
         except NotFound:
-            self.cache.pods[key].pop(pod.uid, None)  # its deletion was missed
+            self.cache.forget("Pod", key, pod.uid)  # its deletion was missed
             return
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
@@ -327,7 +333,8 @@ class Reconciler:
             log.info("%s dropped namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
         except Exception as error:
             answered = isinstance(error, EngineError) and not isinstance(error, DoorUnreachable)
-            memory.fail(pod.uid, str(error), self._now(), wake=answered and transition is Transition.WAKE)
+            unfit = isinstance(error, ScoresDiffer) or (answered and transition is Transition.WAKE)
+            memory.fail(pod.uid, str(error), self._now(), unfit=unfit)
             self._metrics.transition_ended(transition, engine, self._now() - began, "failed", reason_of(error))
             if isinstance(error, ApiError | Impossible):  # a hook that cannot be read, which the status says too
                 log.warning("%s failed namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
@@ -373,7 +380,8 @@ class Reconciler:
         asks = slots.asks(mine, wants.wanting, starts) if wants.desired is Desired.AWAKE else []
         placed = self.cache.placed.values()
         nights = status.remembered_nights(rm, pods, memory.nights)
-        turns, news = self._book.settle(mine, asks, pods, nights, placed, self.cache.wanting, self._now())
+        beside, wanting = self._trainers.takers(), self.cache.wanting
+        turns, news = self._book.settle(mine, asks, pods, nights, placed, beside, wanting, self._now())
         if news:
             self._look_at_those_who_share(key, mine.places)
         return slots.let_in(pods, turns, mine), turns
@@ -384,6 +392,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._look_at_those_who_share(key, self._book.forget(key))
+        self._trainers.drop_the_gone(key)
         if (memory := self._memory.pop(key, None)) is not None:
             for running in memory.running.values():
                 running.task.cancel()

@@ -1,7 +1,8 @@
 """Which pods are deleted so that better ones come: pure.
 
 A pod that started with other weights than its model's will never serve (`pinning`), nor will one whose engine does not
-wake. Their successors may be no better, so it is done seldom, and between two times the status says what is wrong.
+wake, or computes other scores than those like it. Their successors may be no better, so it is done seldom, and between
+two times the status says what is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def room(past: deque[float], now: float) -> int:
     return max(MOST_REPLACED - len(past), 0)
 
 
-def sleepers(pods: Iterable[Pod], failed_wakes: Mapping[str, int], most: int) -> list[Pod]:
-    """The pods that were asked to wake often enough, by name; `failed_wakes` is by uid."""
-    found = (p for p in pods if not p.deleting and p.busy is None and failed_wakes.get(p.uid, 0) >= most)
+def unfit(pods: Iterable[Pod], failed: Mapping[str, int], most: int) -> list[Pod]:
+    """The pods that were tried often enough, by name; `failed` is how often, by uid."""
+    found = (p for p in pods if not p.deleting and p.busy is None and failed.get(p.uid, 0) >= most)
     return sorted(found, key=lambda pod: pod.name)

@@ -74,6 +74,11 @@ def holding(obj: Mapping[str, Any]) -> Holding | None:
     return Holding(meta["namespace"], meta["name"], slots, twice) if slots else None
 
 
+def trainer(lease: DemandLease) -> Owner:
+    """What a Lease that is for the GPUs themselves is called in the queue; no RewardModel is called so."""
+    return lease.namespace, f"run {lease.run} (Lease {lease.name})"
+
+
 class Use(enum.Enum):
     """Whether the memory of a slot's GPUs is taken by one of those who share it."""
 
@@ -203,8 +208,8 @@ def _own_run_has(claim: Claim, claims: Iterable[Claim]) -> Claim | None:
 def _deadlock(claim: Claim, other: Claim) -> str:
     return (
         f"run {', '.join(sorted(claim.runs))} holds slot {claim.slot} by {other.name} and waits for {claim.name}, on "
-        "the same GPUs, before it gives it back: neither would end; score with one after the other, or name different "
-        "slots"
+        "the same GPUs, before it gives it back: neither would end; score with one after the other, or after the "
+        "rollout if it is the trainer that has them, or name different slots"
     )
 
 
@@ -248,11 +253,12 @@ class Book:
 
     def settle(
         self, mine: Holding, asks: Iterable[Claim], looked_at: Iterable[Pod], nights: Mapping[str, Night],
-        pods: Iterable[Pod], wanting: Callable[[Owner], frozenset[str]], now: float,
+        pods: Iterable[Pod], trainers: Iterable[Taker], wanting: Callable[[Owner], frozenset[str]], now: float,
     ) -> tuple[dict[str, Turn], bool]:  # fmt: skip
         """Enter what was seen of a model, and give it what it gets: its turns by slot, and whether others care.
 
-        `asks` are its claims now. `looked_at` are its pods, with what their doors say; `pods` are all that have a slot.
+        `asks` are its claims now. `looked_at` are its pods, with what their doors say; `pods` are all that have a slot,
+        and `trainers` who has GPUs and is no pod of a model.
         `wanting` tells which runs want another model now, which may not have been looked at since they do not any more.
         What is given is entered at once, so that nobody else is given it.
         """
@@ -261,6 +267,7 @@ class Book:
             self.seen[pod.uid] = taker(pod, nights.get(pod.uid))
         takers = [self.seen.get(pod.uid) or taker(pod, None) for pod in pods]
         self.seen = {uid: self.seen[uid] for uid in {t.uid for t in takers} & self.seen.keys()}
+        takers += trainers
         before = {claim.slot: claim for claim in old_claims}
         up = [t for t in takers if t.owner == mine.owner and t.use is Use.TAKEN]
         serve = [pod.places for pod in looked_at if pod.serving]

@@ -17,9 +17,10 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
+from genrm_operator import images
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import PodState, count, pod_state
-from genrm_operator.observed import Check, Night, Pod
+from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.slots import Turn
 from genrm_operator.trouble import Trouble
@@ -86,6 +87,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "lastSleepSeconds": seen.last_sleep_seconds,
         "goldenRows": seen.golden_rows,
         "engine": seen.engine,
+        "image": images.running(pods),
         **_weights(seen.pin),
     }
     conditions = _conditions(rm, seen, states, trouble, phase)
@@ -189,7 +191,7 @@ def _conditions(
     else:
         degraded = (False, "AsExpected", "nothing is wrong")
     stuck = seen.problem is not None or trouble is not None
-    node = node_folder(rm)
+    node, moved = node_folder(rm), images.moved([pod for pod in seen.pods if not pod.deleting])
     return [
         ("Ready", settled and not stuck, degraded[1] if stuck else phase, degraded[2] if stuck else summary),
         ("Available", awake > 0, "Serving" if awake else phase, f"{awake} of {want} pods serve"),
@@ -197,6 +199,7 @@ def _conditions(
         ("Degraded", *degraded),
         ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
+        *([("ImagesDiffer", True, Reason.IMAGE_MOVED, moved)] if moved is not None else []),
         *_scores(rm, seen),
         *_nights(rm, seen),
         *_slots(rm, seen),
@@ -206,22 +209,18 @@ def _conditions(
 
 def _scores(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
     """What was found when they were compared last; a new operator process knows only what the status says."""
-    if not effective_spec(rm).lifecycle.verify_wake:
+    if not effective_spec(rm).lifecycle.verify_wake and rm.spec.scoring.canary is None:
         return []
     names = {pod.uid: pod.name for pod in seen.pods}
     found = sorted(((names[uid], check) for uid, check in seen.checks.items() if uid in names), key=itemgetter(0))
-    checks = [(f"pod {name} {check.message}", check) for name, check in found]
-    differ = [said for said, check in checks if not check.fine]
-    alone = [said for said, check in checks if not check.compared]
-    if differ:
-        return [("ScoresVerified", False, Reason.SCORES_DIFFER, differ[0])]
-    if alone:
-        return [("ScoresVerified", False, Reason.NOT_COMPARED, alone[0])]
-    if checks:
-        more = f"; and {len(checks) - MOST_SAID} more" if len(checks) > MOST_SAID else ""
-        all_said = "; ".join(said for said, _ in checks[:MOST_SAID])
-        return [("ScoresVerified", True, Reason.AS_RECORDED, all_said + more)]
-    return _as_before(rm, "ScoresVerified")
+    checks = [(check.reason, f"pod {name} {check.message}") for name, check in found]
+    if not checks:
+        return _as_before(rm, "ScoresVerified")
+    worst, said = min(checks, key=lambda check: WORST_FIRST.index(check[0]))
+    if worst not in (Reason.AS_RECORDED, Reason.BETTER_PREFERRED):
+        return [("ScoresVerified", False, worst, said)]
+    more = f"; and {len(checks) - MOST_SAID} more" if len(checks) > MOST_SAID else ""
+    return [("ScoresVerified", True, worst, "; ".join(said for _, said in checks[:MOST_SAID]) + more)]
 
 
 def _nights(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:

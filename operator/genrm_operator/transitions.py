@@ -1,13 +1,14 @@
 """Carrying a pod from awake to asleep and back. Each step looks first, so a transition can be repeated at any point.
 
 *Verify*: once for each boot of a pod's server, before anything else is done to it; the readiness gate says so.
-What it computes is compared with what engines like it computed before (`canary`), then and after each wake.
+What it computes is compared with what engines like it computed before, and with what its user knows (`canary`), then
+and after each wake.
 *Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → the memory of its GPUs is measured →
 door `asleep`. The serving label is already off when this begins. If requests stay inside past the drain deadline the
 pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again
 elsewhere by a client that can.
-*Wake*: engine wake if it sleeps → the engine confirms → verified → compared → door `serving`. The label follows in the
-next look.
+*Wake*: engine wake if it sleeps → verified if this boot was not → compared → door `serving`, which asks the engine
+whether it is awake, and stays shut if not. The label follows in the next look.
 *Start*: the release of an engine that waits at its gate; when it has started it is verified like any other. With
 `sleep.mode: Restart` that is its wake: it sleeps by going back to its gate, drained like any other.
 
@@ -42,6 +43,9 @@ SETTLE_SECONDS: Final = 2.0
 """After a sleep, until what is still in use counts as kept."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
+
+
+STILL_SLEEPS: Final = "the engine took the wake call, and says that it still sleeps"
 
 
 class Front(Protocol):
@@ -103,18 +107,24 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
 
 
 async def wake(target: Target, doors: Doors) -> None:
-    pod, token, asleep, front = target.pod, target.token, target.adapter.asleep, target.front(doors)
-    if await front.is_asleep(pod, token, asleep):
+    """Few calls, because all pods of a model wake at once: the look that began this is not repeated, what was verified
+    of this boot stays so, and a door does not open before its engine has said that it is awake."""
+    pod, token, front = target.pod, target.token, target.front(doors)
+    door = pod.door
+    word = None if door is None else door.engine_asleep
+    if await front.is_asleep(pod, token, target.adapter.asleep) if word is None else word:
         if target.canary is not None:
             target.canary.sleeps(pod)
         limit = durations.seconds(target.rm.spec.lifecycle.wake.timeout)
         for call in target.adapter.wake(target.rm):
             await front.call_engine(pod, token, call, limit)
-        if await front.is_asleep(pod, token, asleep):
-            raise EngineError(pod.name, "the engine took the wake call, and says that it still sleeps")
-    if target.hooked is None:
+        if target.hooked is not None and await front.is_asleep(pod, token, target.adapter.asleep):
+            raise EngineError(pod.name, STILL_SLEEPS)
+    verified = door is not None and pod.verified_boot_id == door.boot_id
+    if target.hooked is None and (target.canary is not None or not verified):
         await verify(target, doors, woken=True)
-    await front.set_state(pod, token, DoorState.SERVING)
+    if (await front.set_state(pod, token, DoorState.SERVING)).engine_asleep:
+        raise EngineError(pod.name, STILL_SLEEPS)  # its door was open before, so that it had nothing to refuse
 
 
 async def verify(target: Target, doors: Doors, *, woken: bool = False) -> None:

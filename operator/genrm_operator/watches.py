@@ -10,6 +10,9 @@ A restart cures a watch that Kopf no longer tends. It does not cure an API serve
 the watch go on and fail, the operator is deaf, the metric and its alert say so, and a restart would only add the
 kubelet's back-off to the wait.
 
+It also sees when Kopf has listed a resource once more (`listed_again`): what was deleted before that is told by nobody
+(`relisting`).
+
 The session also asks for the metadata alone where nobody reads more: a door's ConfigMap is tens of kilobytes,
 which the API server would write, and we read, again after each of its changes.
 """
@@ -65,6 +68,8 @@ class Watches:
         self._now = now
         self._metadata_only = frozenset(metadata_only)
         self._heard: dict[Watch, _Heard] = {}
+        self.listed_again: asyncio.Queue[Watch] = asyncio.Queue()
+        """Watches that did not go on where they broke off. A listing with which one begins is not among them."""
 
     def expect(self, resources: Iterable[str], namespaces: Iterable[str]) -> None:
         """These should be open soon: their silence counts from now on."""
@@ -136,6 +141,8 @@ class Watches:
             self._note_failure(watch, f"HTTP {params.response.status}")
         elif params.url.query.get("watch") == "true":
             self._heard[watch] = _Heard(self._now(), params.response.content)
+        elif "continue" not in params.url.query and (heard := self._heard.get(watch)) is not None and heard.stream:
+            self.listed_again.put_nowait(watch)
 
     async def _failed(self, _session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
         if (watch := _watch(params.url.path)) is not None:

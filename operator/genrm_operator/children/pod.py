@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from genrm_api import durations
 from genrm_api.effective import EffectiveSpec
+from genrm_api.lifecycle import SleepMode
 from genrm_api.names import (
     CONDITION_VERIFIED,
     ENGINE_PORT,
@@ -23,6 +24,7 @@ from genrm_api.names import (
     engine_selector,
 )
 from genrm_api.rewardmodel import TOKEN_ENV, RewardModel
+from genrm_api.status import Reason
 
 from genrm_operator import pinning
 from genrm_operator.children.overlay import lay_over
@@ -30,6 +32,7 @@ from genrm_operator.children.security import container_security, pod_security
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import Adapter, Container
 from genrm_operator.engines.adapter import CACHE_MOUNT, DOOR, DOOR_FOLDER, DOOR_MOUNT
+from genrm_operator.errors import Impossible
 from genrm_operator.observed import DOOR_VOLUME, ENGINE_CONTAINER, PIN_VOLUME
 from genrm_operator.settings import Settings
 from genrm_operator.tokens import admin_token, token_digest
@@ -83,12 +86,26 @@ def pod_template(
         template = lay_over(
             template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
         )
+    _refuse_processes_of_others(template["spec"], effective)
     stamp = revision(template)
     template["metadata"].setdefault("annotations", {})[f"{GROUP}/revision"] = stamp
     if adapter.has_door:
         engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
         engine["env"].append({"name": "GENRM_REVISION", "value": stamp})
     return template
+
+
+def _refuse_processes_of_others(spec: Mapping[str, Any], effective: EffectiveSpec) -> None:
+    """An engine that goes back to its start gate has to be seen to be gone, and only the first process of a container
+    of its own inherits what the engine leaves behind."""
+    ends = bool(effective.slots) or effective.lifecycle.sleep_mode is SleepMode.RESTART
+    for field in ("shareProcessNamespace", "hostPID"):
+        if ends and spec.get(field):
+            raise Impossible(
+                Reason.POD_TEMPLATE_REFUSED,
+                f"spec.podTemplate.spec.{field}: found with an engine that ends to give its GPUs back, whose last "
+                "process nobody could be sure of; remove it, or gpu.slots and sleep.mode: Restart",
+            )
 
 
 def bare_template(

@@ -114,12 +114,25 @@ class Adapter(Protocol):
     def first_question(self, rm: RewardModel) -> Call | None:
         """A small request that makes the engine compute, asked before it serves; `None`: its start does that."""
 
-    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
-        """The question whose answer says what the engine computes of a text, its caches passed by; `None`: there is
-        none. `salt` differs from call to call."""
+    def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
+        """The question whose answer holds the tokens that the engine's own chat template makes of a conversation;
+        `None`: there is none. `opens`: they end where the next answer begins, as a judge is asked; else with the last
+        message, as a classifier is."""
+
+    def tokens(self, answer: Any) -> tuple[int, ...]:
+        """The tokens in such an answer.
+
+        Raises:
+            ValueError, KeyError, TypeError: it holds none.
+        """
+
+    def golden_row(self, rm: RewardModel, asked: str | Sequence[int], salt: str) -> Call | None:
+        """The question whose answer says what the engine computes of a text or of tokens, its caches passed by;
+        `None`: there is none. `salt` differs from call to call."""
 
     def golden_values(self, answer: Any) -> tuple[float, ...]:
-        """The numbers in such an answer.
+        """The numbers in such an answer: of a generative model the log-probability in nats of each token but the first,
+        of a classifier what its head says, one number a label.
 
         Raises:
             ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration: it holds none.
@@ -168,6 +181,19 @@ def known_bad(able: Capabilities, rm: RewardModel, about: Mapping[str, Any]) -> 
         return None
     why = able.bad_versions.get(version := str(about.get("version", "")))
     return None if why is None else f"is version {version}, which {why}"
+
+
+def rendering(rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call:
+    """As vLLM and SGLang both take it: `TokenizeChatRequest` there, `TokenizeRequest` here. Special tokens are the
+    template's business."""
+    asked: dict[str, Any] = {"model": rm.served_name, "messages": messages, "add_generation_prompt": opens}
+    if (words := rm.spec.scoring.sampling.chat_template_kwargs) is not None:
+        asked["chat_template_kwargs"] = words
+    return Call("POST", "/tokenize", body=asked)
+
+
+def tokens(answer: Any) -> tuple[int, ...]:
+    return tuple(map(int, answer["tokens"]))
 
 
 def flags(given: Mapping[str, object | None]) -> list[str]:

@@ -62,7 +62,13 @@ class Custom:
     def first_question(self, rm: RewardModel) -> Call | None:
         return None
 
-    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+    def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
+        return None
+
+    def tokens(self, answer: Any) -> tuple[int, ...]:
+        raise ValueError("an engine of which nothing is known")
+
+    def golden_row(self, rm: RewardModel, asked: str | Sequence[int], salt: str) -> Call | None:
         return None
 
     def golden_values(self, answer: Any) -> tuple[float, ...]:

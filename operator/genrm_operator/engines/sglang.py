@@ -29,6 +29,8 @@ from genrm_operator.engines.adapter import (
     known_bad,
     nodes,
     refuse_what_it_cannot,
+    rendering,
+    tokens,
     unexpanded,
 )
 from genrm_operator.engines.weights import locate
@@ -82,12 +84,19 @@ class Sglang:
             "POST", "/generate", body={"text": "warm-up", "sampling_params": {"temperature": 0, "max_new_tokens": 8}}
         )
 
-    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+    def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
+        return rendering(rm, messages, opens=opens)
+
+    def tokens(self, answer: Any) -> tuple[int, ...]:
+        return tokens(answer)
+
+    def golden_row(self, rm: RewardModel, asked: str | Sequence[int], salt: str) -> Call | None:
+        given = {"text" if isinstance(asked, str) else "input_ids": asked}
         if rm.spec.type is RewardModelType.CLASSIFIER:
-            return Call("POST", "/classify", body={"text": text})
-        asked = {"text": text, "sampling_params": {"temperature": 0, "max_new_tokens": 1}}
+            return Call("POST", "/classify", body=given)
+        how = {"sampling_params": {"temperature": 0, "max_new_tokens": 1}, "return_logprob": True}
         # A cached prefix ends where log-probabilities begin.
-        return Call("POST", "/generate", body={**asked, "return_logprob": True, "logprob_start_len": 0})
+        return Call("POST", "/generate", body={**given, **how, "logprob_start_len": 0})
 
     def golden_values(self, answer: Any) -> tuple[float, ...]:
         if "meta_info" in answer and "input_token_logprobs" in answer["meta_info"]:

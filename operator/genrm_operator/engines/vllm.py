@@ -26,6 +26,8 @@ from genrm_operator.engines.adapter import (
     known_bad,
     nodes,
     refuse_what_it_cannot,
+    rendering,
+    tokens,
     unexpanded,
 )
 from genrm_operator.engines.weights import Weights, locate
@@ -77,14 +79,20 @@ class Vllm:
     def first_question(self, rm: RewardModel) -> Call | None:
         return None
 
-    def golden_row(self, rm: RewardModel, text: str, salt: str) -> Call | None:
+    def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
+        return rendering(rm, messages, opens=opens)
+
+    def tokens(self, answer: Any) -> tuple[int, ...]:
+        return tokens(answer)
+
+    def golden_row(self, rm: RewardModel, asked: str | Sequence[int], salt: str) -> Call | None:
         if rm.spec.type is RewardModelType.CLASSIFIER:
             # Without its activation, which hides how large a large value is.
-            asked = {"model": rm.served_name, "input": text, "use_activation": False, "cache_salt": salt}
-            return Call("POST", "/classify", body=asked)
+            how: dict[str, Any] = {"input": asked, "use_activation": False, "cache_salt": salt}
+            return Call("POST", "/classify", body={"model": rm.served_name, **how})
         # Who asks for log-probabilities of a prompt gets no cached prefix (`Request.get_skip_reading_prefix_cache`).
-        asked = {"model": rm.served_name, "prompt": text, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        return Call("POST", "/v1/completions", body=asked)
+        how = {"prompt": asked, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        return Call("POST", "/v1/completions", body={"model": rm.served_name, **how})
 
     def golden_values(self, answer: Any) -> tuple[float, ...]:
         if "choices" not in answer:

@@ -1,0 +1,162 @@
+"""Runs that want a slot's GPUs for themselves: trainers, whose own engines have memory there for a part of each step.
+
+Such a Lease names a slot of a RewardModel, and queues with the models that name the same GPUs (`slots`). Nobody can
+look into a trainer, so its word counts. It is granted the GPUs once every engine on them rests, and has them until it
+says `idle`; it is not asked to give them back before. One that stops renewing has died, or was cut off, and its memory
+may still be there: nobody gets the GPUs until the pods that its Lease names are gone, or somebody deletes the Lease.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from genrm_api.leases import DemandLease, Sighting
+from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED
+
+from genrm_operator.cache import Cache, Key
+from genrm_operator.errors import NotFound
+from genrm_operator.kube import Kube
+from genrm_operator.observed import Place
+from genrm_operator.slots import Book, Claim, Holding, Owner, Taker, Turn, Use, trainer
+
+NOT_ASKED: Final = Turn(given=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a Lease says of its slot's GPUs, at one moment."""
+
+    lease: DemandLease
+    places: frozenset[Place]
+    expired: bool
+    gone: bool = False
+    """Its pods do not exist any more."""
+
+    @property
+    def owner(self) -> Owner:
+        return trainer(self.lease)
+
+    @property
+    def holding(self) -> Holding:
+        namespace, name = self.owner
+        return Holding(namespace, name, {self.lease.slot or "": self.places}, None)
+
+    @property
+    def asks(self) -> list[Claim]:
+        lease = self.lease
+        if self.expired or not wants(lease):
+            return []
+        # It has no turn that ends: nobody could put it to rest.
+        runs = frozenset({lease.run})
+        return [Claim(self.owner, lease.slot or "", self.places, runs, lease.priority, starts=math.inf)]
+
+    @property
+    def taker(self) -> Taker:
+        use, because = Use.FREE, "has given them back"
+        if has(self.lease) and not self.gone:
+            use, because = Use.TAKEN, "has them until it says that it does not need them"
+            if self.expired:
+                use = Use.UNKNOWN
+                because = (
+                    "has them and renews its Lease no more: they are free when the pods that it names are gone, or, "
+                    "if you know that its processes have ended, when you delete the Lease"
+                )
+        return Taker(self.owner, self.lease.name, self.places, use, because)
+
+
+def wants(lease: DemandLease) -> bool:
+    return lease.phase.wants_awake and lease.asked is not None
+
+
+def has(lease: DemandLease) -> bool:
+    """Whether it was granted what it asks for now, by this or an earlier operator."""
+    return wants(lease) and lease.granted == lease.asked
+
+
+class Trainers:
+    """Enters these Leases into the queue, and tells each what it got."""
+
+    def __init__(self, kube: Kube, cache: Cache, book: Book, share: Callable[[Key, frozenset[Place]], None]) -> None:
+        """`share`: has those looked at who share these places."""
+        self._kube, self._cache, self._book, self._share = kube, cache, book, share
+        self._sightings: dict[Key, dict[str, Sighting]] = {}
+        self._entered: defaultdict[Key, dict[Owner, Taker]] = defaultdict(dict)
+        """As of the last look at the RewardModel whose slot it is."""
+
+    def takers(self) -> list[Taker]:
+        """All of them. Whose RewardModel has not been looked at yet has what an earlier operator granted it."""
+        found = {who: taker for entered in self._entered.values() for who, taker in entered.items()}
+        for key, leases in self._cache.trainers.items():
+            if (mine := self._cache.holdings.get(key)) is not None:
+                for lease in leases.values():
+                    if (places := mine.slots.get(lease.slot or "")) is not None:
+                        found.setdefault(trainer(lease), Wish(lease, places, expired=False).taker)
+        return list(found.values())
+
+    async def settle(self, key: Key, now: float) -> float | None:
+        """Take a look at a RewardModel's slots; return when the answer may change without an event."""
+        self.drop_the_gone(key)
+        before, leases = self._sightings.get(key, {}), self._cache.trainers[key]
+        self._sightings[key] = {
+            name: before[name].update(lease, now) if name in before else Sighting.first(lease, now)
+            for name, lease in leases.items()
+        }
+        ends = []
+        mine = self._cache.holdings.get(key)
+        for lease in list(leases.values()):
+            expires_at = self._sightings[key][lease.name].expires_at(lease)
+            places = mine.slots.get(lease.slot or "") if mine is not None else None
+            if places is None:
+                there = "none" if mine is None else ", ".join(mine.slots)
+                await self._tell(lease, None, f"RewardModel {key[1]} names no slot {lease.slot}; it names {there}")
+                continue
+            if wants(lease) and expires_at > now:
+                ends.append(expires_at)
+            wish = Wish(lease, places, expired=expires_at <= now)
+            if wish.expired and has(lease) and lease.pods:
+                wish = Wish(lease, places, expired=True, gone=not await self._there(lease))
+            turn = self._enter(key, wish, now)
+            granted = lease.asked if turn.given or (wish.expired and has(lease) and not wish.gone) else None
+            await self._tell(lease, granted, turn.waits if turn.deadlock else None)
+            if turn.look_again_at is not None:
+                ends.append(turn.look_again_at)
+        return min(ends, default=None)
+
+    def drop_the_gone(self, key: Key) -> None:
+        """Whose Lease was deleted has no GPUs any more: that is what it means."""
+        there = {trainer(lease) for lease in self._cache.trainers[key].values()}
+        for gone in self._entered[key].keys() - there:
+            places = self._entered[key].pop(gone).places
+            self._book.forget(gone)
+            self._share(key, places)
+        if not self._entered[key]:
+            del self._entered[key]
+
+    def _enter(self, key: Key, wish: Wish, now: float) -> Turn:
+        before = self._entered[key].get(wish.owner)
+        self._entered[key][wish.owner] = wish.taker
+        placed, wanting = self._cache.placed.values(), self._cache.wanting
+        turns, news = self._book.settle(wish.holding, wish.asks, [], {}, placed, self.takers(), wanting, now)
+        if news or before != wish.taker:
+            self._share(key, wish.places)
+        return turns.get(wish.lease.slot or "", NOT_ASKED)
+
+    async def _there(self, lease: DemandLease) -> bool:
+        """Whether one of its pods exists."""
+        names = {obj["metadata"]["name"] for obj in await self._kube.list("Pod", lease.namespace, "")}
+        return not names.isdisjoint(lease.pods)
+
+    async def _tell(self, lease: DemandLease, granted: str | None, refused: str | None) -> None:
+        refused = refused if wants(lease) else None
+        if (granted, refused) == (lease.granted, lease.refused):
+            return
+        patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: granted, ANNOTATION_REFUSED: refused}}}
+        try:
+            answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
+        except NotFound:
+            return
+        self._cache.put_lease(answer, deleted=False)
