@@ -6,19 +6,18 @@ every fake pod's address is its own.
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,11 +25,11 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
-from genrm_door.weights import Weights, look_up
 
 from dev.bootstrap import ROOT
 from dev.cluster import Cluster
-from tests.cluster.api import Api
+from tests.cluster.apiserver import ApiProxy
+from tests.cluster.kubelet import SimulatedKubelet
 from tests.simulator.client import Simulator, free_port
 
 T = TypeVar("T")
@@ -38,13 +37,13 @@ SYSTEM = "genrm-system"
 RELEASE = "genrm-operator"
 
 
-def wait_for(what: str, look: Callable[[], T | Literal[False] | None], timeout: float = 30.0) -> T:
+def wait_for(what: str, look: Callable[[], T | Literal[False] | None], timeout: float = 30.0, every: float = 0.05) -> T:
     """Wait until `look` returns something true, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:.0f} s: {what}; last look: {found!r}")
-        threading.Event().wait(0.05)
+        threading.Event().wait(every)
     return found
 
 
@@ -193,94 +192,6 @@ class World:
         return {ip: sum(c["path"] == route for c in self.simulator.pod(ip)["calls"]) for ip in self.addresses(name)}
 
 
-class SimulatedKubelet:
-    """Tells the simulator each fake pod's environment, as a kubelet would give it to the container.
-
-    It also plays the launcher's part: which weights the container reads is looked up by the real code, in the pod's own
-    environment and with the ConfigMap that the pod mounts for it. Pods that name no hub of a test are offline.
-    """
-
-    def __init__(self, cluster: Cluster, simulator: Simulator) -> None:
-        self._cluster, self._simulator = cluster, simulator
-        self._known: dict[str, str] = {}
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(self._follow())
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> SimulatedKubelet:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(timeout=30)
-
-    def _run(self) -> None:
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._task)
-
-    async def _follow(self) -> None:
-        async with Api.connect(self._cluster.settings.kubeconfig("admin")) as api:
-            async for kind, pod in api.follow("/api/v1/pods?labelSelector=genrm.dev%2Fcomponent%3Dengine"):
-                if kind != "DELETED":
-                    await self._tell(api, pod)
-                elif _slot(pod):
-                    self._forget(pod["metadata"]["uid"])
-
-    def _forget(self, uid: str) -> None:
-        """Its container is gone, and its GPUs are somebody else's."""
-        for address in [address for address, known in self._known.items() if known == uid]:
-            del self._known[address]
-            self._simulator.forget(address)
-
-    async def _tell(self, api: Api, pod: Mapping[str, Any]) -> None:
-        uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
-        if not address or self._known.get(address) == uid:
-            return
-        container = pod["spec"]["containers"][0]
-        env = {e["name"]: e.get("value", "") for e in container.get("env", [])}
-        args = container.get("args") or []
-        weights = await _weights(api, pod, args, env)
-        model = args[args.index("--served-model-name") + 1] if "--served-model-name" in args else "judge"
-        settings = {
-            "tokenSha256": env.get("GENRM_TOKEN_SHA256", ""),
-            "revision": env.get("GENRM_REVISION", ""),
-            "model": model,
-            "engine": _simulated(env.get("GENRM_ENGINE", "custom"), args),
-            "weights": weights.to_json(),
-            "slot": _slot(pod),
-        }
-        if address in self._known:
-            self._simulator.forget(address)
-        self._simulator.put(address, settings=settings)
-        self._known[address] = uid
-
-
-async def _weights(api: Api, pod: Mapping[str, Any], args: list[str], env: Mapping[str, str]) -> Weights:
-    """What the launcher of this pod finds."""
-    names = (v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "weights-pin")
-    maps = f"/api/v1/namespaces/{pod['metadata']['namespace']}/configmaps"
-    mounted = [m for name in names for m in await api.items(f"{maps}?fieldSelector=metadata.name%3D{name}")]
-    with tempfile.TemporaryDirectory() as folder:
-        for file, text in (mounted[0]["data"] if mounted else {}).items():
-            (Path(folder) / file).write_text(text)
-        offline = {} if "HF_ENDPOINT" in env else {"HF_HUB_OFFLINE": "1"}
-        return look_up(args, {**env, **offline, "GENRM_PIN_DIR": folder})[0]
-
-
-def _slot(pod: Mapping[str, Any]) -> str:
-    """The GPUs that it shares."""
-    env = {e["name"]: e.get("value", "") for e in pod["spec"]["containers"][0].get("env", [])}
-    claims = [c["resourceClaimName"] for c in pod["spec"].get("resourceClaims", [])]
-    return f"{claims} {env.get('NVIDIA_VISIBLE_DEVICES')}" if "GENRM_START_GATE" in env else ""
-
-
-def _simulated(engine: str, args: list[str]) -> str:
-    """The simulator's name for what a container starts."""
-    kinds = {("vllm", True): "vllm-pooling", ("sglang", True): "sglang-embedding"}
-    return kinds.get((engine, bool({"pooling", "--is-embedding"} & set(args))), engine)
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with Cluster.up(f"kwok-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as up:
@@ -342,27 +253,65 @@ def prepare_operator(cluster: Cluster, folder: Path) -> Operator:
     return Operator(cluster.client_kubeconfig(SYSTEM, RELEASE, folder / "kubeconfig"), key, folder / "log")
 
 
+def assert_well(operator: Operator) -> None:
+    """It met nothing that its authors had not thought of."""
+    lines = operator.log.read_text().splitlines()
+    trouble = [line for line in lines if re.search(r"Traceback|by a bug of ours|WARNING.*: 403: ", line)]
+    assert not trouble, f"the operator complained: {trouble}; see {operator.log}"
+
+
 @pytest.fixture(scope="session")
 def running_operator(cluster: Cluster, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     operator = prepare_operator(cluster, tmp_path_factory.mktemp("operator"))
     operator.start()
     yield operator
     operator.kill(signal.SIGTERM)
-    trouble = [
-        line
-        for line in operator.log.read_text().splitlines()
-        if re.search(r"Traceback|by a bug of ours|WARNING.*: 403: ", line)
-    ]
-    assert not trouble, f"the operator complained: {trouble}; see {operator.log}"
+    assert_well(operator)
 
 
-@pytest.fixture
-def world(cluster: Cluster, simulator: Simulator, running_operator: Operator) -> Iterator[World]:
-    if not running_operator.alive():
-        running_operator.start()
-    made = World(cluster, simulator, running_operator)
+@contextmanager
+def a_world(cluster: Cluster, simulator: Simulator, operator: Operator) -> Iterator[World]:
+    """With a running operator, and in the end a look at whether any request has reached a sleeper."""
+    if not operator.alive():
+        operator.start()
+    made = World(cluster, simulator, operator)
     cluster.kubectl("create", "namespace", made.namespace)
     yield made
     violations = [ip for ip, pod in simulator.pods().items() if pod["violations"]]
     cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
     assert not violations, f"requests reached sleeping engines: {violations}"
+
+
+@pytest.fixture
+def world(cluster: Cluster, simulator: Simulator, running_operator: Operator) -> Iterator[World]:
+    with a_world(cluster, simulator, running_operator) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Cluster) -> Iterator[ApiProxy]:
+    with ApiProxy(cluster) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(
+    api: ApiProxy, running_operator: Operator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """The operator once more, and it reaches the API server through the proxy; the usual one stands back."""
+    if running_operator.alive():
+        running_operator.kill(signal.SIGTERM)
+    folder = tmp_path_factory.mktemp("operator-behind-proxy")
+    kubeconfig = api.kubeconfig(running_operator.kubeconfig, folder / "kubeconfig")
+    operator = dataclasses.replace(running_operator, kubeconfig=kubeconfig, log=folder / "log", process=None)
+    operator.start()
+    yield operator
+    operator.kill(signal.SIGTERM)
+    assert_well(operator)
+
+
+@pytest.fixture
+def proxied(cluster: Cluster, simulator: Simulator, behind_proxy: Operator) -> Iterator[World]:
+    """A world whose operator's calls go through `api`."""
+    with a_world(cluster, simulator, behind_proxy) as made:
+        yield made

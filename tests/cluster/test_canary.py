@@ -12,6 +12,8 @@ from tests.cluster.conftest import World, wait_for
 pytestmark = pytest.mark.cluster
 
 VERIFIED = {"wake": {"verify": True}}
+PAIR = {"prompt": "How much is 3 + 3?", "better": "It is 6.", "worse": "It is 7."}
+"""As every simulated engine has it, while it is not corrupt."""
 
 
 def recorded(world: World) -> dict[str, Any]:
@@ -66,3 +68,80 @@ def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(wor
     world.phase("Serving")
     assert recorded(world)["data"] != before
     assert "nobody was there to compare with" in world.condition("ScoresVerified")["message"]
+
+
+@pytest.mark.parametrize("kind", ["Generative", "Classifier"])
+def test_who_prefers_the_worse_response_of_a_pair_does_not_serve(world: World, kind: str) -> None:
+    world.apply(type=kind, scoring={"canary": {"pairs": [PAIR]}})
+    world.phase("Asleep")
+    said = world.condition("ScoresVerified")
+    assert (said["status"], said["reason"]) == ("True", "BetterPreferred"), "asked after the start, without verify"
+    sick, well = world.addresses()
+    world.simulator.put(sick, faults={"corrupt": True})
+    world.lease("run-1", Phase.SCORING, ttl=120)
+    wait_for("it is told", lambda: world.condition("ScoresVerified")["status"] == "False")
+    said = world.condition("ScoresVerified")
+    assert said["reason"] == "WorsePreferred"
+    assert "does not prefer the better response of spec.scoring.canary.pairs[0]" in said["message"]
+    wait_for("the other one serves", lambda: world.serving() == [well])
+    world.simulator.put(sick, faults={})
+    world.phase("Serving")
+    assert world.condition("ScoresVerified")["status"] == "True"
+
+
+def test_a_pair_that_is_wrong_keeps_all_out_until_it_is_corrected(world: World) -> None:
+    wrong = {**PAIR, "better": PAIR["worse"], "worse": PAIR["better"]}
+    world.apply(replicas=1, lifecycle={"state": "Awake"}, scoring={"canary": {"pairs": [PAIR, wrong]}})
+    wait_for("it is told", lambda: world.condition("ScoresVerified").get("reason") == "WorsePreferred")
+    assert "pairs[1]" in world.condition("ScoresVerified")["message"]
+    assert world.serving() == []
+    world.patch({"scoring": {"canary": {"pairs": [PAIR]}}})
+    world.phase("Serving")
+    assert world.condition("ScoresVerified")["reason"] == "BetterPreferred"
+
+
+def first_is_corrupt(world: World, **wake: Any) -> str:
+    """A model of one replica that serves, and whose recording is of a corrupt engine; its address."""
+    world.apply(replicas=1, lifecycle={"wake": {"verify": True, **wake}})
+    world.phase("Asleep")
+    (first,) = world.addresses()
+    world.simulator.put(first, faults={"corrupt": True})
+    world.kubectl("delete", "configmap", "judge-golden-rows")
+    world.lease("run-1", Phase.SCORING, ttl=120)
+    world.phase("Serving")
+    assert "nobody was there to compare with" in world.condition("ScoresVerified")["message"]
+    return first
+
+
+def never_beside(world: World, first: str) -> list[str]:
+    """Who serves: one of the first and others at a time."""
+    serving = world.serving()
+    assert first not in serving or serving == [first], "a fleet serves one reward"
+    return serving
+
+
+def test_the_first_serves_until_a_third_is_there_and_not_beside_those_who_outvote_it(world: World) -> None:
+    first = first_is_corrupt(world, maxFailures=100)
+    world.patch({"replicas": 2})
+    wait_for("the second is told", lambda: world.condition("ScoresVerified")["status"] == "False")
+    said = world.condition("ScoresVerified")
+    assert said["reason"] == "ScoresDiffer" and "No third pod has decided which of the two is right" in said["message"]
+    assert never_beside(world, first) == [first]
+    world.patch({"replicas": 3})
+    others = wait_for("the others serve", lambda: len(found := never_beside(world, first)) == 2 and found)
+    assert first not in others
+    wait_for("the first is told", lambda: "and another pod since" in world.condition("ScoresVerified")["message"])
+    world.simulator.put(first, faults={})
+    world.phase("Serving")
+    assert world.condition("ScoresVerified")["status"] == "True"
+
+
+def test_a_fleet_of_two_whose_first_engine_is_corrupt_heals_by_itself(world: World) -> None:
+    """Who differs is replaced, and the one that comes for it decides; then the first is."""
+    first_is_corrupt(world, maxFailures=1)
+    (before,) = (pod["metadata"]["uid"] for pod in world.pods())
+    world.patch({"replicas": 2})
+    wait_for("the first is replaced", lambda: before not in {pod["metadata"]["uid"] for pod in world.pods()})
+    world.phase("Serving")
+    assert len(world.pods()) == 2 and world.condition("ScoresVerified")["status"] == "True"
+    assert sum(reason == "PodReplaced" for reason, _ in world.events()) == 2

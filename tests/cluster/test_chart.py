@@ -26,6 +26,7 @@ pytestmark = pytest.mark.cluster
 CHART = ROOT / "charts" / "genrm-operator"
 SKELETON = ROOT / "tests" / "fixtures" / "charts" / "walking-skeleton"
 CRD = "customresourcedefinition.apiextensions.k8s.io/rewardmodels.genrm.dev"
+CRDS = ("rewardmodels.genrm.dev", "rewardfleets.genrm.dev")
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 Said = subprocess.CompletedProcess[str]
 
@@ -86,7 +87,7 @@ class Platform:
         for namespace in self.namespaces:
             self.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
         self.namespaces.clear()
-        self.cluster.kubectl("delete", "crd", "rewardmodels.genrm.dev", "--ignore-not-found", "--wait")
+        self.cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--wait")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from genrm_api.leases import Phase
 
 from tests.cluster.conftest import RELEASE, SYSTEM, Operator, World, wait_for
+from tests.simulator.holds import When
 
 pytestmark = pytest.mark.cluster
 
@@ -87,11 +88,17 @@ def test_a_leader_that_is_lost_is_replaced_within_its_lease(world: World, standb
 def test_a_leader_that_was_frozen_changes_nothing_when_it_comes_back(world: World, standby: Operator) -> None:
     world.apply()
     world.phase("Asleep")
+    slow, _ = world.addresses()
+    world.simulator.hold(slow, "POST /wake_up", When.BEFORE)
+    world.lease("run-1", Phase.SCORING, ttl=120)
+    wait_for("its order is on the way", lambda: world.simulator.pod(slow)["held"]["reached"])
     world.operator.signal(signal.SIGSTOP)
     wait_for("the other leads", lambda: holder(world) == standby.name, timeout=25)
-    world.lease("run-1", Phase.SCORING, ttl=120)
     world.phase("Serving")
     now = epoch(world)
+    world.simulator.let_go(slow)
+    wait_for("the order arrives", lambda: world.simulator.pod(slow)["held"]["delivered"])
+    assert world.simulator.pod(slow)["held"]["status"] == 409, "its epoch is over"
     world.operator.signal(signal.SIGCONT)
     wait_for("the deposed one ends", lambda: not world.operator.alive())
     assert "leadership lost" in world.operator.log.read_text()

@@ -165,7 +165,7 @@ def test_a_pod_whose_engine_does_not_wake_is_replaced(world: World) -> None:
     wait_for("it is gone", lambda: broken["metadata"]["uid"] not in {p["metadata"]["uid"] for p in world.pods()})
     world.phase("Serving")
     told = [note for reason, note in world.events() if reason == "PodReplaced"]
-    assert len(told) == 1 and broken["metadata"]["name"] in told[0] and "did not wake 2 times" in told[0]
+    assert len(told) == 1 and broken["metadata"]["name"] in told[0] and "2 times its engine did not wake" in told[0]
 
 
 def test_a_change_that_cannot_be_applied_is_told_and_what_runs_is_still_woken_and_slept(world: World) -> None:
@@ -189,7 +189,7 @@ def test_an_engine_that_only_says_it_woke_does_not_serve(world: World) -> None:
     (ip,) = world.addresses()
     world.simulator.put(ip, faults={"deaf": ["/wake_up"]})
     world.lease("run-1", Phase.SCORING, ttl=120)
-    wait_for("the lie is told", lambda: any("still sleeps" in note for _, note in world.events()))
+    wait_for("the lie is told", lambda: any("says that it sleeps" in note for _, note in world.events()))
     assert world.serving() == []
     world.simulator.put(ip, faults={})
     world.phase("Serving")

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from tests.simulator.holds import When
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,6 +46,13 @@ class Simulator:
         answer.raise_for_status()
         found: list[list[str]] = answer.json()
         return found
+
+    def hold(self, address: str, call: str, when: When, skip: int = 0) -> None:
+        """Hold one call to a pod, the first of this name after `skip` others, until `let_go`."""
+        self._call("PUT", f"{address}/hold", {"call": call, "when": str(when), "skip": skip})
+
+    def let_go(self, address: str) -> None:
+        self._call("DELETE", f"{address}/hold")
 
     def forget(self, address: str) -> None:
         self._call("DELETE", address)

@@ -1,11 +1,14 @@
 """The control API: how a test tells the simulator what its pods are, and asks what they saw. Loopback only.
 
-GET    /pods           {address: {"state", "asleep", "bootId", "served", "inside", "epoch", "violations": how many}}
+GET    /pods           {address: {"state", "up", "asleep", "bootId", "served", "inside", "epoch", "held", "violations":
+                       how many}}
 GET    /collisions     [[address, address]]: pods whose memory was up together on the same GPUs
 GET    /pods/<ip>      everything about one pod (`SimPod.to_json`); 404 if nobody ever spoke to it
 PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision", "model", "engine", "weights",
                        "slot"}, "faults": {...}}, each part optional
 DELETE /pods/<ip>      forget it: the next contact is a new boot
+PUT    /pods/<ip>/hold {"call": "PUT serving" or "POST /sleep" or the like, "when": "before" or "after", "skip": 0}
+DELETE /pods/<ip>/hold let go what is held
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 from tests.simulator.asgi import Receive, Scope, Send, answer_json, body_of, lifespan
 from tests.simulator.faults import Faults
 from tests.simulator.fleet import Fleet, PodSettings
+from tests.simulator.holds import Hold, When
 
 
 class Control:
@@ -36,12 +40,15 @@ class Control:
         if method == "GET" and path == "/collisions":
             return 200, self.fleet.collisions
         if not path.startswith("/pods/"):
-            return 404, {"error": "there is /pods, /pods/<ip> and /collisions"}
+            return 404, {"error": "there is /pods, /pods/<ip>, /pods/<ip>/hold and /collisions"}
+        word, slash, hold = path.removeprefix("/pods/").partition("/")
         try:
-            address = str(ipaddress.ip_address(path.removeprefix("/pods/")))
+            address = str(ipaddress.ip_address(word))
+            if slash:
+                return self._hold(method, address, hold, body)
             if method == "PUT":
                 return self._put(address, body)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             return 400, {"error": str(error)}
         if method == "GET":
             pod = self.fleet.pods.get(address)
@@ -49,6 +56,18 @@ class Control:
         if method == "DELETE":
             return 200, {"forgotten": self.fleet.forget(address)}
         return 405, {"error": f"{method} is none of GET, PUT, DELETE"}
+
+    def _hold(self, method: str, address: str, what: str, body: bytes) -> tuple[int, object]:
+        if what != "hold":
+            return 404, {"error": f"there is no /pods/<ip>/{what}"}
+        if method == "PUT":
+            document = json.loads(body)
+            hold = Hold(str(document["call"]), When(document["when"]), int(document.get("skip", 0)))
+            self.fleet.pod(address).hold = hold
+            return 200, {"call": hold.call}
+        if method == "DELETE":
+            return 200, {"let go": self.fleet.let_go(address)}
+        return 405, {"error": f"{method} is none of PUT, DELETE"}
 
     def _put(self, address: str, body: bytes) -> tuple[int, object]:
         document = json.loads(body or b"{}")
@@ -66,6 +85,15 @@ class Control:
 def _summary(document: dict[str, object]) -> dict[str, object]:
     violations = document["violations"]
     assert isinstance(violations, list)
-    kept = ("state", "asleep", "bootId", "served", "inside", "epoch")  # without a door there is less to tell
+    kept = (
+        "state",
+        "up",
+        "asleep",
+        "bootId",
+        "served",
+        "inside",
+        "epoch",
+        "held",
+    )  # without a door there is less to tell
     short = {key: document[key] for key in kept if key in document}
     return {**short, "violations": len(violations)}

@@ -3,6 +3,9 @@
 A pod that shares its GPUs waits at the real start gate first, and is back there when its door is told so. What must
 never be is written down when it is: that two engines on the same GPUs have their memory up.
 
+Between a pod and whoever calls it is a network that can `hold` one call. From then on that sender's later orders to the
+pod get lost: it is as far as it came.
+
 A pod comes into being with the first connection to its address, or when `control` names it, and is forgotten by
 `DELETE`: what comes next under that address has a new boot id and remembers nothing, as a restarted container.
 """
@@ -13,19 +16,23 @@ import asyncio
 import dataclasses
 import json
 import secrets
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from genrm_door import Door, Settings
 from genrm_door.gate import HEADERS, Gate
 from genrm_door.nvml import DeviceMemory
 from genrm_door.record import Record
+from genrm_door.routes import DOOR_PATH
+from genrm_door.wire import again, values
 
-from tests.simulator.asgi import Receive, Scope, Send, answer_json, body_of, lifespan
+from tests.simulator.asgi import Message, Receive, Scope, Send, answer_json, body_of, lifespan
 from tests.simulator.custom import SimCustom
 from tests.simulator.engine import SimEngine, call_json
 from tests.simulator.faults import Faults
+from tests.simulator.holds import Hold
 from tests.simulator.sglang import SimSglang, SimSglangEmbedding
 from tests.simulator.vllm import SimVllm, SimVllmPooling
 
@@ -36,6 +43,8 @@ ENGINES: Mapping[str, type[SimEngine]] = {
     "sglang-embedding": SimSglangEmbedding,
     "custom": SimCustom,
 }
+
+MOST_HEARD: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,11 @@ class SimPod:
         self.starting = False
         """Let past its gate, and not up yet: nobody listens."""
         self.starts = 0
+        self.heard: deque[str] = deque(maxlen=MOST_HEARD)
+        """What came from outside that changes something, or asks whether it sleeps."""
+        self.hold: Hold | None = None
+        self.held_epoch: list[bytes] = []
+        """Of whoever sent the call that is held."""
         if not self.engine.door:
             return
         if settings.slot:
@@ -141,6 +155,8 @@ class SimPod:
             **(_record(front.record) if (front := self.gate or self.door) is not None else {}),
             "up": self.up,
             "starts": self.starts,
+            "heard": list(self.heard),
+            "held": None if self.hold is None else _told(self.hold),
             "asleep": self.engine.asleep,
             "diedOf": self.engine.died_of,
             "calls": [call_json(call) for call in self.engine.calls],
@@ -159,6 +175,23 @@ def _record(record: Record) -> dict[str, Any]:
     }
 
 
+def _told(hold: Hold) -> dict[str, Any]:
+    return {"call": hold.call, "reached": hold.reached, "delivered": hold.delivered, "status": hold.status}
+
+
+EPOCH: Final = b"genrm-epoch"
+
+
+def _state_order(scope: Scope, body: bytes) -> str:
+    """As the door's ledger calls it."""
+    try:
+        state = json.loads(body)["state"]
+    except (ValueError, KeyError, TypeError):
+        state = "?"
+    query = scope["query_string"].decode()
+    return f"PUT {state}{'?' if query else ''}{query}"
+
+
 class Fleet:
     """The application on the public port: hands each request to the pod whose address was dialled."""
 
@@ -174,6 +207,37 @@ class Fleet:
             return
         address = scope["server"][0]
         pod = self.pod(address)
+        if scope["path"] == DOOR_PATH and scope["method"] == "PUT":
+            receive = again(body := await body_of(receive), receive)
+            call = _state_order(scope, body)
+        else:
+            call = f"{scope['method']} {scope['path']}"
+        hold = pod.hold
+        if hold is not None and hold.takes(call):
+            pod.held_epoch = values(scope, EPOCH)
+            await self._held(hold, address, scope, receive, send)
+        elif hold is not None and hold.taken and pod.held_epoch and values(scope, EPOCH) == pod.held_epoch:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        else:
+            await self._deliver(address, pod, call, scope, receive, send)
+
+    async def _held(self, hold: Hold, address: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whoever sent it may hang up meanwhile: its body is here already, and its answer is kept."""
+        receive = again(await body_of(receive), receive)
+        said: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            said.append(message)
+            hold.status = message.get("status", hold.status)
+
+        await hold.carry(lambda: self._deliver(address, self.pod(address), hold.call, scope, receive, keep))
+        for message in said:
+            await send(message)
+
+    async def _deliver(self, address: str, pod: SimPod, call: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET" or scope["path"] == "/is_sleeping":
+            pod.heard.append(call)
         try:
             await pod(scope, receive, send)
         finally:
@@ -203,6 +267,15 @@ class Fleet:
 
     def forget(self, address: str) -> bool:
         return self.pods.pop(address, None) is not None
+
+    def let_go(self, address: str) -> bool:
+        """What is held goes on, and its sender gets through again. What became of it is still told."""
+        pod = self.pods.get(address)
+        if pod is None or pod.hold is None:
+            return False
+        pod.held_epoch = []
+        pod.hold.let_go()
+        return True
 
     def refuses(self, address: str) -> bool:
         pod = self.pods.get(address)

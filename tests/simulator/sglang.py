@@ -14,7 +14,18 @@ from typing import Any
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Dead, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, logprobs, prompt_logprobs, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import (
+    answer_id,
+    chatml,
+    fitting,
+    logprobs,
+    prompt_logprobs,
+    reward,
+    speak,
+    tokens_of,
+    usage,
+    wanted_tokens,
+)
 
 VERSION = "0.5.23"
 TAGS = frozenset({"weights", "kv_cache", "cuda_graph"})
@@ -134,8 +145,12 @@ class SimSglang(SimEngine):
         return 0 if self.paused else len(self.jobs) - self.running
 
     async def _tokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        request = self.request(body, "prompt")
-        tokens = tokens_of(str(request["prompt"]))
+        request = read_json(body)
+        tokens = tokens_of(
+            chatml(request["messages"], asks=request.get("add_generation_prompt", True))
+            if "messages" in request
+            else self.request(body, "prompt")["prompt"]
+        )
         await answer_json(send, 200, {"tokens": tokens, "count": len(tokens), "max_model_len": 4096})
 
     async def _detokenize(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
@@ -232,18 +247,19 @@ class SimSglang(SimEngine):
         await answer_json(send, 200, {**common, "object": "text_completion", "choices": [choice], "usage": counts})
 
     async def _generate_text(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        request = self.request(body, "text")
+        request = read_json(body)
+        asked = request["input_ids"] if "input_ids" in request else self.request(body, "text")["text"]
         sampling = request.get("sampling_params") or {}
         tokens = int(sampling.get("max_new_tokens", 128))
-        text, _ = speak(request["text"], _choices(sampling), tokens)
+        text, _ = speak(asked, _choices(sampling), tokens)
         aborted = await self._spoken(scope, receive)
         if aborted is None:
             return
         reason = {"type": "abort", "message": "Abort"} if aborted else {"type": "length", "length": tokens}
         info: dict[str, Any] = {"id": answer_id("gen", body), "finish_reason": reason}
-        info |= usage(request["text"], text)
+        info |= usage(asked, text)
         if request.get("return_logprob") and request.get("logprob_start_len") == 0:
-            _, *likely = prompt_logprobs(request["text"], corrupt=self.faults.corrupt)
+            _, *likely = prompt_logprobs(asked, corrupt=self.faults.corrupt)
             info["input_token_logprobs"] = [[None, 0, None], *([value, i, None] for i, value in enumerate(likely))]
         await answer_json(send, 200, {"text": "" if aborted else text, "meta_info": info})
 
@@ -282,7 +298,8 @@ class SimSglangEmbedding(SimSglang):
             rows = [{"embedding": [self._reward(t)], "meta_info": info | {"prompt_tokens": len(t)}} for t in texts]
             return rows[0] if one else rows
 
-        await self._rewarded(scope, body, receive, send, "text", document)
+        by_tokens = "input_ids" in read_json(body)
+        await self._rewarded(scope, body, receive, send, "input_ids" if by_tokens else "text", document)
 
     def _reward(self, text: Any) -> float:
         return reward(text, corrupt=self.faults.corrupt)
@@ -318,12 +335,14 @@ class SimSglangEmbedding(SimSglang):
             return
         if aborted:
             raise Bad(400, "BadRequestError", "Abort")
-        one = not isinstance(asked, list)
+        one = isinstance(asked, str) or all(isinstance(token, int) for token in asked)
         await answer_json(send, 200, document([asked] if one else asked, one))
 
 
 def _choices(request: Mapping[str, Any]) -> list[Any] | None:
-    """The alternatives of a guiding expression of the form `(one|another)`."""
+    """The alternatives of a guiding expression of the form `(one|another)`, or what fits a schema."""
+    if (form := request.get("response_format") or {}).get("type") == "json_schema":
+        return fitting(form["json_schema"]["schema"])
     found = re.fullmatch(r"\((.*)\)", str(request.get("regex") or ""), re.DOTALL)
     words = re.findall(r"(?:\\.|[^\\|])+", found[1], re.DOTALL) if found else []
     return [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in words] or None

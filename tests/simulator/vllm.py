@@ -16,7 +16,18 @@ from urllib.parse import parse_qs
 
 from tests.simulator.asgi import Receive, Scope, Send, answer, answer_json
 from tests.simulator.engine import Bad, Handler, SimEngine, read_json, stream_chat
-from tests.simulator.speech import answer_id, logprobs, prompt_logprobs, reward, speak, tokens_of, usage, wanted_tokens
+from tests.simulator.speech import (
+    answer_id,
+    chatml,
+    fitting,
+    logprobs,
+    prompt_logprobs,
+    reward,
+    speak,
+    tokens_of,
+    usage,
+    wanted_tokens,
+)
 
 VERSION = "0.32.0"
 TAGS = frozenset({"weights", "kv_cache"})
@@ -105,7 +116,11 @@ class SimVllm(SimEngine):
         request = read_json(body)
         if not {"prompt", "messages"} & set(request):
             raise Bad(400, "Bad Request", "1 validation error: body.prompt is missing")
-        tokens = tokens_of(request.get("prompt") or "".join(str(m.get("content", "")) for m in request["messages"]))
+        tokens = tokens_of(
+            request["prompt"]
+            if "prompt" in request
+            else chatml(request["messages"], asks=request.get("add_generation_prompt", True))
+        )
         await answer_json(
             send, 200, {"count": len(tokens), "max_model_len": 8192, "tokens": tokens, "token_strs": None}
         )
@@ -180,7 +195,7 @@ class SimVllm(SimEngine):
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None, "reasoning": None},
-            "logprobs": logprobs(request, request["messages"], text),
+            "logprobs": logprobs(request, request["messages"], text, "<|im_end|>" if reason == "stop" else ""),
             "finish_reason": reason,
             "stop_reason": None,
         }
@@ -231,27 +246,35 @@ class SimVllmPooling(SimVllm):
 
     async def _pooling(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """The head's own value, without an activation."""
-        request = self.request(body, "input")
+        texts = self._texts(self.asked(body))
         if await self.generate(scope["path"], receive) is None:
             return
-        asked = request["input"]
-        texts = asked if isinstance(asked, list) else [asked]
         data = [{"index": i, "object": "pooling", "data": [self._reward(text)]} for i, text in enumerate(texts)]
         common = {"id": answer_id("pool", body), "object": "list", "created": int(self.now()), "model": self.model}
         await answer_json(send, 200, {**common, "data": data, "usage": usage(texts, "")})
+
+    def asked(self, body: bytes) -> dict[str, Any]:
+        """A chat, which the engine writes with its own template, or texts."""
+        return self.request(body, "messages" if "messages" in read_json(body) else "input")
+
+    def _texts(self, request: Mapping[str, Any]) -> list[Any]:
+        if "messages" in request:
+            return [chatml(request["messages"], asks=False)]
+        asked = request["input"]
+        one = isinstance(asked, str) or all(isinstance(token, int) for token in asked)
+        return [asked] if one else list(asked)
 
     def _reward(self, text: Any) -> float:
         return reward(text, corrupt=self.faults.corrupt)
 
     async def _classify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        request = self.request(body, "input")
+        request = self.asked(body)
+        texts = self._texts(request)
         aborted = await self.generate(scope["path"], receive)
         if aborted is None:
             return
         if aborted:
             raise Bad(500, "InternalServerError", "aborted")
-        asked = request["input"]
-        texts = asked if isinstance(asked, list) else [asked]
         raw = request.get("use_activation") is False
         data = [
             {"index": i, "label": "LABEL_0", "probs": [value if raw else 1 / (1 + math.exp(-value))], "num_classes": 1}
@@ -264,4 +287,6 @@ class SimVllmPooling(SimVllm):
 
 def _choices(request: Mapping[str, Any]) -> list[Any] | None:
     outputs = request.get("structured_outputs") or {}
-    return outputs.get("choice") if isinstance(outputs, Mapping) else None
+    if not isinstance(outputs, Mapping):
+        return None
+    return fitting(outputs["json"]) if "json" in outputs else outputs.get("choice")

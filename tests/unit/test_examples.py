@@ -6,10 +6,13 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
+from genrm_scoring.judges import pointwise_judge
 
 from dev.bootstrap import ROOT
 
@@ -28,22 +31,28 @@ def fenced(page: Path, language: str) -> Iterator[str]:
         yield block[1]
 
 
-def reward_models() -> Iterator[tuple[str, dict[str, object]]]:
+RESOURCES: dict[object, type[RewardModel | RewardFleet]] = {"RewardModel": RewardModel, "RewardFleet": RewardFleet}
+
+
+def resources() -> Iterator[tuple[str, dict[str, object]]]:
     texts = [(named(path), path.read_text()) for path in EXAMPLES]
     texts += [(named(page), block) for page in PAGES for block in fenced(page, "yaml")]
     for name, text in texts:
         for document in yaml.safe_load_all(text):
-            if isinstance(document, dict) and document.get("kind") == "RewardModel":
+            if isinstance(document, dict) and document.get("kind") in RESOURCES:
                 yield f"{name}: {document['metadata']['name']}", document
 
 
-@pytest.mark.parametrize("manifest", [pytest.param(manifest, id=name) for name, manifest in reward_models()])
-def test_every_reward_model_that_we_show_is_valid(manifest: dict[str, object]) -> None:
-    RewardModel.model_validate(manifest)
+@pytest.mark.parametrize("manifest", [pytest.param(manifest, id=name) for name, manifest in resources()])
+def test_every_resource_of_ours_that_we_show_is_valid(manifest: dict[str, Any]) -> None:
+    made = RESOURCES[manifest["kind"]].model_validate(manifest)
+    if isinstance(made, RewardModel):
+        pointwise_judge(made.spec.scoring)
 
 
-def test_there_is_a_reward_model_to_start_from() -> None:
-    assert any(name.startswith("examples/rewardmodel.yaml") for name, _ in reward_models())
+@pytest.mark.parametrize("file", ["examples/rewardmodel.yaml", "examples/rewardfleet.yaml"])
+def test_there_is_one_to_start_from(file: str) -> None:
+    assert any(name.startswith(file) for name, _ in resources())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -1,16 +1,13 @@
-"""docs/reference/rewardmodel.md says everything that the schema says."""
+"""The reference pages of the resources say everything that the schemas say."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from genrm_operator.not_yet import GAPS
 
 from dev import reference
 
-PAGE = reference.page()
-SPEC: dict[str, Any] = reference.WHOLE["properties"]["spec"]
+each = pytest.mark.parametrize("page", reference.PAGES, ids=[page.file for page in reference.PAGES])
 
 
 @pytest.mark.parametrize(
@@ -26,17 +23,21 @@ def test_a_message_expression_reads_as_its_sentence(cel: str, said: str) -> None
     assert reference.sentence(cel) == said
 
 
-def test_every_object_has_its_table_and_every_field_its_row() -> None:
-    for path, node in reference.everything("spec", SPEC):
+@each
+def test_every_object_has_its_table_and_every_field_its_row(page: reference.Page) -> None:
+    text = page.text()
+    for path, node in reference.everything("spec", page.schema["properties"]["spec"]):
         for name in node.get("properties", {}):
-            assert f"`{path}`" in PAGE and f"| `{name}` |" in PAGE, f"{path}.{name}"
+            assert f"`{path}`" in text and f"| `{name}` |" in text, f"{path}.{name}"
 
 
-def test_every_field_says_what_it_means() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
-    assert [row for row in rows if row.endswith("|  |")] == []
+@each
+def test_every_field_says_what_it_means(page: reference.Page) -> None:
+    rows = [line for line in page.text().splitlines() if line.startswith("| `")]
+    assert rows and [row for row in rows if row.endswith("|  |")] == []
 
 
 def test_what_is_not_carried_out_yet_is_named() -> None:
-    section = PAGE[PAGE.index("## Not carried out yet") : PAGE.index("## status")]
+    text = reference.pages()["rewardmodel.md"]
+    section = text[text.index("## Not carried out yet") : text.index("## status")]
     assert all(f"`{gap.field}`" in section for gap in GAPS)

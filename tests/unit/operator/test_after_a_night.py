@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
 from genrm_operator.observed import Check, Night
 from genrm_operator.status import remembered_nights
 
@@ -14,9 +15,12 @@ from tests.unit.operator.test_lifecycle import make_pod
 from tests.unit.operator.test_pinning import condition, seen
 
 PODS = [make_pod(uid=f"u{i}", name=f"judge-{i}") for i in range(6)]
-FINE = Check("b1", fine=True, message="answers as pod judge-0 did")
-SICK = Check("b1", fine=False, message="computes other scores")
-ALONE = Check("b1", fine=True, message="cannot be compared, and serves", compared=False)
+FINE = Check("b1", Reason.AS_RECORDED, "answers as pod judge-0 did")
+SICK = Check("b1", Reason.SCORES_DIFFER, "computes other scores")
+ALONE = Check("b1", Reason.NOT_COMPARED, "cannot be compared, and serves")
+DISPUTED = Check("b1", Reason.SCORES_DISPUTED, "answers as pod judge-0 did, and pod judge-9 computed something else")
+WRONG = Check("b1", Reason.WORSE_PREFERRED, "does not prefer the better response of spec.scoring.canary.pairs[1]")
+RIGHT = Check("b1", Reason.BETTER_PREFERRED, "prefers the better response of each of 2 pairs")
 GIB = 1 << 30
 
 
@@ -32,6 +36,10 @@ def model(known: dict[str, Any] | None = None, *, verify: bool = True) -> Reward
         ({"u0": FINE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
         ({"u0": ALONE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
         ({"u0": ALONE, "u1": FINE}, ("False", "NotCompared", "pod judge-0 cannot be compared, and serves")),
+        ({"u0": DISPUTED, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
+        ({"u0": DISPUTED, "u1": ALONE}, ("False", "ScoresDisputed", f"pod judge-0 {DISPUTED.message}")),
+        ({"u0": RIGHT}, ("True", "BetterPreferred", f"pod judge-0 {RIGHT.message}")),
+        ({"u0": RIGHT, "u1": WRONG}, ("False", "WorsePreferred", f"pod judge-1 {WRONG.message}")),
         ({"gone": SICK}, None),
     ],
 )
@@ -83,6 +91,18 @@ def test_a_new_operator_process_frees_no_slot_that_the_last_one_did_not() -> Non
     assert not remembered["u0"].effective and remembered["u1"].effective, "until it sleeps anew"
     fine = seen(model(), pods=PODS, nights={"u0": Night(72 * GIB, 2 * GIB)})
     assert remembered_nights(model(known=fine), PODS, {}) == {}
+
+
+def test_who_may_serve() -> None:
+    assert all(check.fine for check in (FINE, ALONE, DISPUTED, RIGHT))
+    assert not any(check.fine for check in (SICK, WRONG))
+
+
+def test_who_wrote_pairs_hears_of_them_without_having_rows_compared() -> None:
+    scoring = {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}
+    asked = test_pinning.model(lifecycle={"wake": {"verify": False}}, scoring=scoring)
+    said = condition(seen(asked, pods=PODS, checks={"u0": RIGHT}), "ScoresVerified")
+    assert said is not None and said["reason"] == "BetterPreferred"
 
 
 def test_who_does_not_want_scores_compared_hears_nothing_of_it() -> None:

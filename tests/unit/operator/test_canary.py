@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytest
+from genrm_api.judging import CanaryPair
 from genrm_api.names import golden_configmap_name
-from genrm_operator.canary import Canary, Recordings
+from genrm_api.rewardmodel import EngineName, RewardModel
+from genrm_api.status import Reason
+from genrm_operator import golden
+from genrm_operator.canary import Ask, Canary, Recordings, canary_of, judge_scores
 from genrm_operator.doors import Doors
-from genrm_operator.errors import EngineError, NotFound, ScoresDiffer
+from genrm_operator.engines import adapter_for
+from genrm_operator.errors import ApiError, EngineError, NotFound, ScoresDiffer, WorsePreferred
 from genrm_operator.golden import TEXTS
 from genrm_operator.kube import Kube
 from genrm_operator.observed import Transition
-from genrm_operator.transitions import Target, run
+from genrm_operator.transitions import Target
+from genrm_operator.transitions import run as run_transition
 
 from tests.simulator import client
 from tests.simulator.client import Simulator
@@ -25,6 +32,18 @@ from tests.unit.operator.test_transitions import target as bare_target
 
 ADDRESS = "127.77.3.4"  # of this test alone, because doors listen on a fixed port
 GENERATIVE = ["vllm", "sglang"]
+SCORES_AT = {"vllm": "/v1/completions", "vllm-pooling": "/classify", "sglang": "/generate"}
+PAIR = CanaryPair(prompt="How much is 3 + 3?", better="It is 6.", worse="It is 7.")
+"""As every simulated engine has it, while it is not corrupt."""
+WRONG = CanaryPair(prompt=PAIR.prompt, better=PAIR.worse, worse=PAIR.better)
+
+
+def model(**spec: Any) -> RewardModel:
+    whole = {"model": {"uri": "hf://a/b"}, **spec}
+    return RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl", "uid": "u"}, "spec": whole})
+
+
+RM, VERIFIED = model(), model(lifecycle={"wake": {"verify": True}})
 
 
 class Maps:
@@ -32,6 +51,7 @@ class Maps:
 
     def __init__(self) -> None:
         self.there: dict[str, dict[str, Any]] = {}
+        self.down = False
 
     async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         if name not in self.there:
@@ -39,6 +59,8 @@ class Maps:
         return self.there[name]
 
     async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        if self.down:
+            raise ApiError("PATCH ConfigMap", 503, "down")
         self.there[manifest["metadata"]["name"]] = json.loads(json.dumps(manifest))
         return self.there[manifest["metadata"]["name"]]
 
@@ -54,13 +76,29 @@ def maps() -> Maps:
     return Maps()
 
 
-async def started(simulator: Simulator, kind: str, maps: Maps, known: Recordings | None = None) -> Target:
+async def started(
+    simulator: Simulator,
+    kind: str,
+    maps: Maps,
+    known: Recordings | None = None,
+    *,
+    name: str = "judge-0",
+    pairs: Sequence[CanaryPair] = (),
+    rows: bool = True,
+) -> Target:
     """A pod whose engine has just started, as the reconciler sees it after its look."""
     made = bare_target(simulator, kind, address=ADDRESS)
     async with Doors() as doors:
-        pod = dataclasses.replace(made.pod, door=await doors.look(made.pod, TOKEN))
-    canary = Canary(cast("Kube", maps), made.rm, made.adapter, known or Recordings(), "rev")
+        door = await doors.look(made.pod, TOKEN)
+    pod = dataclasses.replace(made.pod, name=name, uid=name, door=door)
+    canary = Canary(cast("Kube", maps), made.rm, made.adapter, known or Recordings(), "rev", rows, pairs)
     return dataclasses.replace(made, pod=pod, canary=canary)
+
+
+async def run(transition: Transition, target: Target, doors: Doors) -> None:
+    """As the reconciler begins it: with what the door says now."""
+    door = await doors.look(target.pod, TOKEN)
+    await run_transition(transition, dataclasses.replace(target, pod=dataclasses.replace(target.pod, door=door)), doors)
 
 
 def asked(simulator: Simulator) -> int:
@@ -97,14 +135,14 @@ async def test_a_second_start_is_compared_with_the_first_also_by_another_operato
     async with Doors() as doors:
         first = await started(simulator, kind, maps)
         await run(Transition.VERIFY, first, doors)
-        second = await started(simulator, kind, maps)  # another boot, and nothing remembered
+        second = await started(simulator, kind, maps, name="judge-1")  # and nothing remembered
         simulator.put(ADDRESS, faults={"corrupt": True})
-        with pytest.raises(ScoresDiffer, match="which no other engine has confirmed"):
+        with pytest.raises(ScoresDiffer, match="No third pod has decided which of the two is right"):
             await run(Transition.VERIFY, second, doors)
         simulator.put(ADDRESS, faults={})
         await run(Transition.VERIFY, second, doors)
         (recorded,) = maps.there[golden_configmap_name("judge")]["data"].values()
-        assert json.loads(recorded)["agreed"], "two starts have computed the same"
+        assert [one["agreed"] for one in json.loads(recorded)] == [True], "and what it said before is taken back"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,8 +173,40 @@ async def test_engines_of_another_kind_record_their_own(simulator: Simulator, ma
         simulator.put(ADDRESS, faults={"corrupt": True})
         door = dataclasses.replace(target.pod.door, device="another GPU") if target.pod.door else None
         other = dataclasses.replace(target, pod=dataclasses.replace(target.pod, uid="other", door=door))
-        await run(Transition.VERIFY, other, doors)
+        await run_transition(Transition.VERIFY, other, doors)
     assert len(maps.there[golden_configmap_name("judge")]["data"]) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_corrupt_first_engine_is_outvoted_by_two_others_and_asked_again(
+    simulator: Simulator, kind: str, maps: Maps
+) -> None:
+    known = Recordings()
+    async with Doors() as doors:
+        first = await started(simulator, kind, maps, known)
+        simulator.put(ADDRESS, faults={"corrupt": True})
+        await run(Transition.VERIFY, first, doors)
+        assert judge_scores(VERIFIED, [first.pod], known) == [first.pod]
+        second = await started(simulator, kind, maps, known, name="judge-1")
+        with pytest.raises(ScoresDiffer):
+            await run(Transition.VERIFY, second, doors)
+        check = known.checks["judge-0"]
+        assert (check.fine, check.reason) == (True, Reason.SCORES_DISPUTED)
+        assert "pod judge-1 computed something else" in check.message
+        third = await started(simulator, kind, maps, known, name="judge-2")
+        await run(Transition.VERIFY, third, doors)
+        check = known.checks["judge-0"]
+        assert not check.fine and "than pod judge-1 did" in check.message
+        (judged,) = judge_scores(VERIFIED, [first.pod], known)
+        assert judged.outvoted
+        assert not judge_scores(VERIFIED, [third.pod], known)[0].outvoted
+        simulator.put(ADDRESS, faults={"corrupt": True})  # the simulator plays the first one again
+        with pytest.raises(ScoresDiffer, match=r"than pod judge-1 did at .*, and another pod since"):
+            await run(Transition.WAKE, first, doors)
+        # Another operator process knows it from what was written down.
+        again = Recordings(by_key=golden.read(maps.there[golden_configmap_name("judge")]))
+        assert judge_scores(VERIFIED, [first.pod], again)[0].outvoted
+        assert not judge_scores(RM, [first.pod], again)[0].outvoted, "nobody wants them compared any more"
 
 
 async def test_two_pods_that_start_together_record_once(simulator: Simulator, maps: Maps) -> None:
@@ -146,7 +216,22 @@ async def test_two_pods_that_start_together_record_once(simulator: Simulator, ma
         second = dataclasses.replace(first, pod=dataclasses.replace(first.pod, uid="second", name="second"))
         await asyncio.gather(run(Transition.VERIFY, first, doors), run(Transition.VERIFY, second, doors))
     messages = sorted(check.message for check in known.checks.values())
-    assert "answers as pod" in messages[0] and "nobody was there to compare with" in messages[1]
+    assert "answers as pod" in messages[0] and "computes what another pod has computed since" in messages[1]
+
+
+async def test_what_could_not_be_written_down_is_found_out_anew(simulator: Simulator, maps: Maps) -> None:
+    known = Recordings()
+    async with Doors() as doors:
+        first = await started(simulator, "vllm", maps, known)
+        second = await started(simulator, "vllm", maps, known, name="judge-1")
+        for target, agreed in ((first, False), (second, True)):
+            maps.down = True
+            with pytest.raises(ApiError):
+                await run(Transition.VERIFY, target, doors)
+            maps.down = False
+            await run(Transition.VERIFY, target, doors)
+            assert known.by_key == golden.read(maps.there[golden_configmap_name("judge")])
+            assert [one.agreed for recordings in (known.by_key or {}).values() for one in recordings] == [agreed]
 
 
 async def test_recordings_that_somebody_changed_are_made_anew(simulator: Simulator, maps: Maps) -> None:
@@ -167,7 +252,7 @@ async def test_an_engine_without_such_answers_serves_and_it_is_said(simulator: S
         await run(Transition.VERIFY, target, doors)
         await run(Transition.WAKE, target, doors)
     (check,) = target.canary.known.checks.values()
-    assert check.fine and not check.compared and "answered 400" in check.message
+    assert check.reason is Reason.NOT_COMPARED and "answered 400" in check.message
     assert not maps.there
 
 
@@ -180,3 +265,87 @@ async def test_an_engine_that_fails_to_answer_is_not_taken_for_one_that_cannot(
         with pytest.raises(EngineError, match="answered 500"):
             await run(Transition.VERIFY, target, doors)
     assert not maps.there
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_pairs_are_asked_after_a_start_and_after_each_wake(simulator: Simulator, kind: str, maps: Maps) -> None:
+    target = await started(simulator, kind, maps, pairs=[PAIR], rows=False)
+    assert target.canary is not None
+    async with Doors() as doors:
+        await run(Transition.VERIFY, target, doors)
+        await run(Transition.WAKE, target, doors)
+        (check,) = target.canary.known.checks.values()
+        assert (check.reason, check.message) == (
+            Reason.BETTER_PREFERRED,
+            "prefers the better response of each of 1 pairs",
+        )
+        assert not maps.there, "no rows are asked for, and none are recorded"
+        await run(Transition.SLEEP, target, doors)
+        simulator.put(ADDRESS, faults={"corrupt": True})
+        with pytest.raises(WorsePreferred, match=r"spec\.scoring\.canary\.pairs\[0\]: .* -?\d\.\d+, .* -?\d\.\d+"):
+            await run(Transition.WAKE, target, doors)
+        assert truth(simulator, ADDRESS)["state"] == "closed"
+        (check,) = target.canary.known.checks.values()
+        assert check.reason is Reason.WORSE_PREFERRED
+        simulator.put(ADDRESS, faults={})
+        await run(Transition.WAKE, target, doors)
+        assert truth(simulator, ADDRESS)["state"] == "serving"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_pair_that_its_user_wrote_the_wrong_way_round_is_named(
+    simulator: Simulator, kind: str, maps: Maps
+) -> None:
+    target = await started(simulator, kind, maps, pairs=[PAIR, WRONG])
+    async with Doors() as doors:
+        with pytest.raises(WorsePreferred, match=r"spec\.scoring\.canary\.pairs\[1\]"):
+            await run(Transition.VERIFY, target, doors)
+    assert maps.there, "its rows were recorded before: they are the same whatever a pair says"
+
+
+async def test_rows_and_pairs_are_both_told(simulator: Simulator, maps: Maps) -> None:
+    target = await started(simulator, "vllm", maps, pairs=[PAIR])
+    assert target.canary is not None
+    async with Doors() as doors:
+        await run(Transition.VERIFY, target, doors)
+    (check,) = target.canary.known.checks.values()
+    assert check.reason is Reason.AS_RECORDED
+    assert "nobody was there to compare with; prefers the better response" in check.message
+
+
+@pytest.mark.parametrize("route", ["/tokenize", "rows"])
+@pytest.mark.parametrize("kind", SCORES_AT)
+async def test_an_engine_that_cannot_be_asked_a_pair_serves_and_it_is_said(
+    simulator: Simulator, kind: str, route: str, maps: Maps
+) -> None:
+    target = await started(simulator, kind, maps, pairs=[PAIR], rows=False)
+    assert target.canary is not None
+    async with Doors() as doors:
+        simulator.put(ADDRESS, faults={"status": {SCORES_AT[kind] if route == "rows" else route: 500}})
+        with pytest.raises(EngineError, match="answered 500"):
+            await target.canary.ask(target.pod, target_ask(target, doors), None, woken=False)
+        simulator.put(ADDRESS, faults={"status": {SCORES_AT[kind] if route == "rows" else route: 400}})
+        await target.canary.ask(target.pod, target_ask(target, doors), None, woken=False)
+    (check,) = target.canary.known.checks.values()
+    assert check.reason is Reason.NOT_COMPARED and "answered 400" in check.message
+    assert check.message.startswith("cannot be asked spec.scoring.canary.pairs[0], and serves: ")
+
+
+def target_ask(target: Target, doors: Doors) -> Ask:
+    return partial(doors.call_engine, target.pod, TOKEN, timeout=5.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "asks"),
+    [
+        ({}, None),
+        ({"lifecycle": {"wake": {"verify": True}}}, (True, 0)),
+        ({"scoring": {"canary": {"pairs": [PAIR.model_dump()]}}}, (False, 1)),
+        ({"lifecycle": {"wake": {"verify": True}}, "scoring": {"canary": {"pairs": [PAIR.model_dump()]}}}, (True, 1)),
+    ],
+)
+def test_what_is_asked_is_what_the_spec_says(spec: dict[str, Any], asks: tuple[bool, int] | None, maps: Maps) -> None:
+    canary = canary_of(cast("Kube", maps), model(**spec), adapter_for(EngineName.VLLM), Recordings(), None, ())
+    assert (canary and (canary.rows, len(canary.pairs))) == asks
+    custom = canary_of(cast("Kube", maps), model(**spec), adapter_for(EngineName.CUSTOM), Recordings(), None, ())
+    assert custom is None

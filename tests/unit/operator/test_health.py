@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,7 +17,7 @@ import pytest
 from aiohttp import web
 from genrm_operator import health
 from genrm_operator.errors import ConfigurationError
-from genrm_operator.handlers import WATCHED, register
+from genrm_operator.handlers import WATCHED, configure, register
 from genrm_operator.kube import Kube
 from genrm_operator.metrics import Key, Metrics
 from genrm_operator.settings import Settings
@@ -266,6 +267,20 @@ async def test_a_list_is_no_watch(api: StubApi, ear: Ear) -> None:
     assert ear.silence("pods") == 10
 
 
+async def test_a_list_is_told_of_where_a_watch_did_not_go_on(api: StubApi, ear: Ear) -> None:
+    ear.watches.expect(["pods", "leases"], [])
+    (await ear.open(f"{api.url}/api/v1/pods?limit=100")).close()
+    assert ear.watches.listed_again.empty(), "each watch begins with one"
+    (await ear.open(f"{api.url}/api/v1/pods?watch=true")).close()
+    api.status = 503
+    (await ear.open(f"{api.url}/api/v1/pods?limit=100")).close()
+    assert ear.watches.listed_again.empty(), "it was refused"
+    api.status = 200
+    for page in ("limit=100", "limit=100&continue=x", "limit=100&continue=y"):
+        (await ear.open(f"{api.url}/api/v1/pods?{page}")).close()
+    assert ear.watches.listed_again.get_nowait() == ("pods", "") and ear.watches.listed_again.empty(), "once"
+
+
 async def test_the_metadata_alone_is_asked_for_where_nobody_reads_more(api: StubApi) -> None:
     watches = Watches(Clock(), metadata_only=["configmaps"])
     async with watches.session(kopf.ConnectionInfo(server="http://unused")).aiohttp_session as session:
@@ -311,6 +326,16 @@ def test_kopf_takes_two_sessions_of_one_login_for_the_same_credentials() -> None
 
 
 # ---------------------------------------------------------------------- all of it, in Kopf
+
+
+def test_kopf_asks_again_for_as_long_as_an_api_server_is_away_and_soon_when_it_is_back() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    pauses = settings.networking.error_backoffs
+    assert isinstance(pauses, Iterable)
+    for _ in range(2):  # each request begins with short ones
+        first, *others = itertools.islice(pauses, 1000)
+        assert first < 0.5 and len(others) == 999 and max(others) <= 5
 
 
 async def test_the_operator_watches_through_our_session_and_serves_its_health(

@@ -54,8 +54,8 @@ def remembering() -> Memory:
     """As a new operator process has it once it has read what was recorded."""
     memory = Memory()
     kind = golden.facts(RM, Engine("any").pod(Engine("any").document()), None)
-    recorded = Golden(kind, "a", "before", "2026-11-22T04:00:00Z", (Row((-1.0,), 0.0),), agreed=True)
-    memory.golden.by_key = {golden.key(kind): recorded}
+    recorded = Golden(kind, "a", "u-a", "before", "2026-11-22T04:00:00Z", (Row((-1.0,), 0.0),), agreed=True)
+    memory.golden.by_key = {golden.key(kind): (recorded,)}
     return memory
 
 

@@ -31,6 +31,7 @@ CUSTOM = {
     "image": "i",
     "custom": {"command": ["serve"], "sleep": {"path": "/s"}, "wake": {"path": "/w"}, "isSleeping": {"path": "/i"}},
 }
+PAIR = {"prompt": "2+2?", "better": "4", "worse": "5"}
 ASKED: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model": {"uri": "oci://r.io/judge:1"}},
     "spec.lifecycle.sleep.mode": {"engine": CUSTOM, "lifecycle": {"sleep": {"mode": "Restart"}}},
@@ -39,7 +40,7 @@ ASKED: dict[str, dict[str, Any]] = {
         "engine": CUSTOM,
         "lifecycle": {"idle": {"offAfter": "1h"}},
     },
-    "spec.scoring.canary": {"scoring": {"canary": {"pairs": [{"prompt": "2+2?", "better": "4", "worse": "5"}]}}},
+    "spec.scoring.canary": {"engine": CUSTOM, "scoring": {"canary": {"pairs": [PAIR]}}},
 }
 
 
@@ -63,6 +64,7 @@ def test_what_is_missing_is_refused_with_what_to_write_instead(field: str) -> No
         {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}},
         {"lifecycle": {"sleep": {"mode": "Restart"}}},
         {"type": "Classifier", "scoring": {"mode": "classify"}},
+        {"scoring": {"canary": {"pairs": [PAIR]}}},
         {"lifecycle": {"sleep": {"mode": "ScaleToZero"}, "idle": {"sleepAfter": "2m", "offAfter": "1h"}}},
     ],
 )
@@ -73,6 +75,8 @@ def test_what_is_there_is_made(spec: dict[str, Any]) -> None:
 def test_an_endpoint_outside_the_cluster_has_no_children() -> None:
     external = {"type": "External", "model": None, "external": {"url": "https://api.example.com/v1"}}
     assert made(external) == []
+    with pytest.raises(Impossible, match=r"^spec\.scoring\.canary: 1 pairs "):
+        made(external | {"scoring": {"canary": {"pairs": [PAIR]}}})
     rm = RewardModel.model_validate(
         {"metadata": {"name": "gpt"}, "spec": {k: v for k, v in external.items() if v is not None}}
     )

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
 from genrm_operator.cache import Cache, Key
 from genrm_operator.errors import Forbidden, KindAbsent, NotFound
 from genrm_operator.kube import Kube
-from genrm_operator.metrics import Metrics
 from genrm_operator.polling import Polling
 from genrm_operator.workqueue import WorkQueue
-from kubernetes.aio import client
+
+from tests.unit.operator.conftest import Answer, Server, absent
 
 PATH = "/apis/leaderworkerset.x-k8s.io/v1/leaderworkersets"
-Answer = Callable[[web.Request], web.StreamResponse]
-
-
-def absent(_: web.Request) -> web.StreamResponse:
-    """As the API server answers for a resource that it does not know."""
-    return web.Response(status=404, text="404 page not found\n")
 
 
 def refused(_: web.Request) -> web.StreamResponse:
@@ -44,32 +38,6 @@ def sets(*models: str) -> Answer:
         return web.json_response({"items": items})
 
     return answer
-
-
-class Server:
-    def __init__(self) -> None:
-        self.answer: Answer = absent
-        self.asked: list[str] = []
-        self.metrics = Metrics()
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request.path)
-        return self.answer(request)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, Kube]]:
-    made, app = Server(), web.Application()
-    app.router.add_route("*", "/{path:.*}", made.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    kube = Kube(client.ApiClient(client.Configuration(host=url)), metrics=made.metrics)
-    yield made, kube
-    await kube.close()
-    await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

@@ -105,3 +105,19 @@ async def test_a_deposed_leader_is_refused_by_todays_door_and_unknown_to_the_one
         else:
             with pytest.raises(EngineError, match=r"409.*deposed"):
                 await deposed.set_state(target.pod, TOKEN, DoorState.DRAINING)
+
+
+async def test_a_door_hears_of_a_new_leader_by_its_first_look_and_stays_as_it_is(
+    version: int, target: transitions.Target
+) -> None:
+    async with Doors(epoch=lambda: 6) as before, Doors(epoch=lambda: 7) as leader:
+        await transitions.wake(target, before)
+        for _ in range(2):
+            assert (await leader.take_charge(target.pod, TOKEN)).state is DoorState.SERVING
+        if version == 1:
+            assert (await leader.look(target.pod, TOKEN)).epoch is None
+        else:
+            assert (await leader.look(target.pod, TOKEN)).epoch == 7
+            with pytest.raises(EngineError, match=r"409.*deposed"):
+                await before.set_state(target.pod, TOKEN, DoorState.DRAINING)
+        assert (await leader.look(target.pod, TOKEN)).state is DoorState.SERVING

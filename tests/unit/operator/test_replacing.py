@@ -6,7 +6,7 @@ from collections import deque
 
 from genrm_operator.memory import Memory
 from genrm_operator.observed import Transition
-from genrm_operator.replacing import room, sleepers
+from genrm_operator.replacing import room, unfit
 
 from tests.unit.operator.test_lifecycle import make_pod
 
@@ -20,23 +20,23 @@ def test_three_in_ten_minutes() -> None:
     assert room(past, 603.0) == 0
 
 
-def test_only_wakes_that_the_engine_answered_count_and_only_in_a_row() -> None:
+def test_only_what_the_engine_answered_counts_and_only_in_a_row() -> None:
     memory, pods = Memory(), [make_pod(uid="b", name="b"), make_pod(uid="a", name="a")]
 
     def tired() -> list[str]:
-        return [p.name for p in sleepers(pods, {uid: f.wakes for uid, f in memory.failures.items()}, 2)]
+        return [p.name for p in unfit(pods, {uid: f.unfit for uid, f in memory.failures.items()}, 2)]
 
     memory.fail("a", "unreachable", 0.0)
-    memory.fail("a", "500", 1.0, wake=True)
+    memory.fail("a", "500", 1.0, unfit=True)
     memory.fail("a", "a sleep", 2.0)
     assert tired() == []
-    memory.fail("a", "500", 3.0, wake=True)
+    memory.fail("a", "500", 3.0, unfit=True)
     assert tired() == ["a"]
     memory.failures.pop("a")
-    memory.fail("a", "500", 4.0, wake=True)
+    memory.fail("a", "500", 4.0, unfit=True)
     assert tired() == []
 
 
 def test_one_that_ends_or_is_being_woken_is_left_alone() -> None:
     pods = [make_pod(deleting=True), make_pod(busy=Transition.WAKE)]
-    assert sleepers(pods, {"u0": 9}, 1) == []
+    assert unfit(pods, {"u0": 9}, 1) == []

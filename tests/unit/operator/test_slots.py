@@ -100,6 +100,8 @@ def test_one_model_has_one_revision_in_all_its_slots() -> None:
     ("overlay", "says"),
     [
         ({"nodeName": "n9"}, r"spec\.podTemplate\.spec\.nodeName: passes by the scheduler"),
+        ({"shareProcessNamespace": True}, r"spec\.shareProcessNamespace: found with an engine that ends"),
+        ({"hostPID": True}, r"spec\.podTemplate\.spec\.hostPID: found with an engine that ends"),
         ({"resourceClaims": [{"name": "genrm-slot"}]}, r"resourceClaims\[genrm-slot\]: is the slot's"),
         (
             {"containers": [{"name": "engine", "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "7"}]}]},

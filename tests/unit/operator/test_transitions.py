@@ -211,3 +211,34 @@ async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
             simulator.put(ADDRESS, faults={})
             await run(Transition.WAKE, pod, doors)
             assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
+
+
+async def test_the_wake_of_a_verified_pod_is_the_order_and_the_opening(simulator: Simulator) -> None:
+    pod = target(simulator, "vllm")
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        await run(Transition.SLEEP, pod, doors)
+        door = await doors.look(pod.pod, TOKEN)
+        seen = dataclasses.replace(pod, pod=dataclasses.replace(pod.pod, door=door, verified_boot_id=door.boot_id))
+        before = len(truth(simulator)["calls"])
+        await run(Transition.WAKE, seen, doors)
+        after = [call["path"] for call in truth(simulator)["calls"][before:]]
+    assert after[0] == "/wake_up" and set(after[1:]) == {"/is_sleeping"}, "the door asks before it opens"
+    assert truth(simulator)["state"] == "serving"
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["behind a shut door", "behind an open one"])
+async def test_an_engine_that_only_says_it_woke_is_found_out(simulator: Simulator, opened: bool) -> None:
+    pod = target(simulator, "vllm")
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        if opened:
+            simulator.put(ADDRESS, faults={"lie": True})  # as one that somebody put to sleep without asking the door
+        else:
+            await run(Transition.SLEEP, pod, doors)
+            simulator.put(ADDRESS, faults={"deaf": ["/wake_up"]})
+        door = await doors.look(pod.pod, TOKEN)
+        assert door.engine_asleep
+        seen = dataclasses.replace(pod, pod=dataclasses.replace(pod.pod, door=door, verified_boot_id=door.boot_id))
+        with pytest.raises(EngineError, match="sleeps"):
+            await run(Transition.WAKE, seen, doors)

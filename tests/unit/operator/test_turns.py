@@ -134,7 +134,7 @@ def test_what_a_run_does_not_want_any_more_is_no_deadlock() -> None:
 
     def settle(mine: Holding, pods: list[Pod], now: float) -> Turn:
         asks = [claim(mine.name, runs="r")]
-        found, _ = book.settle(mine, asks, pods, {}, up, lambda owner: wanting.get(owner, frozenset()), now)
+        found, _ = book.settle(mine, asks, pods, {}, up, [], lambda owner: wanting.get(owner, frozenset()), now)
         return found["s"]
 
     assert settle(policy, up, NOW).given and not settle(judge, [], NOW).given
@@ -231,13 +231,13 @@ def test_a_model_that_is_deleted_while_it_wakes_frees_no_slot() -> None:
         Holding("rl", "second", {"s": GPU}, None),
     )
     wakes = make_pod(uid="j", reward_model="judge", door=ASLEEP, places=GPU, released_boot_id="b1")
-    found, _ = book.settle(judge, [claim("judge")], [wakes], {}, [wakes], lambda owner: frozenset(), NOW)
+    found, _ = book.settle(judge, [claim("judge")], [wakes], {}, [wakes], [], lambda owner: frozenset(), NOW)
     assert found["s"].given, "and so it is woken, which nobody looks at any more"
     assert book.forget(("rl", "judge")) == GPU
     left = dataclasses.replace(wakes, door=None, deleting=True)
-    found, _ = book.settle(second, [claim("second")], [], {}, [left], lambda owner: frozenset(), NOW)
+    found, _ = book.settle(second, [claim("second")], [], {}, [left], [], lambda owner: frozenset(), NOW)
     assert (found["s"].given, found["s"].blocked) == (False, True)
-    found, _ = book.settle(second, [claim("second")], [], {}, [], lambda owner: frozenset(), NOW)
+    found, _ = book.settle(second, [claim("second")], [], {}, [], [], lambda owner: frozenset(), NOW)
     assert found["s"].given
 
 
@@ -286,7 +286,7 @@ class Turns(RuleBasedStateMachine):
         asks = [Claim(mine.owner, slot, places) for slot, places in mine.slots.items()] if self.wants[name] else []
         looked = [pod for pod in self.pods(looked=True) if pod.reward_model == name]
         placed = self.pods(looked=False)
-        found, _ = self.book.settle(mine, asks, looked, {}, placed, lambda owner: frozenset(), self.now)
+        found, _ = self.book.settle(mine, asks, looked, {}, placed, [], lambda owner: frozenset(), self.now)
         for pod in let_in(looked, found, mine):
             slot = pod.name.partition("-")[2]
             if (name, slot) not in self.going and pod.door is not None:

@@ -1,0 +1,134 @@
+"""Trainers that have GPUs of their own run's reward models for a while, by a Lease on the slot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from genrm_api.leases import Phase, lease_manifest, lease_name
+from genrm_scoring.errors import WakeRefused
+from genrm_scoring.kubernetes import connect
+from genrm_scoring.leases import slot_lease
+
+from tests.cluster.conftest import World, wait_for
+
+pytestmark = pytest.mark.cluster
+
+SLOT = "gpu-0"
+
+
+def judge_on(world: World, device: int) -> None:
+    slots = [{"name": SLOT, "node": "fake-0", "devices": [device]}]
+    world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=1)
+    world.phase("Asleep")
+
+
+def blocked(world: World) -> tuple[str, str]:
+    condition = world.condition("SlotBlocked")
+    return condition.get("reason", ""), condition.get("message", "")
+
+
+def trainer(world: World, run: str, *, ttl: int, pods: list[str] | None = None) -> str:
+    """A trainer's Lease, as `slot_lease` writes it once it has asked; who asks so dies without another word."""
+    now = datetime.now(UTC)
+    manifest = lease_manifest(run, "judge", world.namespace, Phase.SCORING, now, ttl, slot=SLOT, pods=pods or ())
+    manifest["metadata"]["annotations"]["genrm.dev/asked"] = "1"
+    world.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    name = str(manifest["metadata"]["name"])
+    wait_for("it is granted", lambda: word_of(world, name).get("genrm.dev/granted") == "1")
+    return name
+
+
+def word_of(world: World, name: str) -> dict[str, Any]:
+    found = world.cluster.reader.get("leases", world.namespace, name)
+    return dict(found["metadata"].get("annotations") or {})
+
+
+async def test_a_trainer_and_its_judge_take_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
+    await asyncio.to_thread(judge_on, world, 20)
+    world.lease("run-1", Phase.IDLE, ttl=300)
+    async with connect() as cluster, slot_lease(cluster, "run-1", "judge", SLOT, world.namespace) as slot:
+        for _ in range(3):
+            async with slot.holding(timeout=30):
+                assert not await asyncio.to_thread(world.serving)
+                (engine,) = await asyncio.to_thread(world.addresses)
+                assert world.simulator.pod(engine)["up"] is False
+            await asyncio.to_thread(world.renew, "run-1", Phase.SCORING)
+            await asyncio.to_thread(world.phase, "Serving")
+            await asyncio.to_thread(world.renew, "run-1", Phase.IDLE)
+
+
+async def test_a_run_that_has_its_own_judges_gpus_is_told_that_neither_would_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
+    await asyncio.to_thread(judge_on, world, 21)
+    async with connect() as cluster, slot_lease(cluster, "run-1", "judge", SLOT, world.namespace) as slot:
+        async with slot.holding(timeout=30):
+            world.lease("run-1", Phase.SCORING, ttl=300)
+            await asyncio.to_thread(wait_for, "it says so", lambda: blocked(world)[0] == "SlotDeadlock")
+            assert "after the rollout" in blocked(world)[1]
+        await asyncio.to_thread(world.phase, "Serving")
+        with pytest.raises(
+            WakeRefused, match=rf"slot {SLOT} of reward model .*/judge is not given to this run: run run-1"
+        ):
+            async with slot.holding(timeout=30):
+                raise AssertionError("it has them twice")
+        assert world.status()["phase"] == "Serving"
+
+
+def test_another_runs_judge_waits_until_the_trainer_says_that_it_is_done(world: World) -> None:
+    judge_on(world, 22)
+    name = trainer(world, "run-1", ttl=300)
+    world.lease("run-2", Phase.SCORING, ttl=300)
+    world.phase("Waiting")
+    reason, message = blocked(world)
+    assert reason == "SlotAwaited" and f"run run-1 (Lease {name})" in message
+    world.operator.kill()
+    world.operator.start()
+    world.patch({"model": {"uri": "hf://test/judge"}})
+    wait_for("the next operator knows whose they are", lambda: word_of(world, name).get("genrm.dev/granted") == "1")
+    assert world.status()["phase"] == "Waiting" and not world.serving()
+    done = {"metadata": {"annotations": {"genrm.dev/phase": "idle"}}}
+    world.kubectl("patch", "lease", name, "--type=merge", "-p", json.dumps(done))
+    world.phase("Serving")
+    assert "genrm.dev/granted" not in word_of(world, name)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["deletes its Lease", "deletes its pod"])
+def test_a_trainer_that_died_keeps_the_gpus_until_somebody(world: World, known: bool) -> None:
+    judge_on(world, 23 + known)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "trainer-0"},
+        "spec": {"containers": [{"name": "ray", "image": "none"}]},
+    }
+    if known:
+        world.kubectl("create", "-f", "-", input=json.dumps(pod))
+    name = trainer(world, "run-1", ttl=2, pods=["trainer-0"] if known else None)
+    world.lease("run-2", Phase.SCORING, ttl=300)
+    wait_for("it says whose they were", lambda: blocked(world)[0] == "SlotUnseen")
+    assert (
+        f"run run-1 (Lease {name}), which names the same GPUs, has them and renews its Lease no more"
+        in blocked(world)[1]
+    )
+    if known:
+        world.kubectl("delete", "pod", "trainer-0", "--grace-period=0", "--force")
+    else:
+        world.kubectl("delete", "lease", name)
+    world.phase("Serving", timeout=60)
+
+
+def test_a_slot_that_the_model_does_not_name_is_refused(world: World) -> None:
+    judge_on(world, 25)
+    manifest = lease_manifest("run-1", "judge", world.namespace, Phase.SCORING, datetime.now(UTC), slot="gpu-9")
+    manifest["metadata"]["annotations"]["genrm.dev/asked"] = "1"
+    world.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    name = lease_name("run-1", "judge", "gpu-9")
+    said = "RewardModel judge names no slot gpu-9; it names gpu-0"
+    wait_for("it is told", lambda: word_of(world, name).get("genrm.dev/refused") == said)

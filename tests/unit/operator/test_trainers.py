@@ -1,0 +1,38 @@
+"""What a trainer's word about a slot's GPUs is worth."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from genrm_api.leases import DemandLease, Phase, lease_manifest
+from genrm_operator.slots import Use
+from genrm_operator.trainers import Wish
+
+GPU = frozenset({("device", "n", "0")})
+
+
+def lease(phase: Phase = Phase.SCORING, **annotations: str) -> DemandLease:
+    made: dict[str, Any] = lease_manifest("run-1", "judge", "rl", phase, datetime.now(UTC), slot="gpu-0")
+    made["metadata"]["annotations"] |= {f"genrm.dev/{name}": word for name, word in annotations.items()}
+    return DemandLease.from_object(made)
+
+
+@pytest.mark.parametrize(
+    ("wish", "asks", "use"),
+    [
+        pytest.param(Wish(lease(Phase.IDLE), GPU, False), False, Use.FREE, id="it needs nothing"),
+        pytest.param(Wish(lease(), GPU, False), False, Use.FREE, id="a wish without a word is not one yet"),
+        pytest.param(Wish(lease(asked="1"), GPU, False), True, Use.FREE, id="it waits"),
+        pytest.param(Wish(lease(asked="1", granted="1"), GPU, False), True, Use.TAKEN, id="it has them"),
+        pytest.param(Wish(lease(asked="2", granted="1"), GPU, False), True, Use.FREE, id="it gave back, and asks anew"),
+        pytest.param(Wish(lease(Phase.IDLE, granted="1"), GPU, False), False, Use.FREE, id="it gave back"),
+        pytest.param(Wish(lease(asked="1"), GPU, True), False, Use.FREE, id="it died waiting"),
+        pytest.param(Wish(lease(asked="1", granted="1"), GPU, True), False, Use.UNKNOWN, id="it died, and had them"),
+        pytest.param(Wish(lease(asked="1", granted="1"), GPU, True, gone=True), False, Use.FREE, id="so did its pods"),
+    ],
+)
+def test_what_a_lease_says_of_gpus(wish: Wish, asks: bool, use: Use) -> None:
+    assert (bool(wish.asks), wish.taker.use) == (asks, use)
+    assert wish.owner == ("rl", f"run run-1 (Lease {wish.lease.name})") == wish.taker.owner
