@@ -53,7 +53,8 @@ def stack(node: Stack, prepared: Prepared) -> Stack:
 
 @pytest.fixture
 def asleep(stack: Stack) -> Stack:
-    """The stack with nobody using it: every engine sleeps."""
+    """The stack with nobody using it: both engines sleep."""
+    stack.kubectl("-n", NAMESPACE, "scale", "rm", MODEL, "--replicas=2")
     stack.wait_for_phase(MODEL, "Asleep", timeout=300, patient=True)
     return stack
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -76,19 +76,42 @@ in our image."""
 VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
+@dataclass
+class Lineup:
+    """The models whose engines the selected tests ask for. Each start keeps one core busy for half a minute and more:
+    together, four would starve each other. One starts while the tests of the one before it run.
+    """
+
+    stack: Stack
+    waiting: list[str]
+    started: list[str] = field(default_factory=list)
+
+    def serving(self, kind: str) -> Stack:
+        """Wait until it serves; the next one is on its way then."""
+        while kind in self.waiting:
+            self._start_next()
+            self.stack.wait_for_phase(f"four-{self.started[-1]}", "Serving", timeout=300)
+        self.stack.wait_for_phase(f"four-{kind}", "Serving", timeout=300)
+        if kind == self.started[-1]:
+            self._start_next()
+        return self.stack
+
+    def _start_next(self) -> None:
+        if self.waiting:
+            self.started.append(kind := self.waiting.pop(0))
+            self.stack.apply(reward_model(self.stack, DIALECTS[kind], f"four-{kind}"))
+
+
 @pytest.fixture(scope="module")
-def engines(node: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Those that the selected tests ask for, started together: each start keeps one core busy for half a minute."""
+def engines(node: Stack, request: pytest.FixtureRequest) -> Iterator[Lineup]:
     node.cluster.ensure_sglang(ensure_env("sglang-cpu"))
     node.cluster.ensure_router(ensure_env("router"))
     ours = (item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function))
-    kinds = sorted({str(item.callspec.params["kind"]) for item in ours})
-    for kind in kinds:
-        node.apply(reward_model(node, DIALECTS[kind], f"four-{kind}"))
-    yield node
-    for kind in kinds:
+    lineup = Lineup(node, list(dict.fromkeys(str(item.callspec.params["kind"]) for item in ours)))
+    yield lineup
+    for kind in lineup.started:
         node.kubectl("-n", node.namespace, "delete", "rm", f"four-{kind}", "--wait")
-    for kind in kinds:
+    for kind in lineup.started:
         node.wait_for_no_children(f"four-{kind}", timeout=120)
 
 
@@ -156,27 +179,26 @@ def sleeps(stack: Stack, dialect: Dialect, name: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-def test_it_serves_sleeps_and_wakes_and_says_the_same(engines: Stack, kind: str) -> None:
-    nights(engines, kind, 3)
+def test_it_serves_sleeps_and_wakes_and_says_the_same(engines: Lineup, kind: str) -> None:
+    nights(engines.serving(kind), kind, 3)
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", DIALECTS)
-def test_it_does_so_twenty_times(engines: Stack, kind: str) -> None:
-    nights(engines, kind, 20)
+def test_it_does_so_twenty_times(engines: Lineup, kind: str) -> None:
+    nights(engines.serving(kind), kind, 20)
 
 
 @pytest.mark.parametrize("kind", [pytest.param("vllm", marks=pytest.mark.proof), "sglang"])
-def test_it_sleeps_by_its_end_and_the_kubelet_does_not_mind(engines: Stack, kind: str) -> None:
+def test_it_sleeps_by_its_end_and_the_kubelet_does_not_mind(engines: Lineup, kind: str) -> None:
     """The same pod, and the same container: its engine ends, waits at its gate, and starts again."""
-    stack, dialect, name = engines, DIALECTS[kind], f"four-{kind}"
+    stack, dialect, name = engines.serving(kind), DIALECTS[kind], f"four-{kind}"
 
     def container() -> dict[str, Any]:
         (pod,) = stack.items("pods", f"genrm.dev/reward-model={name},genrm.dev/component=engine")
         (found,) = pod["status"]["containerStatuses"]
         return {"pod": pod["metadata"]["uid"], "container": found["containerID"], "restarts": found["restartCount"]}
 
-    stack.wait_for_phase(name, "Serving", timeout=300)
     before, verdict = container(), verdicts(stack, dialect, name)
     try:
         set_lifecycle(stack, name, {"state": "Asleep", "sleep": {"mode": "Restart"}})
@@ -197,10 +219,9 @@ def test_it_sleeps_by_its_end_and_the_kubelet_does_not_mind(engines: Stack, kind
 
 
 @pytest.mark.parametrize("kind", ["sglang-embedding"])
-def test_a_router_sends_no_question_to_a_classifier_that_would_end_it(engines: Stack, kind: str) -> None:
+def test_a_router_sends_no_question_to_a_classifier_that_would_end_it(engines: Lineup, kind: str) -> None:
     """An SGLang that embeds dies of generating. The router has the route, and the door does not."""
-    stack, routed, name = engines, ROUTED[kind], f"four-{kind}"
-    stack.wait_for_phase(name, "Serving", timeout=300)
+    stack, routed, name = engines.serving(kind), ROUTED[kind], f"four-{kind}"
     values = routed_verdicts(stack, routed, name)
     assert values == verdicts(stack, DIALECTS[kind], name), "/classify and /v1/embeddings say one number"
     assert post(address(stack, f"{name}-router") + CHAT, _as_openai("Is it?")).status_code == 404
@@ -215,7 +236,6 @@ def nights(stack: Stack, kind: str, many: int) -> None:
     awake = {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
     asleep = {"awake": 0.0, "weights_offloaded": 1.0, "discard_all": 0.0} if dialect.sleep_metric else {"running": 0.0}
     try:
-        stack.wait_for_phase(name, "Serving", timeout=300)
         before = verdicts(stack, dialect, name)
         before_routed = routed_verdicts(stack, routed, name) if routed is not None else []
         boots = {e["bootId"] for e in stack.status(name)["endpoints"]}

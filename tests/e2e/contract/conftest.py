@@ -15,7 +15,13 @@ from tests.e2e.contract.dialects import DIALECTS, MODEL
 from tests.e2e.contract.engines import ADMIN, KEY, REVISION, TOKEN, Background, Engine, clients, digest
 from tests.simulator import client
 
-_ALL = [f"{kind}-{reality}" for kind in DIALECTS for reality in ("simulated", "real")]
+_SECOND = {"vllm-pooling", "sglang-embedding"}
+"""The same servers with another runner: real in pods in `make test` (`test_engines`), and here in `make proof`."""
+_ALL = [
+    pytest.param(f"{kind}-{reality}", marks=[pytest.mark.proof] if kind in _SECOND and reality == "real" else [])
+    for kind in DIALECTS
+    for reality in ("simulated", "real")
+]
 
 
 @contextmanager

@@ -41,7 +41,11 @@ class Dialect:
     """Why the answer to `long` ends."""
     sleep: Sequence[Order]
     wake: Sequence[Order]
-    golden: Callable[[str], Order]
+    rendering: Callable[..., Order]
+    """The question what the engine's chat template makes of messages; `opens`: with the head of an answer."""
+    tokens: Callable[[Any], Sequence[int]]
+    """As the operator reads the answer."""
+    golden: Callable[[str | Sequence[int]], Order]
     """The question by which the operator compares engines."""
     numbers: Callable[[Any], Sequence[float]]
     """As it reads the answer."""
@@ -140,7 +144,9 @@ def _orders(engine: str, kind: str) -> Mapping[str, Any]:
     return {
         "sleep": tuple(map(order, adapter.sleep(rm))),
         "wake": tuple(map(order, adapter.wake(rm))),
-        "golden": lambda text: order(adapter.golden_row(rm, text, salt=secrets.token_hex(8))),
+        "rendering": lambda messages, opens: order(adapter.rendering(rm, messages, opens=opens)),
+        "tokens": adapter.tokens,
+        "golden": lambda asked: order(adapter.golden_row(rm, asked, salt=secrets.token_hex(8))),
         "numbers": adapter.golden_values,
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from genrm_api.rewardmodel import RewardModelType
-from genrm_operator import golden
+from genrm_operator import golden, pairs
 
 from tests.e2e.contract.engines import ADMIN, REVISION, SAME, Engine
 
@@ -121,6 +121,37 @@ def test_golden_rows_are_the_same_after_a_night_and_tell_texts_apart(engine: Eng
     if kind is RewardModelType.GENERATIVE:
         assert min(len(row.values) for row in recorded) > 32
         assert golden.distance(recorded[0].values[:32], recorded[1].values[:32]) > golden.allowed(recorded[0], kind)
+
+
+def test_a_pair_is_asked_in_the_tokens_of_the_engines_own_chat_template(engine: Engine) -> None:
+    dialect, generates = engine.dialect, "-" not in engine.dialect.kind
+    engine.serve()
+    assert engine.put("closed").status_code == 200
+
+    def tokens(messages: list[dict[str, str]], *, opens: bool) -> tuple[int, ...]:
+        answer = engine.order(dialect.rendering(messages, opens=opens))
+        assert answer.status_code == 200, answer.text
+        return tuple(dialect.tokens(answer.json()))
+
+    def row(whole: tuple[int, ...]) -> tuple[float, ...]:
+        answer = engine.order(dialect.golden(whole))
+        assert answer.status_code == 200, answer.text
+        return tuple(dialect.numbers(answer.json()))
+
+    question = "How much is 2 + 2?"
+    prompt = tokens(pairs.asks(question), opens=True)
+    wholes = [tokens(pairs.answered(question, text), opens=False) for text in ("It is 4.", "It is not known.")]
+    assert all(whole[: len(prompt)] == prompt for whole in wholes), "a response begins where the head of an answer ends"
+    rows = [row(whole) for whole in wholes]
+    found = [
+        pairs.likelihood(prompt, whole, values) if generates else pairs.score(values)
+        for whole, values in zip(wholes, rows, strict=True)
+    ]
+    print(f"{[len(whole) for whole in wholes]} tokens, {len(prompt)} of them the prompt's: {found}")
+    assert None not in found and len(set(found)) == 2
+    if generates:
+        common = len(prompt) - 1
+        assert golden.distance(rows[0][:common], rows[1][:common]) <= SAME, "the same prompt, whatever comes after it"
 
 
 def test_the_answers_and_the_metrics_are_the_same_after_every_night(engine: Engine) -> None:
