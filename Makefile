@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit proof fuzz generate format lock cluster cluster-down cluster-status bench-door bench-operator bench-prewake bench-wake
+.PHONY: help demo test unit proof soak fuzz generate format lock cluster cluster-down cluster-status bench-door bench-judges bench-operator bench-orders bench-parsing bench-prewake bench-wake
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,11 +28,16 @@ proof:  ## the longer tests that `make test` leaves out
 	@$(DEV) -m dev.prepare
 	@$(DEV) -m pytest -m proof
 
+soak:  ## of these: real engines under load, 100 nights long, and while their pods come and go (ARGS="-k nights")
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m dev.prepare
+	@$(DEV) -m pytest -s -m proof tests/e2e/test_soak.py $(ARGS)
+
 generate:  ## write the CRD manifests, reference pages and dashboards from the code
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m genrm_api.crd crds charts/genrm-operator/files/crds
 	@$(DEV) -m genrm_operator.metrics docs/reference/metrics.md
-	@$(DEV) -m dev.reference docs/reference/rewardmodel.md
+	@$(DEV) -m dev.reference docs/reference
 	@$(DEV) -m dev.dashboards charts/genrm-operator/dashboards
 
 fuzz:  ## 100 000 manifests and changes: the API server and pydantic must agree on every one (EXAMPLES=20000)
@@ -72,6 +77,18 @@ bench-wake:  ## what the operator adds to a wake of 64 pods, and to 200 handover
 bench-prewake:  ## what a step waits for a model that sleeps between steps (1 second; ARGS=--real: 15 minutes)
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m tests.bench.bench_prewake $(ARGS)
+
+bench-judges:  ## how much order a judgement buys: every rule, schedule and rival on simulated judges (half an hour)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_judges $(ARGS)
+
+bench-orders:  ## what the least contradicted orders of a tournament cost (2 minutes)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_orders $(ARGS)
+
+bench-parsing:  ## what writing a question and reading its answer costs (10 seconds)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_parsing $(ARGS)
 
 bench-door:  ## what the door costs a request
 	@$(BOOTSTRAP) dev

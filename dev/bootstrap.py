@@ -125,7 +125,7 @@ def _digest(root: Path, parts: tuple[str, ...]) -> str:
     for part in parts:
         top = root / part
         for file in [top] if top.is_file() else sorted(top.rglob("*")):
-            if file.suffix in (".py", ".toml", ".typed") and "build" not in file.parts and file.is_file():
+            if file.suffix in (".py", ".toml", ".typed", ".j2") and "build" not in file.parts and file.is_file():
                 sha.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return sha.hexdigest()
 

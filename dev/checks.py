@@ -41,7 +41,8 @@ def generated_files_are_current() -> str | None:
 
 
 def pages_are_current() -> str | None:
-    wanted = {Path("docs/reference/metrics.md"): metrics.page(), Path(reference.PAGE): reference.page()}
+    wanted = {Path("docs/reference/metrics.md"): metrics.page()}
+    wanted |= {Path("docs/reference") / name: text for name, text in reference.pages().items()}
     wanted |= {Path("charts/genrm-operator/dashboards") / name: text for name, text in dashboards.files().items()}
     stale = [
         str(file) for file, text in wanted.items() if not (ROOT / file).exists() or (ROOT / file).read_text() != text

@@ -22,7 +22,7 @@ from dev.cache import cache_root
 
 EXPORTS: Final[dict[str, Sequence[str]]] = {
     "operator": ("--extra", "operator", "--no-dev"),
-    "dev": ("--extra", "dev", "--extra", "operator", "--extra", "verl", "--extra", "cli"),
+    "dev": ("--extra", "dev", "--extra", "operator", "--extra", "verl", "--extra", "cli", "--extra", "math"),
     "verl-cpu": ("--extra", "verl", "--group", "verl-cpu"),
     "engine-cpu": ("--group", "engine-cpu"),
     "sglang-cpu": (),

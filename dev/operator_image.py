@@ -34,7 +34,7 @@ def tag() -> str:
     sha = hashlib.sha256(images.base().key.encode())
     files = [ROOT / name for name in _INPUTS]
     for folder in _FOLDERS:
-        files += sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".typed", ".yaml"))
+        files += sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".typed", ".yaml", ".j2"))
     for file in files:
         sha.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     return sha.hexdigest()[:12]

@@ -25,6 +25,7 @@ from dev.steps import Steps
 RELEASE: Final = "genrm-operator"
 SYSTEM_NAMESPACE: Final = "genrm-system"
 CLIENT_ACCOUNT: Final = "trainer"
+CRDS: Final = ("rewardmodels.genrm.dev", "rewardfleets.genrm.dev")
 SMALL: Final = ("--enforce-eager", "--distributed-executor-backend", "uni")
 """vLLM's arguments for a tiny model on a small machine: no compilation, and two processes instead of three. A process
 takes 13 s to import vLLM here; with `mp`, the default on CPU, they start one after the other. (On CPU `uni` also needs
@@ -91,7 +92,7 @@ class Stack:
         """Remove all that `install` made; the CRDs, which the chart keeps, included."""
         self.helm("uninstall", RELEASE, "--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout", "60s")
         self.kubectl("delete", "namespace", self.namespace, SYSTEM_NAMESPACE, "--wait", "--timeout=60s")
-        self.kubectl("delete", "crd", "rewardmodels.genrm.dev", "--wait", "--timeout=60s")
+        self.kubectl("delete", "crd", *CRDS, "--wait", "--timeout=60s")
 
     def client_kubeconfig(self) -> Path:
         """What a training run uses: an account that may do just what the role genrm-client says."""
