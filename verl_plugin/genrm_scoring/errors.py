@@ -140,8 +140,8 @@ class NoRewardModelApi(RewardModelError):
 
 
 class RewardModelUnreadable(RewardModelError):
-    def __init__(self, name: str, namespace: str, detail: str) -> None:
-        super().__init__(f"RewardModel {namespace}/{name} is not understood by this version of the plugin: {detail}")
+    def __init__(self, kind: str, name: str, namespace: str, detail: str) -> None:
+        super().__init__(f"{kind} {namespace}/{name} is not understood by this version of the plugin: {detail}")
 
 
 class NotAwake(GenrmError):

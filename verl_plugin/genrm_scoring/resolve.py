@@ -6,10 +6,11 @@ stack trace; here each becomes its own error, within the seconds a Cluster allow
 
 from __future__ import annotations
 
+from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from genrm_scoring.cluster import REWARD_MODELS, Cluster
+from genrm_scoring.cluster import REWARD_FLEETS, REWARD_MODELS, Cluster
 from genrm_scoring.errors import NoRewardModelApi, NoSuchRewardModel, NotFound, RewardModelUnreadable
 
 
@@ -32,5 +33,24 @@ async def resolve(cluster: Cluster, name: str, namespace: str | None = None) -> 
     try:
         return RewardModel.model_validate(dict(found))
     except ValidationError as e:
-        wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in e.errors()[:3])
-        raise RewardModelUnreadable(name, namespace, wrong) from e
+        raise RewardModelUnreadable("RewardModel", name, namespace, _wrong(e)) from e
+
+
+async def resolve_fleet(cluster: Cluster, name: str, namespace: str) -> RewardFleet | None:
+    """Find a RewardFleet; `None` if there is none, or the cluster does not know such.
+
+    Raises:
+        RewardModelUnreadable, ClusterError
+    """
+    try:
+        found = await cluster.get(REWARD_FLEETS, namespace, name)
+    except NotFound:
+        return None
+    try:
+        return RewardFleet.model_validate(dict(found))
+    except ValidationError as e:
+        raise RewardModelUnreadable("RewardFleet", name, namespace, _wrong(e)) from e
+
+
+def _wrong(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])

@@ -10,7 +10,6 @@ comes back as a `Judgement` that says how it ended, and `score_of` applies the f
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,13 +17,13 @@ from genrm_api import durations
 from genrm_api.judging import Votes
 from genrm_api.rewardmodel import EngineName, FailurePolicy, OnFailure, Scoring
 
-from genrm_scoring import chat
 from genrm_scoring.balancing import Balancer, LeastInFlight
 from genrm_scoring.calibration import calibrated
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot
 from genrm_scoring.errors import AttemptFailed, AttemptTimeout, NoEndpoint, NotServing, ParseFailed, Transient
 from genrm_scoring.judges import Judge, pointwise_judge
 from genrm_scoring.retries import RetryBudget
+from genrm_scoring.speech import Chat, Speech
 from genrm_scoring.transport import Transport
 from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Question, Sample, Score, ScoreSource
 from genrm_scoring.votes import combined
@@ -41,8 +40,8 @@ def score_of(judgement: Judgement, on_failure: OnFailure) -> Score:
     if judgement.verdict is not None:
         return Score(judgement.verdict.value, judgement.outcome, ScoreSource.JUDGE)
     if on_failure.policy is FailurePolicy.VALUE:
-        return Score(on_failure.value, judgement.outcome, ScoreSource.POLICY)
-    return Score(None, judgement.outcome, ScoreSource.DROPPED)
+        return Score(on_failure.value, judgement.outcome, ScoreSource.POLICY, detail=judgement.detail)
+    return Score(None, judgement.outcome, ScoreSource.DROPPED, detail=judgement.detail)
 
 
 @dataclass(slots=True)
@@ -80,16 +79,16 @@ class Scorer:
         budget: RetryBudget | None = None,
         engine: EngineName = EngineName.VLLM,
         judge: Judge | None = None,
+        speech: Speech | None = None,
     ) -> None:
-        """`judge` stands in for the one that `scoring` describes, as one that compares responses does.
+        """`judge` stands in for the one that `scoring` describes, as one that compares responses does; `speech` for a
+        judge in OpenAI's chat.
 
         Raises:
             ConfigurationError: the judge's template or parser cannot work.
         """
         self._scoring = scoring
-        self._model = model
-        self._engine = engine
-        self._judge = judge or pointwise_judge(scoring)
+        self._speech = speech or Chat(judge or pointwise_judge(scoring), model, scoring.sampling, engine)
         self._votes = scoring.votes or Votes(count=1)
         self._timeout = durations.seconds(scoring.timeout)
         self._endpoints = endpoints
@@ -129,12 +128,12 @@ class Scorer:
         self._budget.judgement_started()
         trial = _Trial(b"", question.prompt.encode(errors="replace"), started, started + self._timeout)
         try:
-            trial.body = self._body(question, number)
+            trial.body = self._speech.body(question, number)
             answer = await self._answer(trial)
         except AttemptFailed as e:
             return self._ended(trial, started, e.outcome, detail=str(e))
         try:
-            verdict = self._judge.verdict(answer, question)
+            verdict = self._speech.verdict(answer, question)
         except ParseFailed as e:
             return self._ended(trial, started, e.outcome, answer=answer, detail=str(e))
         return Judgement(
@@ -146,18 +145,6 @@ class Scorer:
             endpoint=trial.endpoint,
             failures=tuple(trial.failures),
         )
-
-    def _body(self, question: Question, vote: int) -> bytes:
-        body = chat.request_body(
-            self._model,
-            self._judge.messages(question),
-            self._scoring.sampling,
-            self._engine,
-            vote=vote,
-            logprobs=self._judge.reads_logprobs,
-            schema=self._judge.schema,
-        )
-        return json.dumps(body).encode()
 
     def _ended(
         self, trial: _Trial, started: float, outcome: Outcome, detail: str, answer: Answer | None = None
@@ -240,8 +227,8 @@ class Scorer:
         self._balancer.started(endpoint, _now())
         try:
             async with asyncio.timeout(limit):
-                reply = await self._transport.post(endpoint.url + chat.PATH, trial.body, limit)
-            return chat.read_answer(reply, logprobs=self._judge.reads_logprobs)
+                reply = await self._transport.post(endpoint.url + self._speech.path, trial.body, limit)
+            return self._speech.answer(reply)
         except TimeoutError:
             trial.timed_out = True
             failure = AttemptTimeout(f"no answer within {limit:.1f} s")

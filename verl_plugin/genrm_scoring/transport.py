@@ -44,17 +44,20 @@ class Transport(Protocol):
 
 
 class AiohttpTransport:
-    """One keep-alive session; belongs to the event loop that uses it first."""
+    """One keep-alive session; belongs to the event loop that uses it first. `key` is sent as a bearer token."""
 
-    def __init__(self, connect_seconds: float = CONNECT_SECONDS) -> None:
+    def __init__(self, connect_seconds: float = CONNECT_SECONDS, key: str | None = None) -> None:
         self._connect_seconds = connect_seconds
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, timeout: float) -> Reply:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-                headers={"content-type": "application/json"},
+                headers=self._headers,
             )
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(self._connect_seconds, timeout))
         try:

@@ -72,6 +72,10 @@ class Sample:
     step: int | None = None
     reference: str | None = None
     """What the data set says is right: a final answer, or a whole response to compare with."""
+    data_source: str = ""
+    """Which data set the prompt is from; rules and reward APIs are told."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What else the data set says of it (verl's `extra_info`), as JSON can hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +85,13 @@ class Question:
     prompt: str
     responses: tuple[str, ...]
     reference: str | None = None
+    data_source: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def about(cls, sample: Sample) -> Question:
         """The question about one response alone."""
-        return cls(sample.question, (sample.response,), sample.reference)
+        return cls(sample.question, (sample.response,), sample.reference, sample.data_source, sample.extra)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from genrm_api.judging import Parse, ParseKind
-from genrm_api.scoring import DEFAULT_JUDGE, Scoring
+from genrm_api.scoring import DEFAULT_JUDGE, Scoring, ScoringMode
 
+from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.judges.boxed import BOXED_TRUE_FALSE
 from genrm_scoring.judges.critique import CritiqueThenScore
 from genrm_scoring.judges.five_criteria import FiveCriteria
@@ -34,6 +35,7 @@ __all__ = [
     "Messages",
     "RankingJudge",
     "Templated",
+    "judge_of",
     "pairwise",
     "pointwise",
     "pointwise_judge",
@@ -62,6 +64,22 @@ def pointwise_judge(scoring: Scoring) -> Judge:
     return pointwise(
         scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
     )
+
+
+def judge_of(scoring: Scoring) -> Judge:
+    """The judge of one response, or of two in mode pairwise, that a `scoring` block describes.
+
+    Raises:
+        ConfigurationError: its template or its parser cannot work, or its mode asks about more than two.
+    """
+    if scoring.mode is ScoringMode.LISTWISE:
+        raise ConfigurationError("scoring.mode", "listwise is not carried out here; write pointwise or pairwise")
+    if scoring.mode is not ScoringMode.PAIRWISE:
+        return pointwise_judge(scoring)
+    if scoring.template is None or scoring.parse is None:
+        return PAIRWISE["pairwise-abtie"]
+    logprobs = scoring.parse.kind is ParseKind.LOGPROB
+    return pairwise(scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs)
 
 
 def schema_of(parse: Parse) -> Mapping[str, Any] | None:

@@ -1,0 +1,208 @@
+"""The gateway over HTTP, with what a file says: rules, and a scripted judge behind OpenAI's format."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from genrm_gateway.limits import Limits
+
+from tests.unit.gateway.serving import EXACT, external, fleet, of_file
+from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, garbage, hangs, says
+
+RIGHT = {"prompt": "2 + 2?", "response": "4", "ground_truth": "4"}
+WRONG = {**RIGHT, "response": "5"}
+SOLUTION = {"data_source": "sums", "solution_str": "2 + 2?4", "prompt_str": "2 + 2?", "ground_truth": "4"}
+JUDGE = {"name": "judged", "rewardModel": {"name": "judge"}}
+
+
+def longer(request: Request) -> str:
+    """Of two responses the longer one."""
+    text = request["messages"][0]["content"]
+    return f"<result>{'A' if text.index('a long answer') < text.index('short') else 'B'}</result>"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        ("/get_reward2", SOLUTION, {"right": 1.0, "score": 1.0}),
+        ("/get_reward2", {**SOLUTION, "solution_str": "2 + 2?5"}, {"right": 0.0, "score": 0.0}),
+        ("/get_reward", SOLUTION, {"right": 1.0, "score": 1.0}),
+        (
+            "/get_reward",
+            {"query": ["p4", "q5"], "prompts": ["p", "q"], "labels": ["4", "4"]},
+            {"rewards": [1.0, 0.0], "scores": [1.0, 0.0], "extra_logs": {"right": [1.0, 0.0]}},
+        ),
+        ("/slime", {"prompt": [{"role": "user", "content": "p"}], "response": "4", "label": "4"}, 1.0),
+        (
+            "/compare",
+            {"conversation_history": [], "response_objs": [{"output": "4"}, {"output": "5"}], "principle": "4"},
+            {"rewards": [1.0, 0.0], "comparison_results": [], "metrics": {}},
+        ),
+    ],
+)
+async def test_each_framework_is_answered_in_its_own_format(path: str, body: Any, answer: Any) -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        for prefix in ("", "/sums"):
+            reply = await gateway.post(f"{prefix}{path}", json=body)
+            assert (reply.status_code, reply.json()) == (200, answer)
+
+
+async def test_ours_says_every_term_and_outcome() -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        reply = await gateway.post("/v1/score", json={"samples": [RIGHT, WRONG]})
+        first, second = reply.json()["scores"]
+        assert (first["value"], first["outcome"], second["value"]) == (1.0, "ok", 0.0)
+        assert first["terms"]["right"] == {"value": 1.0, "raw": 1.0, "outcome": "ok", "source": "rule"}
+
+
+async def test_a_stream_brings_each_group_as_it_ends() -> None:
+    samples = [RIGHT, WRONG, {**RIGHT, "prompt": "other"}]
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        headers = {"accept": "application/x-ndjson"}
+        reply = await gateway.post("/v1/score", json={"samples": samples}, headers=headers)
+    lines = [json.loads(line) for line in reply.text.splitlines()]
+    assert {line["index"]: line["value"] for line in lines} == {0: 1.0, 1: 0.0, 2: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/get_reward2", {"solution_str": "4"}),
+        ("/get_reward", {"query": ["4"], "prompts": [""]}),
+        ("/slime", {"prompt": "p", "response": "4"}),
+    ],
+)
+async def test_no_score_is_an_error_and_never_a_number(path: str, body: Any) -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        reply = await gateway.post(path, json=body)
+    error = reply.json()["error"]
+    assert reply.status_code == 422 and error["outcome"] == "refused" and "ground truth" in error["message"]
+    assert "score" not in reply.json() and "rewards" not in reply.json()
+
+
+async def test_a_judge_that_is_away_is_a_503_with_its_outcome() -> None:
+    async with ScriptedJudge(garbage()) as judge, of_file(external("judge", judge.url, timeout="1s")) as gateway:
+        reply = await gateway.post("/get_reward2", json=SOLUTION)
+    assert reply.status_code == 503 and reply.json()["error"]["outcome"] == "transport"
+    assert reply.headers["retry-after"] == "1"
+
+
+async def test_nemo_gym_is_told_that_the_judge_failed() -> None:
+    body = {"responses_create_params": {"input": "p"}, "response": {"output": "4"}}
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        reply = await gateway.post("/verify", json=body)
+    assert reply.json()["_ng_failure_class"] == "judge_failed" and "refused" in reply.json()["_ng_failure_judge_error"]
+
+
+async def test_a_number_that_a_policy_wrote_says_so() -> None:
+    policy = {"policy": "value", "value": -1}
+    async with of_file(fleet("sums", EXACT, onFailure=policy)) as gateway:
+        reply = await gateway.post("/get_reward2", json={"solution_str": "4"})
+    assert reply.json() == {"score": -1.0} and reply.headers["genrm-source"] == "policy"
+    assert reply.headers["genrm-outcome"] == "refused"
+
+
+async def test_policy_raise_is_an_error() -> None:
+    async with of_file(fleet("sums", EXACT, onFailure={"policy": "raise"})) as gateway:
+        reply = await gateway.post("/get_reward2", json={"solution_str": "4"})
+    assert reply.status_code == 503 and "under policy raise" in reply.json()["error"]["message"]
+
+
+async def test_responses_that_come_one_by_one_meet_in_a_tournament() -> None:
+    async with ScriptedJudge(says(longer)) as judge, of_file(external("judge", judge.url, mode="pairwise")) as gateway:
+
+        async def score(response: str) -> float:
+            body = {"solution_str": response, "prompt_str": "p", "response_str": response}
+            return float((await gateway.post("/get_reward2?group_size=2", json=body)).json()["score"])
+
+        assert await asyncio.gather(score("short"), score("a long answer")) == [0.0, 1.0]
+        alone = await gateway.post("/get_reward2", json=SOLUTION)
+        assert alone.status_code == 422 and "nobody to compare" in alone.json()["error"]["message"]
+
+
+async def test_a_gate_saves_the_judgement() -> None:
+    gated = {**JUDGE, "gate": {"term": "right"}}
+    judge = ScriptedJudge(says(r"\boxed{True}"))
+    async with judge, of_file(external("judge", judge.url), fleet("both", EXACT, gated)) as gateway:
+        reply = await gateway.post("/v1/score", json={"samples": [RIGHT, WRONG]})
+        assert [score["value"] for score in reply.json()["scores"]] == [2.0, 0.0]
+        models = (await gateway.get("/judge/v1/models")).json()["data"]
+        assert [model["id"] for model in models] == ["judge"]
+    assert len(judge.requests) == 1
+
+
+async def test_what_openai_clients_ask_is_passed_on_with_their_own_words() -> None:
+    async with ScriptedJudge(says("hello")) as judge, of_file(external("judge", judge.url)) as gateway:
+        body = {"model": "judge", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "top_k": 1}
+        reply = await gateway.post("/v1/chat/completions", json=body)
+        assert reply.json()["choices"][0]["message"]["content"] == "hello" and judge.requests == [body]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "sentence"),
+    [
+        ("/none/get_reward2", SOLUTION, 404, "none is not there; there are sums, other"),
+        ("/get_reward2", SOLUTION, 404, "this gateway has no default"),
+        ("/sums/get_reward2?group_size=x", SOLUTION, 422, "group_size"),
+        ("/sums/get_reward2", {"solution": "x"}, 422, "solution_str"),
+        ("/sums/get_reward", {"x": 1}, 422, "query"),
+        ("/sums/get_reward", {"query": ["a"], "prompts": []}, 422, "send as many of each"),
+        ("/sums/v1/score", {"samples": []}, 422, "samples"),
+        ("/sums/v1/score", {"samples": [RIGHT], "more": 1}, 422, "more"),
+        ("/sums/v1/chat/completions", {"model": "x"}, 404, "RewardFleet"),
+        ("/v1/chat/completions", {"model": "x"}, 404, "x is not there"),
+        ("/v1/chat/completions", [], 404, "no default"),
+    ],
+)
+async def test_a_request_that_cannot_be_answered_is_told_why(path: str, body: Any, status: int, sentence: str) -> None:
+    async with of_file(fleet("sums", EXACT), fleet("other", EXACT)) as gateway:
+        reply = await gateway.post(path, json=body)
+    assert reply.status_code == status and sentence in reply.text
+
+
+async def test_too_much_is_answered_with_429_and_never_a_score() -> None:
+    limits = Limits(most_at_once=2, most_bytes=10_000)
+    async with (
+        ScriptedJudge(hangs()) as judge,
+        of_file(external("judge", judge.url, timeout="1s"), limits=limits) as gateway,
+    ):
+        replies = await asyncio.gather(*(gateway.post("/get_reward2", json=SOLUTION) for _ in range(8)))
+        assert sorted(reply.status_code for reply in replies) == [429] * 6 + [503] * 2
+        refused = next(reply for reply in replies if reply.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert (await gateway.get("/healthz")).text == "ok"
+        assert (await gateway.post("/get_reward2", json={"solution_str": "x" * 20_000})).status_code == 413
+
+
+async def test_keys_are_asked_for_where_there_are_any() -> None:
+    limits = Limits(keys={"s3cret": "trainer"})
+    async with of_file(fleet("sums", EXACT), limits=limits) as gateway:
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cre"}):
+            assert (await gateway.post("/get_reward2", json=SOLUTION, headers=headers)).status_code == 401
+        headers = {"authorization": "Bearer s3cret"}
+        assert (await gateway.post("/get_reward2", json=SOLUTION, headers=headers)).json()["score"] == 1.0
+        assert (await gateway.get("/metrics")).status_code == 200
+
+
+async def test_a_body_without_a_length_is_cut_off_too() -> None:
+    async def chunks() -> Any:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    async with of_file(fleet("sums", EXACT), limits=Limits(most_bytes=10_000)) as gateway:
+        assert (await gateway.post("/get_reward2", content=chunks())).status_code == 413
+
+
+async def test_what_was_asked_is_counted_and_the_routes_are_documented() -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        await gateway.post("/get_reward2", json=SOLUTION)
+        await gateway.post("/get_reward2", json={"solution_str": "4"})
+        page = (await gateway.get("/metrics")).text
+        routes = (await gateway.get("/openapi.json")).json()["paths"]
+    line = 'genrm_gateway_samples_total{format="get-reward2",outcome="%s",source="%s",target="sums"} 1.0'
+    assert line % ("ok", "mix") in page and line % ("refused", "dropped") in page
+    assert 'genrm_gateway_refused_total{code="422"} 1.0' in page
+    assert {"/get_reward2", "/{target}/verify", "/v1/score"} <= routes.keys()

@@ -1,0 +1,142 @@
+"""Targets of a cluster: found by name, woken by a Lease while somebody asks, opened anew when they change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from genrm_api.names import ANNOTATION_PHASE
+from genrm_gateway.catalog import ClusterCatalog
+from genrm_scoring.cluster import ENDPOINT_SLICES, LEASES, REWARD_FLEETS, REWARD_MODELS
+from genrm_scoring.errors import ClusterUnreachable
+from genrm_scoring.targets import Means
+
+from tests.unit.gateway.serving import EXACT, serving
+from tests.unit.scoring.fake_cluster import FakeCluster
+from tests.unit.scoring.scripted_judge import ScriptedJudge, says
+from tests.unit.scoring.stub_api import endpoint_slice
+
+SOLUTION = {"solution_str": "2 + 2?4", "prompt_str": "2 + 2?", "ground_truth": "4"}
+
+
+def judge_model(generation: int = 1, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "judge", "namespace": "rl", "uid": "u1", "generation": generation}
+    return {"metadata": metadata, "spec": {"type": "Generative", "model": {"uri": "hf://a/b"}, **spec}}
+
+
+def mixed(*terms: dict[str, Any], generation: int = 1) -> dict[str, Any]:
+    metadata = {"name": "mix", "namespace": "rl", "uid": "u2", "generation": generation}
+    return {"metadata": metadata, "spec": {"terms": list(terms)}}
+
+
+async def serve(cluster: FakeCluster, judge: ScriptedJudge) -> None:
+    """The judge is a pod that serves."""
+    slices = endpoint_slice("judge-1", port=urlsplit(judge.url).port or 0, address="127.0.0.{}")
+    await cluster.put(ENDPOINT_SLICES, {"metadata": {"name": "s", "namespace": "rl"}, **slices})
+
+
+def phases(cluster: FakeCluster) -> list[str]:
+    leases = [o for (r, _, _), o in cluster.objects.items() if r == str(LEASES)]
+    return [lease["metadata"]["annotations"][ANNOTATION_PHASE] for lease in leases]
+
+
+@asynccontextmanager
+async def gateway_of(
+    cluster: FakeCluster, default: str | None = "judge", refresh: float = 30.0
+) -> AsyncIterator[httpx.AsyncClient]:
+    async def open_catalog() -> ClusterCatalog:
+        return ClusterCatalog(cluster, "rl", Means(), "gateway-test", default, refresh=refresh, linger=0.05)
+
+    async with serving(open_catalog) as client:
+        yield client
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+async def test_a_request_waits_for_the_wake_that_it_asks_for(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_MODELS, judge_model())
+    async with ScriptedJudge(says(r"\boxed{True}")) as judge, gateway_of(cluster) as gateway:
+        asked = asyncio.create_task(gateway.post("/get_reward2", json=SOLUTION))
+        await cluster.until(lambda: phases(cluster) == ["scoring"], 30)
+        assert not judge.requests and not asked.done()
+        await serve(cluster, judge)
+        assert (await asked).json() == {"score": 1.0}
+        await cluster.until(lambda: phases(cluster) == [], 30)  # released when nobody has asked for a while
+        again = await gateway.post("/judge/v1/chat/completions", json={"model": "judge", "messages": []})
+        assert again.status_code == 200 and len(judge.requests) == 2
+    assert phases(cluster) == []
+
+
+async def test_a_fleet_asks_its_models_and_wakes_each(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_MODELS, judge_model())
+    term = {"name": "judged", "rewardModel": {"name": "judge"}, "weight": 0.5}
+    await cluster.put(REWARD_FLEETS, mixed(EXACT, term))
+    async with ScriptedJudge(says(r"\boxed{True}")) as judge, gateway_of(cluster, "mix") as gateway:
+        await serve(cluster, judge)
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 1.5
+        assert any(verb == "create" for verb, _ in cluster.calls)
+
+
+async def test_nobody_is_woken_for_a_fleet_of_rules(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_FLEETS, mixed(EXACT))
+    async with gateway_of(cluster, "mix") as gateway:
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 1.0
+    assert not [verb for verb, _ in cluster.calls if verb == "create"]
+
+
+async def test_what_changes_is_opened_anew(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_FLEETS, mixed(EXACT))
+    async with gateway_of(cluster, "mix", refresh=0.0) as gateway:
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 1.0
+        await cluster.put(REWARD_FLEETS, mixed({**EXACT, "weight": 3}, generation=2))
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 3.0
+        await cluster.remove(REWARD_FLEETS, "rl", "mix")
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).status_code == 404
+
+
+async def test_what_is_known_is_not_asked_for_again(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_FLEETS, mixed(EXACT))
+    async with gateway_of(cluster, "mix") as gateway:
+        for _ in range(3):
+            await gateway.post("/get_reward2", json=SOLUTION)
+    assert cluster.calls.count(("get", "mix")) == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "name", "status", "sentence"),
+    [
+        ([], "judge", 404, "there is no RewardModel judge in namespace rl"),
+        ([(REWARD_MODELS, judge_model())], "judg", 404, "did you mean judge?"),
+        ([(REWARD_FLEETS, mixed({"name": "j", "rewardModel": {"name": "judge"}}))], "mix", 404, "no RewardModel judge"),
+        ([(REWARD_MODELS, judge_model(lifecycle={"state": "Off"}))], "judge", 501, "set it to Auto"),
+        (
+            [(REWARD_FLEETS, mixed({**EXACT, "normalise": {"kind": "zscore", "scope": "running"}}))],
+            "mix",
+            501,
+            "write group",
+        ),
+    ],
+)
+async def test_what_cannot_be_asked_is_said(
+    cluster: FakeCluster, resources: list[Any], name: str, status: int, sentence: str
+) -> None:
+    for resource, obj in resources:
+        await cluster.put(resource, obj)
+    async with gateway_of(cluster) as gateway:
+        reply = await gateway.post(f"/{name}/get_reward2", json=SOLUTION)
+    assert reply.status_code == status and sentence in reply.text
+
+
+async def test_a_cluster_that_is_away_is_a_503(cluster: FakeCluster) -> None:
+    cluster.fail = ClusterUnreachable("https://fake:6443", "connection refused")
+    async with gateway_of(cluster) as gateway:
+        reply = await gateway.post("/get_reward2", json=SOLUTION)
+    assert reply.status_code == 503 and "connection refused" in reply.text

@@ -1,0 +1,78 @@
+"""The command itself, as a process."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from genrm_gateway import main
+
+RULES = """
+kind: RewardFleet
+metadata: {name: sums}
+spec:
+  terms:
+    - name: own
+      rule: {kind: python, function: compute_score}
+    - name: equal
+      rule: {kind: math}
+      combine: none
+"""
+MODULE = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float(solution_str.strip() == ground_truth), "format": 1}
+"""
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[str]:
+    """The URL of a gateway that listens."""
+    command = [sys.executable, "-m", "genrm_gateway.main", "--host", "127.0.0.1", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"listens at (\S+)", line):
+                yield found[1]
+                break
+        else:
+            raise AssertionError(f"it ended with {process.wait(10)}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_rule_server_needs_neither_a_cluster_nor_a_model(tmp_path: Path) -> None:
+    (spec := tmp_path / "rules.yaml").write_text(RULES)
+    (module := tmp_path / "rules.py").write_text(MODULE)
+    with running("--spec", str(spec), "--rules", str(module), "--port", "0") as url:
+        body = {"solution_str": "What is 2 + 2? 4", "prompt_str": "What is 2 + 2?", "ground_truth": "4"}
+        reply = httpx.post(f"{url}/get_reward2", json=body, timeout=120, trust_env=False)
+        assert reply.json() == {"own": 1.0, "equal": 1.0, "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "sentence"),
+    [
+        (RULES, [], "no Python file was given"),
+        (RULES.replace("math", "maths"), ["--rules", __file__], "RewardFleet sums: spec.terms.1.rule.kind"),
+        (RULES, ["--rules", "/none.py"], "--rules: /none.py cannot be read"),
+        (RULES, ["--rules", __file__, "--default", "x"], "--default: x is not there; there are sums"),
+        (RULES, ["--rules", __file__, "--keys", "/none"], "--keys: /none cannot be read"),
+    ],
+)
+def test_what_cannot_work_is_said_before_it_listens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, arguments: list[str], sentence: str
+) -> None:
+    (spec := tmp_path / "rules.yaml").write_text(text)
+    assert main.main(["--spec", str(spec), *arguments]) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,214 @@
+"""A RewardFleet carried out: who is asked for what, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from genrm_api.answer_rules import AnswerRule
+from genrm_api.judging import FailurePolicy, OnFailure
+from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel
+from genrm_scoring.errors import ConfigurationError, FailureRaised
+from genrm_scoring.failure import settle
+from genrm_scoring.fleet import FleetScorer
+from genrm_scoring.sources import BuiltInRule, Source, WorkerRule
+from genrm_scoring.targets import Means, opened_fleet, reached, source_of
+from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
+
+from tests.unit.scoring.mixing.fleets import failed, gated, mixture, model, own, rule
+from tests.unit.scoring.scripted_judge import ScriptedJudge, garbage, says
+
+PROMPT = "What is 2 + 2?"
+
+
+def answers(*responses: str) -> list[Sample]:
+    return [Sample(PROMPT, response, reference="4") for response in responses]
+
+
+class Scripted:
+    """Scores by response; `asked` is who was asked for, in order."""
+
+    def __init__(self, scores: dict[str, Score], begin: asyncio.Event | None = None) -> None:
+        self.scored, self.begin = scores, begin
+        self.asked: list[str] = []
+        self.was_asked = asyncio.Event()
+        self.closed = False
+
+    async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
+        if self.begin is not None:
+            await self.begin.wait()
+        self.asked += [sample.response for sample in samples]
+        self.was_asked.set()
+        return [self.scored[sample.response] for sample in samples]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def ruled(*right: str) -> Source:
+    return BuiltInRule(AnswerRule.model_validate({"kind": "exact"}))
+
+
+async def test_a_term_with_a_gate_is_asked_for_those_that_pass() -> None:
+    judge = Scripted({"4": own(0.5)})
+    fleet = FleetScorer(mixture(rule(), gated()), {"correct": ruled(), "judged": judge})
+    scores = await fleet.scores(answers("4", "5", "4"))
+    assert judge.asked == ["4", "4"]
+    assert [score.value for score in scores] == [1.5, 0.0, 1.5]
+    await fleet.close()
+    assert judge.closed
+
+
+async def test_nobody_waits_for_a_term_but_those_behind_its_gate() -> None:
+    begin = asyncio.Event()
+    slow, free = Scripted({"4": own(1.0)}, begin), Scripted({"4": own(2.0)})
+    behind = Scripted({"4": own(4.0)})
+    sources = {"correct": ruled(), "slow": slow, "free": free, "behind": behind}
+    fleet = FleetScorer(mixture(model("slow"), rule(), model("free"), gated("behind")), sources)
+    scoring = asyncio.create_task(fleet.scores(answers("4")))
+    async with asyncio.timeout(30):
+        await free.was_asked.wait()
+        await behind.was_asked.wait()
+    assert not slow.asked
+    begin.set()
+    (score,) = await scoring
+    assert score.value == 8.0
+
+
+async def test_running_normalisation_goes_on_from_call_to_call_and_not_in_validation() -> None:
+    term = model(normalise={"kind": "minmax", "scope": "running"})
+    fleet = FleetScorer(mixture(term), {"judged": Scripted({"a": own(0.0), "b": own(10.0), "c": own(5.0)})})
+    await fleet.scores(answers("a", "b"))
+    fleet.step_ended()
+    before = fleet.running
+    (score, _) = await fleet.scores(answers("c", "a"), learn=False)
+    assert score.value == 0.0 and fleet.running == before
+    again = FleetScorer(mixture(term), {"judged": Scripted({"b": own(10.0)})}, before)
+    assert [s.value for s in await again.scores(answers("b", "b"))] == [1.0, 1.0]
+
+
+async def test_a_failure_under_policy_raise_stops_all() -> None:
+    class Stops(Scripted):
+        async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
+            return settle([failed()], OnFailure(policy=FailurePolicy.RAISE))
+
+    fleet = FleetScorer(mixture(model()), {"judged": Stops({})})
+    with pytest.raises(FailureRaised):
+        await fleet.scores(answers("4"))
+
+
+# -- from resources
+
+
+def external(name: str, url: str, **scoring: Any) -> RewardModel:
+    spec = {"type": "External", "external": {"url": f"{url}/v1"}, "scoring": {"timeout": "5s", **scoring}}
+    return RewardModel.model_validate({"metadata": {"name": name, "namespace": "rl"}, "spec": spec})
+
+
+def fleet_of(*terms: dict[str, Any], **spec: Any) -> RewardFleet:
+    return RewardFleet.model_validate(
+        {"metadata": {"name": "mix", "namespace": "rl"}, "spec": {"terms": terms, **spec}}
+    )
+
+
+async def test_a_fleet_of_a_rule_and_a_judge_asks_both() -> None:
+    async with ScriptedJudge(says(r"\boxed{True}")) as judge:
+        means = Means(model=lambda name: external(name, judge.url))
+        async with opened_fleet(fleet_of(rule(), gated()), means) as fleet:
+            scores = await fleet.scores(answers("4", "5"))
+    assert [score.value for score in scores] == [2.0, 0.0] and len(judge.requests) == 1
+    assert [term.source for term in scores[0].terms] == [ScoreSource.RULE, ScoreSource.JUDGE]
+
+
+async def test_the_policy_of_a_model_does_not_count_in_a_fleet_and_that_of_the_fleet_does() -> None:
+    policy = {"policy": "value", "value": 9}
+    async with ScriptedJudge(garbage()) as judge:
+        means = Means(model=lambda name: external(name, judge.url, onFailure=policy, timeout="1s"))
+        async with opened_fleet(fleet_of(rule(), model()), means) as fleet:
+            (first, _) = await fleet.scores(answers("4", "4"))
+    assert first.value is None and first.outcome is Outcome.TRANSPORT
+
+
+async def test_alone_a_model_has_its_own_policy_and_its_own_normalisation() -> None:
+    def grade(request: Any) -> str:
+        return r"\boxed{True}" if "four" in request["messages"][0]["content"] else r"\boxed{False}"
+
+    async with ScriptedJudge(says(grade)) as judge:
+        rm = external("judge", judge.url, normalise="minmax")
+        async with reached(rm, Means()) as way:
+            scores = await source_of(rm, way).scores(answers("four", "five"))
+    assert [score.value for score in scores] == [1.0, -1.0]
+
+
+async def test_responses_are_compared_in_pairs() -> None:
+    def first_is_longer(request: Any) -> str:
+        text = request["messages"][0]["content"]
+        return f"<result>{'A' if text.index('long answer') < text.index('short') else 'B'}</result>"
+
+    async with ScriptedJudge(says(first_is_longer)) as judge:
+        rm = external("judge", judge.url, mode="pairwise")
+        async with reached(rm, Means()) as way:
+            pairs = source_of(rm, way)
+            assert [s.value for s in await pairs.scores(answers("short", "a long answer"))] == [0.0, 1.0]
+            (alone,) = await pairs.scores(answers("short"))
+    assert alone.value is None and alone.outcome is Outcome.SKIPPED and "nobody to compare" in alone.detail
+
+
+async def test_python_of_the_user_runs_in_a_worker() -> None:
+    source = "def score(response, ground_truth):\n    return float(len(response))\n"
+    worker = WorkerRule(AnswerRule.model_validate({"kind": "python", "function": "score"}), processes=2, source=source)
+    try:
+        assert [s.value for s in await worker.scores(answers("a", "abc", "ab"))] == [1.0, 3.0, 2.0]
+    finally:
+        await worker.close()
+
+
+@pytest.mark.parametrize(
+    ("terms", "sentence"),
+    [
+        ([model()], "judge is not known here"),
+        ([{"name": "own", "rule": {"kind": "python", "function": "f"}}], "no Python file was given"),
+        ([{"name": "own", "rule": {"kind": "python", "function": "f", "configMap": {"name": "m"}}}], "ConfigMap"),
+        (
+            [{"name": "api", "api": {"url": "https://a/b", "credentialsSecretRef": {"name": "s"}}}],
+            "no keys are read here",
+        ),
+    ],
+)
+async def test_what_cannot_be_carried_out_is_not_opened(terms: list[dict[str, Any]], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        async with opened_fleet(fleet_of(*terms), Means()):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"type": "Generative", "model": {"uri": "hf://a/b"}}, "runs in a cluster"),
+        (
+            {"type": "Generative", "model": {"uri": "hf://a/b"}, "lifecycle": {"state": "Asleep"}},
+            "set it to Auto",
+        ),
+        (
+            {"type": "External", "external": {"url": "https://a/v1"}, "scoring": {"mode": "listwise"}},
+            "listwise is not carried out",
+        ),
+        (
+            {
+                "type": "External",
+                "external": {"url": "https://a/v1"},
+                "scoring": {"mode": "pairwise", "anchor": "reference"},
+            },
+            "anchor: reference",
+        ),
+        ({"type": "External", "external": {"url": "https://a/v1", "format": "sglang-classify"}}, "external.format"),
+    ],
+)
+async def test_a_model_that_cannot_be_scored_with_is_refused(spec: dict[str, Any], sentence: str) -> None:
+    rm = RewardModel.model_validate({"metadata": {"name": "judge", "namespace": "rl"}, "spec": spec})
+    with pytest.raises(ConfigurationError, match=sentence):
+        async with reached(rm, Means()) as way:
+            source_of(rm, way)

@@ -1,0 +1,100 @@
+"""Other frameworks' reward servers: what they are sent, and what counts as a score."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from genrm_api.external import WireFormat
+from genrm_scoring.classifiers import classify_body
+from genrm_scoring.errors import ConfigurationError, NotServing, ParseFailed, RequestRefused, ServerFailed
+from genrm_scoring.reward_apis import request_of, score_in
+from genrm_scoring.speech import Classifier, RewardServer
+from genrm_scoring.transport import Reply
+from genrm_scoring.types import Question, Sample
+
+SAMPLE = Sample("What is 2 + 2?", " It is 4.", reference="4", data_source="sums", extra={"index": 7})
+QUESTION = Question.about(SAMPLE)
+
+
+def test_each_is_sent_what_its_framework_sends() -> None:
+    parts = {"prompt_str": "What is 2 + 2?", "response_str": " It is 4.", "ground_truth": "4"}
+    more = {"data_source": "sums", "extra_info": {"index": 7}, "solution_str": "What is 2 + 2? It is 4."}
+    assert request_of(WireFormat.GET_REWARD2, QUESTION) == parts | more == request_of(WireFormat.GET_REWARD, QUESTION)
+    lists = {"query": ["What is 2 + 2? It is 4."], "prompts": ["What is 2 + 2?"], "labels": ["4"]}
+    assert request_of(WireFormat.OPENRLHF, QUESTION) == lists
+    said = {"prompt": "What is 2 + 2?", "response": " It is 4.", "label": "4"}
+    assert request_of(WireFormat.SLIME, QUESTION) == said
+
+
+@pytest.mark.parametrize("wire_format", [WireFormat.OPENAI_CHAT, WireFormat.VLLM_CLASSIFY])
+def test_what_is_no_reward_server_is_refused(wire_format: WireFormat) -> None:
+    with pytest.raises(ConfigurationError, match="get-reward2"):
+        request_of(wire_format, QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("wire_format", "body", "score"),
+    [
+        ("get-reward2", '{"score": 0.5, "format": 1}', 0.5),
+        ("get-reward", '{"score": -1}', -1.0),
+        ("openrlhf", '{"rewards": [0.25], "scores": [1]}', 0.25),
+        ("openrlhf", '{"rewards": [[0.25]]}', 0.25),
+        ("slime", "0.75", 0.75),
+        ("slime", '{"score": 2}', 2.0),
+        ("slime", '{"reward": 3}', 3.0),
+    ],
+)
+def test_a_score_is_found_where_the_format_has_it(wire_format: str, body: str, score: float) -> None:
+    assert score_in(WireFormat(wire_format), body.encode()) == score
+
+
+@pytest.mark.parametrize(
+    ("wire_format", "body"),
+    [
+        ("get-reward2", "{}"),
+        ("get-reward2", '{"score": null}'),
+        ("get-reward2", '{"score": true}'),
+        ("get-reward2", '{"score": "0.5"}'),
+        ("get-reward2", '{"score": NaN}'),
+        ("get-reward2", "0.5"),
+        ("get-reward2", "<html>"),
+        ("openrlhf", '{"rewards": []}'),
+        ("openrlhf", '{"rewards": [1, 2]}'),
+        ("openrlhf", '{"rewards": 1}'),
+        ("slime", "null"),
+        ("slime", '{"verdict": 1}'),
+        ("slime", '"1"'),
+        ("slime", "[" * 100_000),
+    ],
+)
+def test_what_holds_no_number_is_no_score(wire_format: str, body: str) -> None:
+    with pytest.raises(ParseFailed, match=wire_format):
+        score_in(WireFormat(wire_format), body.encode())
+
+
+@pytest.mark.parametrize(("status", "error"), [(503, NotServing), (500, ServerFailed), (400, RequestRefused)])
+def test_a_status_is_never_a_score(status: int, error: type[Exception]) -> None:
+    for speech in (RewardServer(WireFormat.SLIME), Classifier("rm")):
+        with pytest.raises(error):
+            speech.answer(Reply(status, {}, b"1.0"))
+
+
+def test_a_classifier_is_shown_the_chat_and_its_number_is_the_verdict() -> None:
+    said = [("user", "What is 2 + 2?"), ("assistant", " It is 4.")]
+    chat = [{"role": role, "content": text} for role, text in said]
+    classifier = Classifier("rm")
+    assert classifier.path == "/classify" and Classifier("rm", whole_route=True).path == ""
+    assert json.loads(classifier.body(QUESTION, 0)) == classify_body("rm", chat)
+    reply = Reply(200, {"genrm-revision": "r1", "genrm-boot-id": "b1"}, b'{"data": [{"probs": [-3.25]}]}')
+    answer = classifier.answer(reply)
+    assert (answer.revision, answer.boot_id) == ("r1", "b1")
+    assert classifier.verdict(answer, QUESTION).value == -3.25
+    pooled = Classifier("rm", WireFormat.VLLM_POOLING).answer(Reply(200, {}, b'{"data": [{"data": [[1], [2]]}]}'))
+    assert Classifier("rm", WireFormat.VLLM_POOLING).verdict(pooled, QUESTION).value == 2.0
+
+
+@pytest.mark.parametrize("wire_format", [WireFormat.SGLANG_CLASSIFY, WireFormat.OPENAI_EMBEDDINGS])
+def test_a_classifier_without_a_chat_template_is_refused(wire_format: WireFormat) -> None:
+    with pytest.raises(ConfigurationError, match="chat template"):
+        Classifier("rm", wire_format)

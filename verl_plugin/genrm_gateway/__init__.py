@@ -1,0 +1,11 @@
+"""The reward gateway: scoring as an HTTP server, in the wire formats that training frameworks speak.
+
+main        the command `genrm-gateway`
+spec_file   RewardModels and RewardFleets from a file; catalog: names → what scores, from a file or from the cluster
+formats     one request format each: what it says as samples, and scores as its answer; pure
+app         the routes
+relay       OpenAI's routes and `/classify`, passed on to the pods of a RewardModel
+gathering   groups whose members come one by one
+demand      Leases while somebody is scored
+limits      who may ask, how much, how large; metrics: what was asked
+"""

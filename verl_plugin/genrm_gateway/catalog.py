@@ -1,0 +1,244 @@
+"""The names that requests ask for, and what scores them: out of a file at the start, or of the cluster when asked.
+
+What the cluster says of a name is asked again every `REFRESH_SECONDS`. A resource that was changed is opened anew;
+requests that are under way end on what they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Protocol
+
+from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel
+from genrm_api.terms import NormaliseScope
+from genrm_scoring.cluster import Cluster
+from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
+from genrm_scoring.resolve import resolve, resolve_fleet
+from genrm_scoring.sources import Source
+from genrm_scoring.targets import Means, opened_fleet, reached, source_of
+
+from genrm_gateway.demand import LINGER_SECONDS, Demand
+from genrm_gateway.relay import Relay
+from genrm_gateway.spec_file import SpecFile
+
+REFRESH_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class Target:
+    """A RewardModel or RewardFleet that is ready to score. `models` are the RewardModels behind it."""
+
+    name: str
+    resource: RewardModel | RewardFleet
+    source: Source
+    models: Sequence[RewardModel]
+    demands: Sequence[Demand] = ()
+    relay: Relay | None = None
+    """Of a RewardModel."""
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _users: int = 0
+    _replaced: bool = False
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """It stays open, and its models awake, while somebody is inside."""
+        self._users += 1
+        try:
+            async with AsyncExitStack() as needed:
+                for demand in self.demands:
+                    needed.enter_context(demand.needed())
+                yield
+        finally:
+            self._users -= 1
+            if self._replaced and not self._users:
+                await self._opened.aclose()
+
+    async def retire(self) -> None:
+        self._replaced = True
+        if not self._users:
+            await self._opened.aclose()
+
+
+class UnknownTarget(ConfigurationError):
+    """Nothing of this name can be asked."""
+
+
+class Catalog(Protocol):
+    @property
+    def default(self) -> str | None:
+        """The name that is meant where a request names none."""
+        ...
+
+    async def find(self, name: str) -> Target:
+        """
+        Raises:
+            UnknownTarget, ConfigurationError, ClusterError
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class FileCatalog:
+    """Everything in a file; use `open`."""
+
+    def __init__(self, targets: dict[str, Target], default: str | None) -> None:
+        self._targets = targets
+        self.default = default
+
+    @classmethod
+    async def open(cls, spec: SpecFile, means: Means, default: str | None = None) -> FileCatalog:
+        """
+        Raises:
+            ConfigurationError: something in it cannot be carried out as it says.
+        """
+        means = replace(means, model=partial(_in_file, spec))
+        catalog = cls({}, default or _only(spec))
+        try:
+            resources: list[RewardModel | RewardFleet] = [*spec.fleets.values(), *spec.models.values()]
+            for resource in resources:
+                catalog._targets[resource.name] = await _opened(resource, means, ())
+            if default is not None and default not in catalog._targets:
+                raise ConfigurationError("--default", f"{default} is not there; there are {', '.join(spec.names)}")
+        except BaseException:
+            await catalog.close()
+            raise
+        return catalog
+
+    async def find(self, name: str) -> Target:
+        try:
+            return self._targets[name]
+        except KeyError:
+            raise UnknownTarget("target", f"{name} is not there; there are {', '.join(self._targets)}") from None
+
+    async def close(self) -> None:
+        for target in self._targets.values():
+            await target.retire()
+
+
+class ClusterCatalog:
+    """RewardFleets and RewardModels of one namespace; of one name the fleet is meant."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        means: Means,
+        run: str,
+        default: str | None = None,
+        opened: AsyncExitStack | None = None,
+        refresh: float = REFRESH_SECONDS,
+        linger: float = LINGER_SECONDS,
+    ) -> None:
+        """`run` names this process among those that need models; `opened` is closed with the catalog."""
+        self._refresh, self._linger = refresh, linger
+        self._cluster, self._namespace, self._means, self._run = cluster, namespace, means, run
+        self.default = default
+        self._opened = opened or AsyncExitStack()
+        self._known: dict[str, tuple[Target, float]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._demands: dict[str, Demand] = {}
+
+    async def find(self, name: str) -> Target:
+        now = asyncio.get_running_loop().time()
+        if (known := self._known.get(name)) is not None and now < known[1]:
+            return known[0]
+        async with self._asking.setdefault(name, asyncio.Lock()):
+            known = self._known.get(name)
+            if known is None or now >= known[1]:
+                target = await self._asked(name, None if known is None else known[0])
+                known = self._known[name] = (target, asyncio.get_running_loop().time() + self._refresh)
+            return known[0]
+
+    async def close(self) -> None:
+        for target, _ in self._known.values():
+            await target.retire()
+        await asyncio.gather(*(demand.close() for demand in self._demands.values()))
+        await self._opened.aclose()
+
+    async def _asked(self, name: str, before: Target | None) -> Target:
+        try:
+            resource, models = await self._resolved(name)
+        except NoSuchRewardModel as e:
+            if before is not None:
+                del self._known[name]
+                await before.retire()
+            raise UnknownTarget("target", str(e)) from None
+        if before is not None and _same(before, resource, models):
+            return before
+        by_name = {model.name: model for model in models}
+        means = replace(self._means, cluster=self._cluster, model=by_name.__getitem__)
+        target = await _opened(resource, means, models, [self._demand(m) for m in models if m.spec.external is None])
+        if before is not None:
+            await before.retire()
+        return target
+
+    async def _resolved(self, name: str) -> tuple[RewardModel | RewardFleet, Sequence[RewardModel]]:
+        fleet = await resolve_fleet(self._cluster, name, self._namespace)
+        if fleet is None:
+            model = await resolve(self._cluster, name, self._namespace)
+            return model, (model,)
+        names = dict.fromkeys(term.reward_model.name for term in fleet.spec.terms if term.reward_model is not None)
+        return fleet, [await resolve(self._cluster, each, self._namespace) for each in names]
+
+    def _demand(self, model: RewardModel) -> Demand:
+        """One for each model, whatever names lead to it."""
+        uid = str(model.metadata.get("uid"))
+        if uid not in self._demands:
+            self._demands[uid] = Demand(self._cluster, model, self._run, self._linger)
+        return self._demands[uid]
+
+
+async def _opened(
+    resource: RewardModel | RewardFleet, means: Means, models: Sequence[RewardModel], demands: Sequence[Demand] = ()
+) -> Target:
+    opened = AsyncExitStack()
+    relay = None
+    try:
+        if isinstance(resource, RewardFleet):
+            _refuse_state(resource)
+            source: Source = await opened.enter_async_context(opened_fleet(resource, means))
+        else:
+            models, way = (resource,), await opened.enter_async_context(reached(resource, means))
+            source, relay = source_of(resource, way, means.patience), Relay(resource, way)
+    except BaseException:
+        await opened.aclose()
+        raise
+    return Target(resource.name, resource, source, models, demands, relay, opened)
+
+
+def _refuse_state(fleet: RewardFleet) -> None:
+    for term in fleet.spec.terms:
+        if term.normalise is not None and term.normalise.scope is NormaliseScope.RUNNING:
+            raise ConfigurationError(
+                f"RewardFleet {fleet.name} spec.terms {term.name} normalise.scope",
+                "running needs the state of one run, which a gateway has not; write group",
+            )
+
+
+def _same(before: Target, resource: RewardModel | RewardFleet, models: Sequence[RewardModel]) -> bool:
+    was = (before.resource, *before.models)
+    return [_version(r) for r in was] == [_version(r) for r in (resource, *models)]
+
+
+def _version(resource: RewardModel | RewardFleet) -> tuple[object, object]:
+    return resource.metadata.get("uid"), resource.metadata.get("generation")
+
+
+def _only(spec: SpecFile) -> str | None:
+    """What is meant by a request that names nothing: the only fleet, or the only thing there is."""
+    for names in (list(spec.fleets), spec.names):
+        if len(names) == 1:
+            return names[0]
+    return None
+
+
+def _in_file(spec: SpecFile, name: str) -> RewardModel:
+    if name not in spec.models:
+        raise ConfigurationError("spec.terms.rewardModel", f"{name} is not in the file; write it there, or remove it")
+    return spec.models[name]

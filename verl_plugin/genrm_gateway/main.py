@@ -1,0 +1,126 @@
+"""`genrm-gateway`: rewards over HTTP, from a file of resources or from those of a cluster.
+
+genrm-gateway --spec rules.yaml --port 6009      rules and endpoints of a file; no cluster, no model
+genrm-gateway --namespace rl                     the RewardFleets and RewardModels of a namespace
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from genrm_api.external import EndpointKeyRef
+from genrm_scoring.errors import ConfigurationError, GenrmError
+from genrm_scoring.targets import PATIENCE, Means
+
+from genrm_gateway import spec_file
+from genrm_gateway.app import application
+from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
+from genrm_gateway.limits import Limits, read_keys
+
+KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than clients keep a connection: a request on one that closes at that moment would be lost."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    try:
+        means = _means(given)
+        limits = Limits(
+            given.most_at_once, given.most_of_a_client, given.most_bytes, read_keys(given.keys) if given.keys else {}
+        )
+        spec = None if given.spec is None else spec_file.read(given.spec)
+        if spec is not None:
+            asyncio.run(_tried(spec, means, given.default))
+    except GenrmError as e:
+        print(f"genrm-gateway: {e}", file=sys.stderr)  # noqa: T201
+        return 2
+    open_catalog = (
+        partial(_cluster, given, means) if spec is None else partial(FileCatalog.open, spec, means, given.default)
+    )
+    app = application(open_catalog, limits, given.patience)
+    sock = socket.create_server((given.host, given.port), backlog=4096)
+    what = ", ".join(spec.names) if spec is not None else f"namespace {given.namespace or 'of the credentials'}"
+    where = f"http://{given.host}:{sock.getsockname()[1]}"
+    print(f"genrm-gateway: {what}; listens at {where} (routes: {where}/docs)", flush=True)  # noqa: T201
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[sock])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="genrm-gateway", description="Rewards over HTTP.")
+    add, limits = parser.add_argument, Limits()
+    add("--spec", type=Path, help="file of RewardFleets and RewardModels; without it those of the cluster are asked")
+    add("--namespace", help="of the cluster's resources; default: that of the credentials")
+    add("--default", metavar="NAME", help="what a request means that names nothing; default: the file's only one")
+    add("--rules", type=Path, metavar="FILE", help="Python file with the functions of rules of kind python")
+    add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
+    add("--keys", type=Path, metavar="FILE", help="`client: key` lines; without it everybody may ask")
+    add("--host", default="0.0.0.0")
+    add("--port", type=int, default=6009)
+    add("--patience", type=float, default=PATIENCE, help="seconds to wait for the next member of a group")
+    add("--rule-processes", type=int, default=os.cpu_count() or 1, help="processes of each rule that needs some")
+    add("--most-at-once", type=int, default=limits.most_at_once, help="requests; more are answered with 429")
+    add("--most-of-a-client", type=int, default=limits.most_of_a_client, help="of these, of one key")
+    add("--most-bytes", type=int, default=limits.most_bytes, help="of one request")
+    return parser
+
+
+def _means(given: argparse.Namespace) -> Means:
+    """
+    Raises:
+        ConfigurationError
+    """
+    module = None
+    if given.rules is not None:
+        try:
+            module = given.rules.read_text(), str(given.rules)
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigurationError("--rules", f"{given.rules} cannot be read: {e}") from e
+    means = Means(module=module, patience=given.patience, rule_processes=given.rule_processes)
+    return means if given.secrets is None else replace(means, key=partial(_key, given.secrets))
+
+
+def _key(folder: Path, ref: EndpointKeyRef) -> str:
+    path = folder / ref.name / ref.key
+    try:
+        return path.read_text().strip()
+    except OSError as e:
+        raise ConfigurationError("credentialsSecretRef", f"{path} cannot be read: {e.strerror or e}") from e
+
+
+async def _tried(spec: spec_file.SpecFile, means: Means, default: str | None) -> None:
+    """Open everything once, so that what cannot work is said before the server starts."""
+    await (await FileCatalog.open(spec, means, default)).close()
+
+
+async def _cluster(given: argparse.Namespace, means: Means) -> Catalog:
+    from genrm_scoring.kubernetes import connect
+
+    opened = AsyncExitStack()
+    cluster = await opened.enter_async_context(connect())
+    run = f"gateway-{socket.gethostname()}-{secrets.token_hex(2)}"
+    return ClusterCatalog(cluster, given.namespace or cluster.namespace, means, run, given.default, opened)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

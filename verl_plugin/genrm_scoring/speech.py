@@ -1,0 +1,148 @@
+"""How a question is put to an endpoint, and how the answer is read: one class for each way of speaking. Pure.
+
+Chat         a judge that answers in words, in OpenAI's format
+Classifier   a model that answers with a number, through vLLM's `/classify` or `/pooling`
+RewardServer another framework's reward server
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from genrm_api.external import WireFormat
+from genrm_api.rewardmodel import EngineName, Sampling
+
+from genrm_scoring import chat
+from genrm_scoring.classifiers import classify_body, read_vllm_classify, read_vllm_pooling
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.judges import Judge
+from genrm_scoring.replies import refusal, stamps
+from genrm_scoring.reward_apis import request_of, score_in
+from genrm_scoring.transport import Reply
+from genrm_scoring.types import Answer, Question, Verdict
+
+
+class Speech(Protocol):
+    @property
+    def path(self) -> str:
+        """Behind the URL of an endpoint; empty where that is the whole route."""
+        ...
+
+    def body(self, question: Question, vote: int) -> bytes:
+        """
+        Raises:
+            AttemptFailed: it cannot be asked.
+        """
+        ...
+
+    def answer(self, reply: Reply) -> Answer:
+        """
+        Raises:
+            AttemptFailed: the subclass says what the reply means.
+        """
+        ...
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        """
+        Raises:
+            ParseFailed: it is no verdict.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A judge behind OpenAI's chat route. `path` differs where a URL says where the API begins."""
+
+    judge: Judge
+    model: str
+    sampling: Sampling
+    engine: EngineName = EngineName.VLLM
+    path: str = chat.PATH
+
+    def body(self, question: Question, vote: int) -> bytes:
+        messages = self.judge.messages(question)
+        logprobs, schema = self.judge.reads_logprobs, self.judge.schema
+        body = chat.request_body(
+            self.model, messages, self.sampling, self.engine, vote=vote, logprobs=logprobs, schema=schema
+        )
+        return json.dumps(body).encode()
+
+    def answer(self, reply: Reply) -> Answer:
+        return chat.read_answer(reply, logprobs=self.judge.reads_logprobs)
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        return self.judge.verdict(answer, question)
+
+
+_CLASSIFIERS: Final[Mapping[WireFormat, tuple[str, Callable[[bytes], float]]]] = {
+    WireFormat.VLLM_CLASSIFY: ("/classify", read_vllm_classify),
+    WireFormat.VLLM_POOLING: ("/pooling", read_vllm_pooling),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A classifier of chats: the engine writes prompt and response as its own template says.
+
+    Raises:
+        ConfigurationError: the format has no chats. Who wrote one without the model's template would get numbers that
+            look right, and mean something else.
+    """
+
+    model: str
+    wire_format: WireFormat = WireFormat.VLLM_CLASSIFY
+    whole_route: bool = False
+    """Whether the URL of an endpoint is the route itself."""
+
+    def __post_init__(self) -> None:
+        if self.wire_format not in _CLASSIFIERS:
+            raise ConfigurationError(
+                "format",
+                f"{self.wire_format} takes a text that no engine's chat template has written, which is not carried "
+                f"out; write {' or '.join(_CLASSIFIERS)}",
+            )
+
+    @property
+    def path(self) -> str:
+        return "" if self.whole_route else _CLASSIFIERS[self.wire_format][0]
+
+    def body(self, question: Question, vote: int) -> bytes:
+        (response,) = question.responses
+        said = (("user", question.prompt), ("assistant", response))
+        return json.dumps(classify_body(self.model, [{"role": r, "content": text} for r, text in said])).encode()
+
+    def answer(self, reply: Reply) -> Answer:
+        return _unread(reply)
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        value = _CLASSIFIERS[self.wire_format][1](answer.text.encode())
+        return Verdict(f"{value:g}", value)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardServer:
+    """Another framework's reward server; the URL of an endpoint is its route."""
+
+    wire_format: WireFormat
+    path: str = ""
+
+    def body(self, question: Question, vote: int) -> bytes:
+        return json.dumps(request_of(self.wire_format, question)).encode()
+
+    def answer(self, reply: Reply) -> Answer:
+        return _unread(reply)
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        value = score_in(self.wire_format, answer.text.encode())
+        return Verdict(f"{value:g}", value)
+
+
+def _unread(reply: Reply) -> Answer:
+    if reply.status != 200:
+        raise refusal(reply)
+    revision, boot_id = stamps(reply)
+    return Answer(reply.body.decode(errors="replace"), revision=revision, boot_id=boot_id)

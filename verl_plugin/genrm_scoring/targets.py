@@ -1,0 +1,202 @@
+"""From a resource to what scores: its endpoints, keys, workers and terms, opened together and closed together.
+
+    async with opened_fleet(fleet, Means(cluster=cluster)) as source:
+        scores = await source.scores(samples)
+
+Where a resource cannot be carried out as it says, opening it fails, and names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from genrm_api.answer_rules import RuleKind
+from genrm_api.external import EndpointKeyRef, External, WireFormat
+from genrm_api.judging import OnFailure
+from genrm_api.lifecycle import LifecycleState
+from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
+from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.terms import RewardApi, Term
+
+from genrm_scoring.cluster import Cluster
+from genrm_scoring.discovery import KubernetesEndpoints
+from genrm_scoring.endpoints import Endpoints, StaticEndpoints
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.fleet import FleetScorer
+from genrm_scoring.judges import judge_of
+from genrm_scoring.mixing import Mixture
+from genrm_scoring.scorer import Scorer
+from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Pairwise, Pointwise, Source, WorkerRule
+from genrm_scoring.speech import Chat, Classifier, RewardServer, Speech
+from genrm_scoring.transport import AiohttpTransport
+
+PATIENCE: Final = 300.0
+"""Seconds without a new response after which a tournament gives the missing ones up."""
+_REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
+_NO_KEYS: Final = "no keys are read here; start with --secrets, a folder with a folder for each Secret"
+
+
+def _no_key(ref: EndpointKeyRef) -> str:
+    raise ConfigurationError("credentialsSecretRef", f"{ref.name} is wanted, and {_NO_KEYS}")
+
+
+def _no_model(name: str) -> RewardModel:
+    raise ConfigurationError("spec.terms.rewardModel", f"{name} is not known here")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What resources are opened with.
+
+    `key` reads an endpoint's key, and `model` finds the RewardModel that a term names; both raise ConfigurationError.
+    `module` is the run's own Python: its text and where it is from.
+    """
+
+    cluster: Cluster | None = None
+    key: Callable[[EndpointKeyRef], str] = _no_key
+    model: Callable[[str], RewardModel] = _no_model
+    module: tuple[str, str] | None = None
+    patience: float = PATIENCE
+    rule_processes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The way to a RewardModel."""
+
+    endpoints: Endpoints
+    transport: AiohttpTransport
+
+
+@asynccontextmanager
+async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
+    """
+    Raises:
+        ConfigurationError: it sleeps by its owner's word, its key is not there, or it is in no cluster that is asked.
+        ClusterError
+    """
+    where = f"RewardModel {rm.name} spec"
+    if (state := rm.spec.lifecycle.state) in (LifecycleState.ASLEEP, LifecycleState.OFF):
+        sentence = f"is {state}, so no judgement would ever be answered; set it to Auto"
+        raise ConfigurationError(f"{where}.lifecycle.state", sentence)
+    key = None
+    async with AsyncExitStack() as opened:
+        if (external := rm.spec.external) is not None:
+            endpoints: Endpoints = StaticEndpoints([external.url])
+            key = None if external.credentials_secret_ref is None else means.key(external.credentials_secret_ref)
+        elif means.cluster is not None:
+            found = KubernetesEndpoints(means.cluster, rm.name, rm.namespace)
+            endpoints = await opened.enter_async_context(found)
+        else:
+            sentence = f"{rm.spec.type} runs in a cluster, and none is asked; write External"
+            raise ConfigurationError(f"{where}.type", sentence)
+        transport = AiohttpTransport(key=key)
+        opened.push_async_callback(transport.close)
+        yield Reached(endpoints, transport)
+
+
+def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_fleet: bool = False) -> Source:
+    """A RewardModel's scores; in a fleet without its own normalisation and failure policy, as the API says.
+
+    Raises:
+        ConfigurationError: it cannot be scored with as it says.
+    """
+    where, scoring = f"RewardModel {rm.name} spec", rm.spec.scoring
+    if scoring.anchor is not None:
+        raise ConfigurationError(f"{where}.scoring.anchor", f"{scoring.anchor} is not carried out here; remove it")
+    if in_fleet:
+        scoring = scoring.model_copy(update={"normalise": None, "on_failure": OnFailure()})
+    scorer = Scorer(scoring, rm.served_name, way.endpoints, way.transport, speech=_speech(rm, where))
+    if scoring.mode is ScoringMode.PAIRWISE:
+        return Pairwise(scoring, scorer.ask, patience)
+    return Pointwise(scorer, None if in_fleet else scoring)
+
+
+def _speech(rm: RewardModel, where: str) -> Speech:
+    """
+    Raises:
+        ConfigurationError
+    """
+    scoring, name = rm.spec.scoring, rm.served_name
+    if (external := rm.spec.external) is not None:
+        return _external_speech(external, scoring, name, where)
+    if rm.spec.type is RewardModelType.CLASSIFIER:
+        if rm.spec.engine.name is EngineName.SGLANG:
+            return Classifier(name, WireFormat.SGLANG_CLASSIFY)
+        return Classifier(name)
+    return Chat(judge_of(scoring), name, scoring.sampling, rm.spec.engine.name)
+
+
+def _external_speech(external: External, scoring: Scoring, name: str, where: str) -> Speech:
+    if external.format in _REWARD_SERVERS:
+        return RewardServer(external.format)
+    if external.format.asks_in_words:
+        return Chat(judge_of(scoring), name, scoring.sampling, EngineName.CUSTOM, path="/chat/completions")
+    try:
+        return Classifier(name, external.format, whole_route=True)
+    except ConfigurationError as e:
+        raise ConfigurationError(f"{where}.external.format", e.sentence) from None
+
+
+@asynccontextmanager
+async def opened_fleet(fleet: RewardFleet, means: Means) -> AsyncIterator[FleetScorer]:
+    """
+    Raises:
+        ConfigurationError: a term cannot be carried out as it says.
+        ClusterError
+    """
+    mixture = Mixture.of(fleet.spec)
+    async with AsyncExitStack() as opened:
+        sources: dict[str, Source] = {}
+        for term in mixture.terms:
+            source = await opened.enter_async_context(_opened_term(term, means))
+            opened.push_async_callback(source.close)
+            sources[term.name] = source
+        yield FleetScorer(mixture, sources)
+
+
+@asynccontextmanager
+async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
+    if term.reward_model is not None:
+        rm = means.model(term.reward_model.name)
+        async with reached(rm, means) as way:
+            yield source_of(rm, way, means.patience, in_fleet=True)
+    elif term.api is not None:
+        transport = AiohttpTransport(key=_key_of(term.api, means))
+        try:
+            scoring = Scoring(timeout=term.api.timeout)
+            speech = RewardServer(WireFormat(term.api.format))
+            yield Pointwise(Scorer(scoring, "", StaticEndpoints([term.api.url]), transport, speech=speech))
+        finally:
+            await transport.close()
+    else:
+        assert term.rule is not None
+        if term.rule.kind in IN_A_WORKER:
+            source, filename = _module(term, means)
+            yield WorkerRule(term.rule, processes=means.rule_processes, source=source, filename=filename)
+        else:
+            yield BuiltInRule(term.rule)
+
+
+def _key_of(api: RewardApi, means: Means) -> str | None:
+    return None if api.credentials_secret_ref is None else means.key(api.credentials_secret_ref)
+
+
+def _module(term: Term, means: Means) -> tuple[str, str]:
+    rule = term.rule
+    assert rule is not None
+    if rule.kind is not RuleKind.PYTHON:
+        return "", ""
+    where = f"spec.terms {term.name} rule"
+    if rule.config_map is not None:
+        raise ConfigurationError(
+            f"{where}.configMap",
+            f"{rule.config_map.name}: code of a ConfigMap is not carried out here; remove it, and give your own file",
+        )
+    if means.module is None:
+        raise ConfigurationError(f"{where}.function", f"{rule.function} is wanted, and no Python file was given")
+    return means.module
