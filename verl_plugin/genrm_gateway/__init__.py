@@ -5,7 +5,7 @@ spec_file   RewardModels and RewardFleets from a file; catalog: names → what s
 formats     one request format each: what it says as samples, and scores as its answer; pure
 app         the routes
 relay       OpenAI's routes and `/classify`, passed on to the pods of a RewardModel
-gathering   groups whose members come one by one
+gathering   groups whose members come one by one; peers: which of several gateways gathers one
 demand      Leases while somebody is scored
 limits      who may ask, how much, how large; metrics: what was asked
 """

@@ -31,9 +31,13 @@ from genrm_gateway.formats import (
 from genrm_gateway.gathering import Gathering
 from genrm_gateway.limits import RETRY_AFTER_SECONDS, Admission, Limits
 from genrm_gateway.metrics import CONTENT_TYPE, Metrics
+from genrm_gateway.peers import Peers
 
 Open = Callable[[], Awaitable[Catalog]]
 NDJSON: Final = "application/x-ndjson"
+PASSED_BACK: Final = ("content-type", "retry-after", "genrm-outcome", "genrm-source")
+ANSWER_SECONDS: Final = 600.0
+"""For another gateway to score a group that is complete; judgements have deadlines of their own."""
 RELAYED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/classify", "/pooling")
 
 
@@ -48,8 +52,10 @@ class Refused(Exception):
 class Desk:
     """What all routes share while the gateway runs."""
 
-    def __init__(self, catalog: Catalog, patience: float) -> None:
+    def __init__(self, catalog: Catalog, patience: float, peers: Peers) -> None:
         self.catalog = catalog
+        self.peers = peers
+        self._patience = patience
         self.gathering = Gathering(patience)
         self.metrics = Metrics()
 
@@ -84,26 +90,39 @@ class Desk:
             self.metrics.scored(wire_format, target.name, score)
         return scores
 
-    async def gathered(self, wire_format: str, request: Request, target: Target, sample: Sample) -> Score:
-        """One response, with its siblings if the request says that it has any."""
+    async def gathered(self, wire_format: str, request: Request, target: Target, sample: Sample) -> Score | Response:
+        """One response, with its siblings if the request says that it has any; or the answer of another gateway, which
+        has the siblings."""
         size = _group_size(request)
         if size <= 1:
             (score,) = await self.scores(wire_format, target, [sample])
             return score
-        key = (target.name, request.query_params.get("group") or sample.question)
+        group = request.query_params.get("group") or sample.question
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        key = f"{target.name}\0{group}"
+        reply = await self.peers.elsewhere(key, path, request.headers, await request.body(), self.patience_of(size))
+        if reply is not None:
+            return Response(reply.body, reply.status, {k: v for k, v in reply.headers.items() if k in PASSED_BACK})
         return await self.gathering.score(key, size, sample, lambda all_: self.scores(wire_format, target, all_))
 
+    def patience_of(self, size: int) -> float:
+        """Seconds for a whole group at another gateway: each member may come at the last moment."""
+        return self._patience * size + ANSWER_SECONDS
 
-def application(open_catalog: Open, limits: Limits | None = None, patience: float = 300.0) -> Admission:
+
+def application(
+    open_catalog: Open, limits: Limits | None = None, patience: float = 300.0, peers: Peers | None = None
+) -> Admission:
     """The gateway as an ASGI application. `open_catalog` is called once, when the server starts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.desk = desk = Desk(await open_catalog(), patience)
+        app.state.desk = desk = Desk(await open_catalog(), patience, peers or Peers())
         try:
             yield
         finally:
             await desk.gathering.close()
+            await desk.peers.close()
             await desk.catalog.close()
 
     app = FastAPI(title="genrm-gateway", description=__doc__, lifespan=lifespan)
@@ -150,7 +169,10 @@ async def _get_reward(said: RewardApiRequest | OpenRlhfRequest, request: Request
         raise _refused(422, "query", str(e)) from e
     target = await desk.target(_name(request))
     if len(samples) == 1:
-        scores: Sequence[Score] = [await desk.gathered("openrlhf", request, target, samples[0])]
+        score = await desk.gathered("openrlhf", request, target, samples[0])
+        if isinstance(score, Response):
+            return score
+        scores: Sequence[Score] = [score]
     else:
         scores = await _by_groups(desk, "openrlhf", target, samples, [None] * len(samples))
     if failed := [score for score in scores if score.value is None]:
@@ -162,6 +184,8 @@ async def _verify(said: VerifyRequest, request: Request) -> Response:
     began, desk = time.monotonic(), _desk(request)
     target = await desk.target(_name(request))
     score = await desk.gathered("nemo-gym", request, target, formats.of_verify(said))
+    if isinstance(score, Response):
+        return score
     return _answered(desk, "nemo-gym", began, formats.as_verify(said, score))
 
 
@@ -176,6 +200,8 @@ async def _compare(said: CompareRequest, request: Request) -> Response:
 async def _one(request: Request, wire_format: str, sample: Sample, answer: Callable[[Score], Any]) -> Response:
     began, desk = time.monotonic(), _desk(request)
     score = await desk.gathered(wire_format, request, await desk.target(_name(request)), sample)
+    if isinstance(score, Response):
+        return score
     if score.value is None:
         raise _failed([score])
     headers = {"genrm-outcome": score.outcome.value, "genrm-source": score.source.value}

@@ -28,13 +28,16 @@ from genrm_gateway import spec_file
 from genrm_gateway.app import application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
 from genrm_gateway.limits import Limits, read_keys
+from genrm_gateway.peers import Peers
 
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than clients keep a connection: a request on one that closes at that moment would be lost."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    given = (parser := _parser()).parse_args(arguments)
+    if given.peers and not given.own_url:
+        parser.error("--peers: which of them is this? write --own-url")
     try:
         means = _means(given)
         limits = Limits(
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_catalog = (
         partial(_cluster, given, means) if spec is None else partial(FileCatalog.open, spec, means, given.default)
     )
-    app = application(open_catalog, limits, given.patience)
+    app = application(open_catalog, limits, given.patience, Peers(given.own_url, given.peers))
     sock = socket.create_server((given.host, given.port), backlog=4096)
     what = ", ".join(spec.names) if spec is not None else f"namespace {given.namespace or 'of the credentials'}"
     where = f"http://{given.host}:{sock.getsockname()[1]}"
@@ -77,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--keys", type=Path, metavar="FILE", help="`client: key` lines; without it everybody may ask")
     add("--host", default="0.0.0.0")
     add("--port", type=int, default=6009)
+    add("--own-url", default="", help="this gateway's address, as the others have it among their peers")
+    add("--peers", nargs="*", default=[], metavar="URL", help="the other gateways, with which groups are shared out")
     add("--patience", type=float, default=PATIENCE, help="seconds to wait for the next member of a group")
     add("--rule-processes", type=int, default=os.cpu_count() or 1, help="processes of each rule that needs some")
     add("--most-at-once", type=int, default=limits.most_at_once, help="requests; more are answered with 429")

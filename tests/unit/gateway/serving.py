@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from genrm_gateway import spec_file
 from genrm_gateway.app import Open, application
 from genrm_gateway.catalog import FileCatalog
 from genrm_gateway.limits import Limits
+from genrm_gateway.peers import Peers
 from genrm_scoring.targets import Means
 
 
@@ -24,21 +25,43 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Gateway:
+    """One that serves, until `end`."""
+
+    def __init__(self, open_catalog: Open, limits: Limits | None = None, patience: float = 30.0) -> None:
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
+        self._open, self._limits, self._patience = open_catalog, limits, patience
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, others: Sequence[str] = ()) -> None:
+        app: Any = application(self._open, self._limits, self._patience, Peers(self.url, others))
+        config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
+
+    async def end(self) -> None:
+        """As one that is killed: who asked it gets no answer."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = self._server.force_exit = True
+            for connection in list(self._server.server_state.connections):
+                connection.transport.abort()  # type: ignore[union-attr]
+            await self._task
+            self._server = None
+
+
 @asynccontextmanager
 async def serving(
     open_catalog: Open, limits: Limits | None = None, patience: float = 30.0
 ) -> AsyncIterator[httpx.AsyncClient]:
-    sock = socket.create_server(("127.0.0.1", 0))
-    app: Any = application(open_catalog, limits, patience)
-    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+    gateway = Gateway(open_catalog, limits, patience)
+    gateway.begin()
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as client:
         try:
             yield client
         finally:
-            server.should_exit = True
-            await task
+            await gateway.end()
 
 
 @asynccontextmanager
