@@ -221,12 +221,18 @@ def test_the_operator_killed_during_a_wake_converges_and_every_pod_serves_once(a
     stack.apply(lease)
     stack.cluster.kill_container(SYSTEM_NAMESPACE, operator, "operator")
     stack.wait_for_phase(MODEL, "Serving", timeout=120)
-    slices = stack.items("endpointslices", f"kubernetes.io/service-name={MODEL}-pods")
-    served = [a for s in slices for e in s["endpoints"] if e["conditions"]["ready"] for a in e["addresses"]]
-    assert sorted(served) == sorted(addresses(stack).values())
+    # The EndpointSlice controller writes a moment after the pods' labels are there.
+    wait_for("both are among the endpoints", lambda: served(stack) == sorted(addresses(stack).values()), 10)
     assert {pod: _wakes(address) - before[pod] for pod, address in addresses(stack).items()} == dict.fromkeys(before, 1)
     stack.kubectl("-n", NAMESPACE, "delete", "lease", lease_name("e2e", MODEL))
     stack.wait_for_phase(MODEL, "Asleep", timeout=60)
+
+
+def served(stack: Stack) -> list[str]:
+    """The addresses that clients are told of."""
+    slices = stack.items("endpointslices", f"kubernetes.io/service-name={MODEL}-pods")
+    ready = (e for s in slices for e in s.get("endpoints") or () if e["conditions"]["ready"])
+    return sorted(address for endpoint in ready for address in endpoint["addresses"])
 
 
 def _wakes(address: str) -> int:

@@ -80,6 +80,9 @@ _VLLM_ENVIRON = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # for `long`: a tiny model writes thousands of tokens a second
+    # So many that its HTTP server may be late by more than the 5 s after which it closes a connection as idle, with a
+    # request on it.
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
 }
 _SGLANG_ARGUMENTS = (
     *("--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics", "--sleep-on-idle", "--device", "cpu"),
