@@ -38,7 +38,7 @@ def lease_phases(api: StubApi) -> list[str]:
 
 
 async def operate(api: StubApi, judge: ScriptedJudge, story: list[str]) -> None:
-    """Serve while the Lease asks for it; note each change of its phase."""
+    """Serve while the Lease asks for it, and from the moment it says so ahead; note each change of its phase."""
     port = int(judge.url.rpartition(":")[2])
     serving = endpoint_slice("judge-1", port=port, address="127.0.0.{}")
     asleep = endpoint_slice(port=port)
@@ -48,7 +48,7 @@ async def operate(api: StubApi, judge: ScriptedJudge, story: list[str]) -> None:
         for phase in lease_phases(api):
             if story[-1:] != [phase]:
                 story.append(phase)
-                api.put("endpointslices", "rl", "judge-pods-a", **(serving if phase == "scoring" else asleep))
+                api.put("endpointslices", "rl", "judge-pods-a", **(asleep if phase == "idle" else serving))
 
 
 @pytest.mark.proof
@@ -91,6 +91,27 @@ async def test_a_run_asks_for_its_reward_model_while_it_rolls_out_and_validates(
     assert output.count("genrm: looking for") == 1
     assert output.count("holds Lease rl/genrm-judge-") == 1
     assert "genrm/ok/mean@1" in output
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("old_trainer", [False, True])
+async def test_a_run_that_knows_when_its_first_question_comes_says_so_ahead(
+    verl_python: Path, models: Path, tmp_path: Path, api: StubApi, old_trainer: bool
+) -> None:
+    api.put("rewardmodels", "rl", "judge", **reward_model(scoring={"timeout": "60s"}))
+    api.put("endpointslices", "rl", "judge-pods-a", **endpoint_slice())
+    story: list[str] = []
+    async with ScriptedJudge(says(r"\boxed{True}")) as judge:
+        operator = asyncio.create_task(operate(api, judge, story))
+        rewards = [*cluster_rewards("judge", "rl", tmp_path / "log"), "reward_model.prewake=true"]
+        run = GrpoRun(verl_python, models, tmp_path, rewards, steps=3, old_trainer=old_trainer)
+        code, output = await run_to_end(run)
+        operator.cancel()
+        await asyncio.gather(operator, return_exceptions=True)
+    assert code == 0, output[-4000:]
+    judgements = read_lines(tmp_path / "log", "judgements")
+    assert [j["outcome"] for j in judgements] == ["ok"] * (run.steps * run.samples_per_step)
+    assert story == ["idle", "scoring", "idle", *["prewake", "scoring", "idle"] * (run.steps - 1)]
 
 
 async def test_a_run_that_cannot_work_ends_before_ray_starts(

@@ -89,6 +89,10 @@ def _open_phases(config: Any, section: Any) -> Any:
         )
         thread.start(timeout=15.0)
         publish = thread.set_phase
+        if section.prewake:
+            from genrm_verl.ahead import Ahead, RayQuestions
+
+            publish = Ahead(thread.set_phase, RayQuestions(section.run)).publish
     return TrainerPhases(publish, PhaseTracker(always=scores_all_the_time(config)), phase_log)
 
 

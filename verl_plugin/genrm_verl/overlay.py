@@ -12,6 +12,7 @@ REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "scoring": None,  # static: what spec.scoring is in a RewardModel
     "judgement_log": None,  # directory for one JSON line per judgement
     "lease_ttl_s": None,  # k8s: how long a dead run keeps its reward model, default 30
+    "prewake": None,  # k8s: true to let it sleep until a step's first question is due, default false
 }
 
 OVERLAY: Final[dict[str, Any]] = {

@@ -102,6 +102,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str) -> tuple[RunS
         uid=model.metadata.get("uid"),
         judgement_log=request.judgement_log,
         lease_ttl_s=request.lease_ttl_s,
+        prewake=request.prewake,
     )
     return section, describe(model, serving)
 

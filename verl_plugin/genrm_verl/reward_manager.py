@@ -23,6 +23,7 @@ from genrm_scoring.transport import AiohttpTransport
 from genrm_scoring.types import Judgement, Score, ScoreSource
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
+from genrm_verl.ahead import RayHerald
 from genrm_verl.samples import sample_of
 from genrm_verl.translate import RunSection
 
@@ -38,6 +39,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()  # closed by the end of the worker process
         self._scorer: Scorer | None = None
+        self._herald = RayHerald(section.run) if section.prewake else None
 
     async def run_single(self, data: Any) -> dict[str, Any]:
         """Score the last sequence in `data`.
@@ -51,6 +53,8 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             None, lambda: str(self.tokenizer.decode(ids, skip_special_tokens=True))
         )
         sample = sample_of(item.non_tensor_batch, response)
+        if self._herald is not None:
+            await self._herald.asking(sample.step)
         judgement, score = await (await self._ready()).score(sample)
         if self._log is not None:
             self._log.write(record(self._section.run, sample, judgement, score, time.time()))

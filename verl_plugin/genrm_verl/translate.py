@@ -47,6 +47,7 @@ class RewardRequest:
     scoring: Mapping[str, Any]
     judgement_log: str | None
     lease_ttl_s: int
+    prewake: bool
     num_workers: int | None
 
 
@@ -68,6 +69,7 @@ class RunSection:
     endpoints: tuple[str, ...] = ()
     judgement_log: str | None = None
     lease_ttl_s: int = DEFAULT_TTL_SECONDS
+    prewake: bool = False
 
     @classmethod
     def of(cls, config: DictConfig) -> Self | None:
@@ -103,8 +105,8 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         raise ConfigurationError(
             "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
         )
-    foreign = ("endpoints", "served_name", "engine", "scoring") if discovery == "k8s" else ("namespace", "lease_ttl_s")
-    for key in foreign:
+    of_static, of_cluster = ("endpoints", "served_name", "engine", "scoring"), ("namespace", "lease_ttl_s", "prewake")
+    for key in of_static if discovery == "k8s" else of_cluster:
         if ours[key] is not None:
             raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
     if discovery == "k8s" and not ours["name"]:
@@ -121,6 +123,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         scoring=_scoring(ours["scoring"]),
         judgement_log=ours["judgement_log"],
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
+        prewake=_flag("prewake", ours["prewake"]),
         num_workers=section.get("num_workers"),
     )
 
@@ -227,6 +230,12 @@ def _ttl(value: Any) -> int:
     if not isinstance(value, int) or value < 3:
         raise ConfigurationError("reward_model.lease_ttl_s", f"found {value!r}; write whole seconds, at least 3")
     return value
+
+
+def _flag(key: str, value: Any) -> bool:
+    if value not in (None, True, False):
+        raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write true or false")
+    return bool(value)
 
 
 def _with_module(modules: str, ours: str) -> str:

@@ -56,6 +56,7 @@ def test_no_discovery_no_request() -> None:
         ({"discovery": "k8s", "endpoints": None, "served_name": None}, {}, "reward_model.name"),
         ({"endpoints": "judge"}, {}, "reward_model.endpoints"),
         ({"lease_ttl_s": 30}, {}, "reward_model.lease_ttl_s"),
+        ({"prewake": True}, {}, "reward_model.prewake"),
         ({"namespace": "rl"}, {}, "reward_model.namespace"),
         ({"endpoints": []}, {}, "reward_model.endpoints"),
         ({"endpoints": ["a:1"]}, {}, "reward_model.endpoints"),
@@ -88,6 +89,12 @@ def test_keys_of_static_discovery_are_refused_with_k8s(key: str) -> None:
 def test_a_ttl_is_whole_seconds(ttl: Any) -> None:
     with pytest.raises(ConfigurationError, match="lease_ttl_s"):
         read_request(config({"discovery": "k8s", "name": "judge", "lease_ttl_s": ttl}))
+
+
+@pytest.mark.parametrize("prewake", ["soon", 3, 0.5])
+def test_prewake_is_true_or_false(prewake: Any) -> None:
+    with pytest.raises(ConfigurationError, match="prewake: found .*; write true or false"):
+        read_request(config({"discovery": "k8s", "name": "judge", "prewake": prewake}))
 
 
 def test_enable_false_is_what_discovery_means_anyway() -> None:
