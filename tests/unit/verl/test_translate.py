@@ -93,7 +93,7 @@ def test_a_ttl_is_whole_seconds(ttl: Any) -> None:
 
 @pytest.mark.parametrize("prewake", ["soon", 3, 0.5])
 def test_prewake_is_true_or_false(prewake: Any) -> None:
-    with pytest.raises(ConfigurationError, match="prewake: found .*; write true or false"):
+    with pytest.raises(ConfigurationError, match="prewake: found"):
         read_request(config({"discovery": "k8s", "name": "judge", "prewake": prewake}))
 
 
