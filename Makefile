@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit proof soak fuzz generate format lock cluster cluster-down cluster-status bench-door bench-judges bench-operator bench-orders bench-parsing bench-prewake bench-wake
+.PHONY: help demo test unit proof soak fuzz generate format lock cluster cluster-down cluster-status bench-door bench-judges bench-operator bench-orders bench-parsing bench-prewake bench-sleep bench-wake
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -89,6 +89,10 @@ bench-orders:  ## what the least contradicted orders of a tournament cost (2 min
 bench-parsing:  ## what writing a question and reading its answer costs (10 seconds)
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m tests.bench.bench_parsing $(ARGS)
+
+bench-sleep:  ## what vLLM's sleep gives back and whether it wakes the same; for a machine with a GPU (ARGS="--generative MODEL")
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.gpu.bench_sleep $(ARGS)
 
 bench-door:  ## what the door costs a request
 	@$(BOOTSTRAP) dev
