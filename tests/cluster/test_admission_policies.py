@@ -142,7 +142,7 @@ def test_the_expressions_fit_the_types_of_what_they_read(place: Place) -> None:
         return found if all("typeChecking" in status for status in found) else None
 
     found = wait_for("the policies to be type-checked", checked)
-    assert len(found) == 4
+    assert len(found) == 5
     for status in found:
         assert not status["typeChecking"].get("expressionWarnings")
 
@@ -216,6 +216,35 @@ def test_a_pod_of_a_reward_model_may_be_replaced(place: Place) -> None:
 def test_the_policies_on_pods_are_about_the_operator_only(place: Place) -> None:
     allowed(place.patch("pods/judge-0", {"metadata": {"annotations": {"x": "y"}}}))
     allowed(place.patch("pods/judge-0", {"metadata": {"annotations": {"x": None}}}))
+
+
+# ---------------------------------------------------------------------- everybody and pods on slots
+
+ON_SLOTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "taking it off its slot": ({"labels": {"genrm.dev/slot": None}}, False),
+    "another slot": ({"labels": {"genrm.dev/slot": "gpu-1"}}, False),
+    "taking it from its model": ({"labels": {"genrm.dev/reward-model": None}}, False),
+    "another part": ({"labels": {"genrm.dev/component": "router"}}, False),
+    "all labels": ({"labels": None}, False),
+    "that it serves": ({"labels": {"genrm.dev/serving": "true"}}, True),
+    "a label of one's own": ({"labels": {"team": "rl"}}, True),
+    "an annotation": ({"annotations": {"x": "y"}}, True),
+}
+
+
+@pytest.mark.parametrize("case", ON_SLOTS)
+def test_a_pod_on_a_slot_stays_known_as_what_it_is(place: Place, case: str) -> None:
+    change, may = ON_SLOTS[case]
+    name = f"slot-{list(ON_SLOTS).index(case)}"
+    labels = {"genrm.dev/reward-model": "judge", "genrm.dev/component": "engine", "genrm.dev/slot": "gpu-0"}
+    allowed(place.create("pods", {**POD, "metadata": {"name": name, "labels": labels}}))
+    said = place.patch(f"pods/{name}", {"metadata": change})
+    allowed(said) if may else refused(said, "delete the pod instead")
+    allowed(place.delete(f"pods/{name}"))
+
+
+def test_no_running_pod_is_put_on_a_slot(place: Place) -> None:
+    refused(place.patch("pods/judge-0", {"metadata": {"labels": {"genrm.dev/slot": "gpu-0"}}}), "do not change")
 
 
 # ---------------------------------------------------------------------- the operator and its children
