@@ -1,7 +1,7 @@
 """The reward gateway: scoring as an HTTP server, in the wire formats that training frameworks speak.
 
 main        the command `genrm-gateway`
-spec_file   RewardModels and RewardFleets from a file; catalog: names → what scores, from a file or from the cluster
+catalog     names → what scores, from a file or from the cluster
 formats     one request format each: what it says as samples, and scores as its answer; pure
 app         the routes
 relay       OpenAI's routes and `/classify`, passed on to the pods of a RewardModel

@@ -20,11 +20,11 @@ from genrm_scoring.cluster import Cluster
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
 from genrm_scoring.resolve import resolve, resolve_fleet
 from genrm_scoring.sources import Source
+from genrm_scoring.spec_file import SpecFile
 from genrm_scoring.targets import Means, opened_fleet, reached, source_of
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
-from genrm_gateway.spec_file import SpecFile
 
 REFRESH_SECONDS: Final = 30.0
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from genrm_api.external import EndpointKeyRef
+from genrm_scoring import spec_file
 from genrm_scoring.errors import ConfigurationError, GenrmError
-from genrm_scoring.targets import PATIENCE, Means
+from genrm_scoring.targets import PATIENCE, Means, key_in
 
-from genrm_gateway import spec_file
 from genrm_gateway.app import application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
 from genrm_gateway.limits import Limits, read_keys
@@ -102,15 +101,7 @@ def _means(given: argparse.Namespace) -> Means:
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigurationError("--rules", f"{given.rules} cannot be read: {e}") from e
     means = Means(module=module, patience=given.patience, rule_processes=given.rule_processes)
-    return means if given.secrets is None else replace(means, key=partial(_key, given.secrets))
-
-
-def _key(folder: Path, ref: EndpointKeyRef) -> str:
-    path = folder / ref.name / ref.key
-    try:
-        return path.read_text().strip()
-    except OSError as e:
-        raise ConfigurationError("credentialsSecretRef", f"{path} cannot be read: {e.strerror or e}") from e
+    return means if given.secrets is None else replace(means, key=key_in(given.secrets))
 
 
 async def _tried(spec: spec_file.SpecFile, means: Means, default: str | None) -> None:

@@ -5,7 +5,6 @@ judges      question and verdict    built in, or from a template and a parser
 templates   a question as text; parsers: an answer as a verdict
 votes       several answers to one question; calibration: what a score is turned into
 classifiers models that answer with a number
-judges      question and verdict    boxed True/False
 tournaments scores from verdicts on pairs, and which pairs to ask; needs numpy, and is not imported here
 groups      the responses to one prompt, judged against each other while they arrive; not imported here
 normalise   the scores of a group on a common scale
@@ -15,6 +14,8 @@ scorer      one judgement end to end
 rules       scores without a model: exact, numeric, math, regex, format, length, Python in a worker
 mixing      one score from several models and rules, as a RewardFleet says; normalise and failure are parts of it
 breaker     stops a run whose scores mostly fail; telemetry says what else a step's scores show
+fleet       a RewardFleet carried out; sources: where its numbers come from; targets: from a resource to what scores
+spec_file   resources from a file instead of a cluster; not imported here
 leases      saying when the reward model is needed; lease_thread is their synchronous twin
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from genrm_api.answer_rules import RuleKind
@@ -46,6 +47,19 @@ def _no_key(ref: EndpointKeyRef) -> str:
 
 def _no_model(name: str) -> RewardModel:
     raise ConfigurationError("spec.terms.rewardModel", f"{name} is not known here")
+
+
+def key_in(folder: Path) -> Callable[[EndpointKeyRef], str]:
+    """Reads keys as Secrets are mounted: `folder`/SECRET/KEY."""
+
+    def read(ref: EndpointKeyRef) -> str:
+        path = folder / ref.name / ref.key
+        try:
+            return path.read_text().strip()
+        except OSError as e:
+            raise ConfigurationError("credentialsSecretRef", f"{path} cannot be read: {e.strerror or e}") from e
+
+    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +113,29 @@ async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
         yield Reached(endpoints, transport)
 
 
+def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
+    """What asks it single questions: about one response, or in mode pairwise about two.
+
+    Raises:
+        ConfigurationError: it cannot be asked as it says.
+    """
+    speech = _speech(rm, f"RewardModel {rm.name} spec")
+    return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech)
+
+
 def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_fleet: bool = False) -> Source:
     """A RewardModel's scores; in a fleet without its own normalisation and failure policy, as the API says.
 
     Raises:
         ConfigurationError: it cannot be scored with as it says.
     """
-    where, scoring = f"RewardModel {rm.name} spec", rm.spec.scoring
+    scoring = rm.spec.scoring
     if scoring.anchor is not None:
-        raise ConfigurationError(f"{where}.scoring.anchor", f"{scoring.anchor} is not carried out here; remove it")
+        sentence = f"{scoring.anchor} is not carried out here; remove it"
+        raise ConfigurationError(f"RewardModel {rm.name} spec.scoring.anchor", sentence)
     if in_fleet:
         scoring = scoring.model_copy(update={"normalise": None, "on_failure": OnFailure()})
-    scorer = Scorer(scoring, rm.served_name, way.endpoints, way.transport, speech=_speech(rm, where))
+    scorer = scorer_of(rm, way)
     if scoring.mode is ScoringMode.PAIRWISE:
         return Pairwise(scoring, scorer.ask, patience)
     return Pointwise(scorer, None if in_fleet else scoring)

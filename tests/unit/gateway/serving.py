@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import uvicorn
-from genrm_gateway import spec_file
 from genrm_gateway.app import Open, application
 from genrm_gateway.catalog import FileCatalog
 from genrm_gateway.limits import Limits
 from genrm_gateway.peers import Peers
+from genrm_scoring import spec_file
 from genrm_scoring.targets import Means
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 
 import httpx
-from genrm_gateway import spec_file
 from genrm_gateway.catalog import FileCatalog
 from genrm_gateway.peers import ranked
+from genrm_scoring import spec_file
 from genrm_scoring.targets import Means
 
 from tests.unit.gateway.serving import EXACT, Gateway, fleet

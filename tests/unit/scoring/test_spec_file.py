@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from genrm_gateway.spec_file import read
 from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.spec_file import read
 
 FLEET = """
 apiVersion: genrm.dev/v1alpha1

@@ -13,8 +13,9 @@ from typing import Any, Final
 import yaml
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
-from genrm_scoring.errors import ConfigurationError
 from pydantic import ValidationError
+
+from genrm_scoring.errors import ConfigurationError
 
 _KINDS: Final[Mapping[str, type[RewardModel] | type[RewardFleet]]] = {
     "RewardModel": RewardModel,

@@ -1,0 +1,76 @@
+"""`genrm eval judge`, from the arguments to the table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from genrm_cli import main
+
+from tests.unit.gateway.serving import external
+from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, garbage, says
+
+PAIRS = [{"x": f"{i} + {i}?", "chosen": f"it is {2 * i}, right", "rejected": f"it is {i}, wrong"} for i in range(20)]
+
+
+def grade(request: Request) -> str:
+    return rf"\boxed{{{'True' if ', right' in request['messages'][0]['content'] else 'False'}}}"
+
+
+def first(_: Request) -> str:
+    return "<result>A</result>"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (path := tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)))
+    return path
+
+
+def spec(tmp_path: Path, *documents: dict[str, Any]) -> str:
+    (path := tmp_path / "judges.yaml").write_text(yaml.safe_dump_all(documents))
+    return str(path)
+
+
+async def test_judges_are_shown_side_by_side(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    async with ScriptedJudge(says(grade)) as good, ScriptedJudge(says(first)) as biased:
+        judges = external("good", good.url), external("biased", biased.url, mode="pairwise")
+        arguments = ["eval", "judge", "--data", str(data), "--spec", spec(tmp_path, *judges), "--out", str(tmp_path)]
+        assert await asyncio.to_thread(main.main, arguments) == 0
+    shown = capsys.readouterr().out
+    assert "good" in shown and "biased" in shown and "100.0% ±" in shown and "+0.500" in shown
+    one, other = json.loads((tmp_path / "report.json").read_text())
+    assert (one["accuracy"], one["consistency"], one["calls"]) == (1.0, None, 40)
+    assert (other["accuracy"], other["ties"], other["consistency"], other["first"]) == (0.5, 1.0, 0.0, 0.5)
+    assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_a_judge_that_answers_nothing_is_no_success(tmp_path: Path, data: Path) -> None:
+    async with ScriptedJudge(garbage()) as judge:
+        judges = spec(tmp_path, external("judge", judge.url, timeout="1s"))
+        arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--limit", "2"]
+        assert await asyncio.to_thread(main.main, arguments) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["other"], "NAME: other is no RewardModel there; there are judge"),
+        (["--secrets", "/none"], "credentialsSecretRef: /none/keys/api-key cannot be read"),
+    ],
+)
+def test_what_cannot_work_is_said(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    judge = external("judge", "https://127.0.0.1:1")
+    judge["spec"]["external"]["credentialsSecretRef"] = {"name": "keys"}
+    arguments = ["eval", "judge", "--data", str(data), "--spec", spec(tmp_path, judge), *arguments]
+    assert main.main(arguments) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())

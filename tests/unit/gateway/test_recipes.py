@@ -1,0 +1,127 @@
+"""What the recipes tell people to write does what the systems they come from do, through the gateway.
+
+A scripted judge stands in for the models: what is shown is the way of the numbers, not the judgement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from genrm_gateway.catalog import FileCatalog
+from genrm_scoring import spec_file
+from genrm_scoring.targets import Means
+
+from dev.bootstrap import ROOT
+from tests.unit.gateway.serving import serving
+from tests.unit.scoring.scripted_judge import Reaction, ScriptedJudge, says
+from tests.unit.test_examples import fenced
+
+RECIPES = ROOT / "docs" / "recipes"
+RULES = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float(solution_str.endswith(ground_truth)), "detail": data_source}
+"""
+
+
+def documents(page: str, url: str) -> list[dict[str, Any]]:
+    """The manifests of a recipe, with every model at one address."""
+    found = [d for block in fenced(RECIPES / page, "yaml") for d in yaml.safe_load_all(block)]
+    for document in found:
+        if document["kind"] == "RewardModel":
+            scoring = document["spec"]["scoring"]
+            document["spec"] = {"type": "External", "external": {"url": f"{url}/v1"}, "scoring": scoring}
+    return found
+
+
+@asynccontextmanager
+async def recipe(page: str, default: str, *script: Reaction) -> AsyncIterator[tuple[httpx.AsyncClient, ScriptedJudge]]:
+    async with ScriptedJudge(*script or (says(""),)) as judge:
+        spec = spec_file.checked(documents(page, judge.url), page)
+
+        async def open_catalog() -> FileCatalog:
+            return await FileCatalog.open(spec, Means(module=(RULES, "rw_custom.py")), default)
+
+        async with serving(open_catalog) as client:
+            yield client, judge
+
+
+def sample(response: str, truth: str = "4") -> dict[str, Any]:
+    return {
+        "data_source": "sums",
+        "solution_str": f"2 + 2?{response}",
+        "ground_truth": truth,
+        "extra_info": {"split": "train"},
+        "prompt_str": "2 + 2?",
+        "response_str": response,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "score"),
+    [(r"\boxed{True}", 200, 1.0), (r"\boxed{False}", 200, 0.0), ("I cannot say.", 422, None)],
+)
+async def test_genrm_remote(said: str, status: int, score: float | None) -> None:
+    async with recipe("genrm-remote.md", "genrm-demo", says(said)) as (client, _):
+        reply = await client.post("/get_reward2", json=sample("4"))
+        assert (reply.status_code, reply.json().get("score")) == (status, score)
+
+
+@pytest.mark.parametrize(("response", "score"), [("It is 4", 1.0), ("It is 5", 0.0)])
+async def test_reward_api_rule(response: str, score: float) -> None:
+    async with recipe("reward-api.md", "rules") as (client, judge):
+        reply = await client.post("/get_reward2", json=sample(response))
+        assert reply.json() == {"custom": score, "score": score} and not judge.requests
+
+
+@pytest.mark.parametrize(
+    ("response", "criteria", "score"),
+    [(r"\boxed{4}", 0.2, 1.0), (r"\boxed{4}", 0.1, 0.9), (r"\boxed{5}", 0.2, 0.2), (r"\boxed{5}", 0.0, 0.0)],
+)
+async def test_reward_api_judge(response: str, criteria: float, score: float) -> None:
+    """0.2 x the criteria + 0.8 x the result."""
+    names = ("logic", "completeness", "accuracy", "relevance", "clarity")
+    said = json.dumps({"scores": dict.fromkeys(names, criteria)})
+    async with recipe("reward-api.md", "five-criteria", says(said)) as (client, _):
+        reply = await client.post("/get_reward2", json=sample(response))
+        assert reply.json()["score"] == pytest.approx(score)
+
+
+async def test_verl_with_rms() -> None:
+    """rule + 0.3 x rider + 0.5 x consistency, where the rule is 1; elsewhere the rule, and nobody is asked."""
+
+    def answer(request: dict[str, Any]) -> str:
+        if "consistent" in request["messages"][0]["content"]:
+            return '{"consistent": 1}'
+        return 'Well. {"understanding": 1, "rules": 1, "action": 0}'
+
+    async with recipe("verl-with-rms.md", "courier", says(answer)) as (client, judge):
+        right = (await client.post("/get_reward2", json=sample(r"\boxed{4}"))).json()
+        assert right["score"] == pytest.approx(1 + 0.3 * 2 / 3 + 0.5) and len(judge.requests) == 2
+        wrong = (await client.post("/get_reward2", json=sample(r"\boxed{5}"))).json()
+        assert wrong["score"] == 0.0 and len(judge.requests) == 2
+
+
+async def test_rm_gallery() -> None:
+    def longer(request: dict[str, Any]) -> str:
+        text = request["messages"][0]["content"]
+        places = sorted(range(1, 5), key=lambda n: text.find("word " * n + "end"))
+        a, b = (n for n in places if "word " * n + "end" in text.replace("word " * (n + 1) + "end", ""))
+        return f"<result>{'A' if a > b else 'B'}</result>"
+
+    async with recipe("rm-gallery.md", "alignment", says(longer)) as (client, judge):
+        samples = [{"prompt": "Say words.", "response": "word " * n + "end"} for n in (3, 1, 4, 2)]
+        reply = await client.post("/v1/score", json={"samples": samples})
+        values = [score["value"] for score in reply.json()["scores"]]
+    assert values == pytest.approx([1 / 3, -1, 1, -1 / 3]) and len(judge.requests) == 6
+
+
+def test_every_recipe_is_tried_here() -> None:
+    assert {path.name for path in RECIPES.glob("*.md")} == {
+        "genrm-remote.md", "reward-api.md", "rm-gallery.md", "verl-with-rms.md"
+    }  # fmt: skip
