@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin/python
 BOOTSTRAP := $(PYTHON) dev/bootstrap.py
 
-.PHONY: help demo test unit proof soak fuzz generate format lock cluster cluster-down cluster-status bench-door bench-judges bench-operator bench-orders bench-parsing bench-prewake bench-sleep bench-wake
+.PHONY: help demo test unit proof soak fuzz generate format lock cluster cluster-down cluster-status bench-door bench-gateway bench-judges bench-operator bench-orders bench-parsing bench-prewake bench-sleep bench-wake
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -77,6 +77,10 @@ bench-wake:  ## what the operator adds to a wake of 64 pods, and to 200 handover
 bench-prewake:  ## what a step waits for a model that sleeps between steps (1 second; ARGS=--real: 15 minutes)
 	@$(BOOTSTRAP) dev
 	@$(DEV) -m tests.bench.bench_prewake $(ARGS)
+
+bench-gateway:  ## what the gateway adds to a request, what it bears, and its memory over a million samples (5 minutes)
+	@$(BOOTSTRAP) dev
+	@$(DEV) -m tests.bench.bench_gateway $(ARGS)
 
 bench-judges:  ## how much order a judgement buys: every rule, schedule and rival on simulated judges (half an hour)
 	@$(BOOTSTRAP) dev

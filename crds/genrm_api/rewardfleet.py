@@ -241,10 +241,10 @@ class RewardFleetStatus(ApiModel):
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
         None, description="metadata.generation this status was computed for."
     )
-    phase: str | None = Field(None, description="One word.")
+    phase: str | None = Field(None, description="Ready, Waiting (for a model on its way) or Degraded.")
     conditions: list[Condition] | None = Field(
         None,
-        description="Ready: every RewardModel that the terms name is there, and Ready itself.",
+        description="Ready: every RewardModel that the terms name is there, and Ready itself, awake or asleep.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     models: Annotated[Int, Field(ge=0)] | None = Field(None, description="RewardModels that the terms name.")

@@ -81,6 +81,10 @@ class Reason(enum.StrEnum):
     SLOT_AWAITED = "SlotAwaited"
     SLOT_UNSEEN = "SlotUnseen"
     SLOT_DEADLOCK = "SlotDeadlock"
+    # Of a RewardFleet, what its models keep it from: the reason of its Ready.
+    MODEL_MISSING = "ModelMissing"
+    MODEL_DEGRADED = "ModelDegraded"
+    MODEL_NOT_READY = "ModelNotReady"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -133,6 +137,9 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.SLOT_AWAITED: "It waits for its turn on a slot; the message says whose it is.",
     Reason.SLOT_UNSEEN: "A slot is not seen to be free; the message says who may have it, and why that is not known.",
     Reason.SLOT_DEADLOCK: "The run that waits for it holds its slot by another model, and would wait for ever.",
+    Reason.MODEL_MISSING: "A RewardModel that a term of the RewardFleet names is not there.",
+    Reason.MODEL_DEGRADED: "A RewardModel of the RewardFleet is Degraded.",
+    Reason.MODEL_NOT_READY: "A RewardModel of the RewardFleet is on its way, or waits for its turn.",
     Reason.SCORES_DIFFER: "An engine computes something else than was recorded; it does not serve.",
     Reason.WORSE_PREFERRED: "An engine does not prefer the better response of a pair in `scoring.canary`; it does not "
     "serve.",

@@ -22,6 +22,7 @@ from genrm_api.names import API_VERSION, LABEL_REWARD_MODEL, REWARD_MODELS
 from genrm_operator.cache import Cache, Key, Putter
 from genrm_operator.doors import Doors
 from genrm_operator.errors import ConfigurationError, Deposed
+from genrm_operator.fleets import Fleets
 from genrm_operator.health import queue_moves, reconciler_lives, serve
 from genrm_operator.kube import Kube
 from genrm_operator.leadership import Leadership
@@ -126,7 +127,8 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         state["relisting"] = asyncio.create_task(Relisting(kube, reconciler.cache, queue, watches).run())
         polling = Polling(kube, reconciler.cache, queue, own.namespaces, own.resync_seconds)
         state["polling"] = asyncio.create_task(polling.run())
-        state["task"] = asyncio.create_task(_lead(leadership, reconciler, polling))
+        fleets = Fleets(guarded, reconciler.cache, own.namespaces)
+        state["task"] = asyncio.create_task(_lead(leadership, reconciler, polling, fleets))
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
@@ -155,17 +157,17 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         _watch(registry, state, watched)
 
 
-async def _lead(leadership: Leadership | None, reconciler: Reconciler, polling: Polling) -> None:
+async def _lead(leadership: Leadership | None, reconciler: Reconciler, polling: Polling, fleets: Fleets) -> None:
     """Work while this process leads. Until then the caches fill and the queue remembers who wants a look."""
     await polling.listed.wait()
-    if leadership is None:
-        await reconciler.run()
-        return
-    await leadership.acquire()
+    if leadership is not None:
+        await leadership.acquire()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(reconciler.run())
-            group.create_task(leadership.keep())
+            group.create_task(fleets.run())
+            if leadership is not None:
+                group.create_task(leadership.keep())
     except* Deposed as lost:
         # As in client-go's users: whatever was half done is over, and a fresh process stands by.
         log.error("leadership lost, the process ends: %s", lost.exceptions[0])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
-from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_MODELS, VERSION
+from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_FLEETS, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
 from genrm_operator.errors import ApiError, Conflict, Forbidden, KindAbsent, NotFound, Terminating
@@ -30,6 +30,7 @@ _PATHS: Final[Mapping[str, str]] = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies",
     "Pod": "/api/v1/namespaces/{ns}/pods",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{ns}/poddisruptionbudgets",
+    "RewardFleet": f"/apis/{GROUP}/{VERSION}/namespaces/{{ns}}/{REWARD_FLEETS}",
     "RewardModel": f"/apis/{GROUP}/{VERSION}/namespaces/{{ns}}/{REWARD_MODELS}",
     "Service": "/api/v1/namespaces/{ns}/services",
 }
@@ -78,9 +79,18 @@ class Kube:
         Raises:
             KindAbsent: the cluster has no such resource.
         """
-        path = _PATHS[kind].format(ns=namespace) if namespace else _PATHS[kind].replace("/namespaces/{ns}", "")
-        answer = await self._call("GET", path, {"labelSelector": selector}, accept=f"{_METADATA_LIST},application/json")
+        accept = f"{_METADATA_LIST},application/json"
+        answer = await self._call("GET", _folder(kind, namespace), {"labelSelector": selector}, accept=accept)
         return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
+
+    async def list_whole(self, kind: str, namespace: str) -> Sequence[dict[str, Any]]:
+        """All of a kind, with all that they have, in one namespace or, if that is empty, in all.
+
+        Raises:
+            KindAbsent: the cluster has no such resource.
+        """
+        answer = await self._call("GET", _folder(kind, namespace), {})
+        return [dict(item) for item in answer["items"]]
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The answer has metadata at least.
@@ -193,6 +203,10 @@ class Kube:
         if 200 <= response.status < 300:
             return dict(json.loads(data))
         raise _error(call, response.status, data)
+
+
+def _folder(kind: str, namespace: str) -> str:
+    return _PATHS[kind].format(ns=namespace) if namespace else _PATHS[kind].replace("/namespaces/{ns}", "")
 
 
 def _path(kind: str, namespace: str, name: str) -> str:

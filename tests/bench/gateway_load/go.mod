@@ -1,0 +1,3 @@
+module genrm.dev/gateway_load
+
+go 1.22
