@@ -102,9 +102,12 @@ class Reconciler:
                 if (next_look := await self._reconcile(key)) is not None:
                     self.queue.add_at(key, next_look)
             except Deposed as error:
+                # A renewal that was late for a moment: who leads after all has this look still to take.
                 log.info("look dropped reward_model=%s/%s %s", *key, error)
+                self.queue.add_at(key, self._now() + API_RETRY_SECONDS)
             except (NotFound, Terminating) as error:
                 log.info("gone while looked at reward_model=%s/%s %s", *key, error)
+                self.queue.add_at(key, self._now() + self._settings.resync_seconds)
             except ApiError as error:
                 log.warning("look failed reward_model=%s/%s %s", *key, error)
                 self._metrics.look_failed(reason_of(error))

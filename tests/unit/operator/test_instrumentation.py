@@ -12,7 +12,7 @@ from aiohttp import web
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator import transitions
 from genrm_operator.doors import Doors
-from genrm_operator.errors import ApiError, DrainTimeout, Forbidden, KindAbsent, NotVerified
+from genrm_operator.errors import ApiError, Deposed, DrainTimeout, Forbidden, KindAbsent, NotVerified
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics
@@ -135,6 +135,16 @@ async def test_a_look_that_fails_is_counted_by_its_reason(
     world.kube.refuse, world.kube.refuse_status = refuse, refuse_status
     world.see(reward_model())
     await world.until(lambda: world.value("genrm_reconcile_errors_total", reason=reason) == 1)
+
+
+async def test_a_look_that_a_late_renewal_dropped_is_taken_once_it_leads_after_all(world: World) -> None:
+    """Nothing else may happen to the model for hours: no event brings the next look."""
+    world.kube.refuse_status = Deposed("operator-0 does not hold the Lease")
+    world.see(reward_model())
+    await world.until(lambda: (world.value("genrm_reconcile_seconds_count") or 0) >= 1)
+    assert world.kube.conditions == []
+    world.kube.refuse_status = None
+    await world.until(lambda: world.kube.conditions != [])
 
 
 @pytest.mark.parametrize(
