@@ -105,7 +105,11 @@ class Cache:
             self.reward_models.pop(key, None)
             self._versions.pop(obj["metadata"]["uid"], None)
         elif self._is_newer(obj):
-            self.reward_models[key] = dict(obj)
+            metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+            self.reward_models[key] = {
+                **obj,
+                "metadata": metadata,
+            }  # nobody here reads the rest, which is the larger part
         now = self.reward_models.get(key)
         if (news := _what_counts(before) != _what_counts(now)) is False:
             return Put(key, news)
