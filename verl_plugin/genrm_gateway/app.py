@@ -79,13 +79,15 @@ class Desk:
         """Responses to one prompt, together.
 
         Raises:
-            Refused: a failure under policy raise.
+            Refused: a failure under policy raise, or a rule that does not start.
         """
         try:
             async with target.used():
                 scores = await target.source.scores(samples)
         except RunStopped as e:
             raise _refused(503, "onFailure", str(e)) from e
+        except ConfigurationError as e:
+            raise _refused(501, e.field, e.sentence) from e
         for score in scores:
             self.metrics.scored(wire_format, target.name, score)
         return scores

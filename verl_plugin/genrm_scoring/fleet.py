@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from genrm_api.terms import Term
 
-from genrm_scoring.errors import RunStopped
+from genrm_scoring.errors import GenrmError
 from genrm_scoring.mixing import Mixture, Running, mix
 from genrm_scoring.sources import Source
 from genrm_scoring.types import Sample, Score
@@ -39,6 +39,7 @@ class FleetScorer:
 
         Raises:
             FailureRaised: a failure under policy raise.
+            ConfigurationError: a rule's worker does not start.
         """
         known: list[dict[str, Score]] = [{} for _ in samples]
         ended = {term.name: asyncio.Event() for term in self._mixture.terms}
@@ -56,8 +57,8 @@ class FleetScorer:
             async with asyncio.TaskGroup() as group:
                 for term in self._mixture.terms:
                     group.create_task(ask(term))
-        except* RunStopped as stopped:
-            raise stopped.exceptions[0] from None
+        except* GenrmError as failed:
+            raise failed.exceptions[0] from None
         mixed = mix(self._mixture, known, self.running, learn=learn)
         self.running = mixed.running
         return mixed.scores

@@ -41,11 +41,11 @@ class Gateway:
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
 
-    async def end(self) -> None:
-        """As one that is killed: who asked it gets no answer."""
+    async def end(self, *, killed: bool = False) -> None:
+        """`killed`: at once, and who has asked it gets no answer."""
         if self._server is not None and self._task is not None:
-            self._server.should_exit = self._server.force_exit = True
-            for connection in list(self._server.server_state.connections):
+            self._server.should_exit = True
+            for connection in list(self._server.server_state.connections) if killed else ():
                 connection.transport.abort()  # type: ignore[union-attr]
             await self._task
             self._server = None
@@ -65,11 +65,13 @@ async def serving(
 
 
 @asynccontextmanager
-async def of_file(*documents: dict[str, Any], **more: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def of_file(
+    *documents: dict[str, Any], default: str | None = None, module: tuple[str, str] | None = None, **more: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     spec = spec_file.checked(documents, "test.yaml")
 
     async def open_catalog() -> FileCatalog:
-        return await FileCatalog.open(spec, Means(patience=30.0), more.pop("default", None))
+        return await FileCatalog.open(spec, Means(patience=30.0, module=module), default)
 
     async with serving(open_catalog, **more) as client:
         yield client

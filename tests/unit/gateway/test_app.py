@@ -163,6 +163,13 @@ async def test_a_request_that_cannot_be_answered_is_told_why(path: str, body: An
     assert reply.status_code == status and sentence in reply.text
 
 
+async def test_a_rule_that_does_not_start_is_no_score_and_no_secret() -> None:
+    term = {"name": "own", "rule": {"kind": "python", "function": "missing"}}
+    async with of_file(fleet("sums", term), module=("x = 1\n", "rules.py")) as gateway:
+        reply = await gateway.post("/get_reward2", json=SOLUTION)
+    assert reply.status_code == 501 and "rules.py has no function missing" in reply.json()["error"]["message"]
+
+
 async def test_too_much_is_answered_with_429_and_never_a_score() -> None:
     limits = Limits(most_at_once=2, most_bytes=10_000)
     async with (

@@ -53,7 +53,7 @@ async def test_members_that_ask_different_gateways_meet_and_none_is_lost_when_on
         async with asyncio.timeout(30):
             while sum([await waiting(client, url) for url in urls]) < len(groups):
                 assert not any(task.done() for task in early)
-        await gateways[2].end()
+        await gateways[2].end(killed=True)
         late = [asyncio.create_task(ask(client, gateways[0], group, "5", 3)) for group in groups]
         replies = await asyncio.gather(*early, *late)
     assert Counter((reply.status_code, reply.json()["score"]) for reply in replies) == {(200, 1.0): 24, (200, 0.0): 12}
