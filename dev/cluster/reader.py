@@ -21,6 +21,7 @@ _RESOURCES: Final = {
     "poddisruptionbudgets": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "pods": "/api/v1/namespaces/{}/pods",
     "replicasets": "/apis/apps/v1/namespaces/{}/replicasets",
+    "rewardfleets": "/apis/genrm.dev/v1alpha1/namespaces/{}/rewardfleets",
     "rewardmodels": "/apis/genrm.dev/v1alpha1/namespaces/{}/rewardmodels",
     "services": "/api/v1/namespaces/{}/services",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -91,11 +92,12 @@ class Engine:
 
     def keep_busy(self, background: Background, count: int, *, computing: bool = False) -> list[Future[httpx.Response]]:
         """So many long requests, all inside at once; `computing`: and begun by the engine itself."""
-        asked: list[Future[httpx.Response]] = []
+        asked = [background(self.ask_long, f"{i}") for i in range(count)]
 
         def together() -> bool:
-            if all(f.done() for f in asked):  # on a busy machine the first may end before the last has come
-                asked[:] = [background(self.ask_long, f"{len(asked)} {i}") for i in range(count)]
+            for i, one in enumerate(asked):  # on a busy machine the first may end before the last has come
+                if one.done():
+                    asked[i] = background(self.ask_long, f"{i} again")
             return (self.at_work() if computing else self.document()["inside"]) == count
 
         until(together)
@@ -124,7 +126,12 @@ class Engine:
     def at_work(self) -> int:
         """How many requests the engine itself has begun; the door counts one as soon as it comes."""
         if self.dialect.door == "vllm":
-            return round(sum(value for name, _, value in self.metrics() if name == "vllm:num_requests_running"))
+            # After the attacks the page has megabytes, and its server is late with it: no time to read all of it.
+            try:
+                page = self.http.get("/metrics").text
+            except httpx.RemoteProtocolError:
+                return -1  # it took the connection for idle meanwhile, and closed it
+            return round(sum(map(float, re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", page, re.MULTILINE))))
         return sum(load["num_running_reqs"] for load in self.http.get("/v1/loads").json()["loads"])
 
     def sleep_metric(self) -> str | None:
