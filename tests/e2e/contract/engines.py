@@ -87,17 +87,23 @@ class Engine:
     def ask(self, text: str = TEXT, headers: Mapping[str, str] | None = None, **more: Any) -> httpx.Response:
         return self.http.post(self.dialect.scores_at, json=self.dialect.ask(text), headers=headers, **more)
 
-    def ask_long(self, text: str, **more: Any) -> httpx.Response:
-        return self.http.post(self.dialect.scores_at, json=self.dialect.long(text), **more)
+    def ask_long(self, text: str, times: int = 1, **more: Any) -> httpx.Response:
+        """`times`: so many times as long, of an engine that writes."""
+        body = dict(self.dialect.long(text))
+        if times > 1:
+            body["max_tokens"] *= times
+        return self.http.post(self.dialect.scores_at, json=body, **more)
 
-    def keep_busy(self, background: Background, count: int, *, computing: bool = False) -> list[Future[httpx.Response]]:
+    def keep_busy(
+        self, background: Background, count: int, *, computing: bool = False, times: int = 1
+    ) -> list[Future[httpx.Response]]:
         """So many long requests, all inside at once; `computing`: and begun by the engine itself."""
-        asked = [background(self.ask_long, f"{i}") for i in range(count)]
+        asked = [background(self.ask_long, f"{i}", times) for i in range(count)]
 
         def together() -> bool:
             for i, one in enumerate(asked):  # on a busy machine the first may end before the last has come
                 if one.done():
-                    asked[i] = background(self.ask_long, f"{i} again")
+                    asked[i] = background(self.ask_long, f"{i} again", times)
             return (self.at_work() if computing else self.document()["inside"]) == count
 
         until(together)

@@ -256,7 +256,8 @@ def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engi
     generative(engine)
     engine.serve()
     engine.hold(True)
-    two = engine.keep_busy(background, 2, computing=True)  # what comes while it goes to sleep waits for the morning
+    # Begun, because what comes while it goes to sleep waits for the morning; and longer than until it does.
+    two = engine.keep_busy(background, 2, computing=True, times=3)
     engine.put("draining")
     engine.carry_out(engine.dialect.sleep[0])
     answers = [f.result(20) for f in two]
