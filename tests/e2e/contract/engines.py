@@ -98,12 +98,13 @@ class Engine:
         self, background: Background, count: int, *, computing: bool = False, times: int = 1
     ) -> list[Future[httpx.Response]]:
         """So many long requests, all inside at once; `computing`: and begun by the engine itself."""
-        asked = [background(self.ask_long, f"{i}", times) for i in range(count)]
+        asked: list[Future[httpx.Response]] = []
 
         def together() -> bool:
-            for i, one in enumerate(asked):  # on a busy machine the first may end before the last has come
-                if one.done():
-                    asked[i] = background(self.ask_long, f"{i} again", times)
+            # On a busy machine the first may end before the last has come. They begin together, so that just after that
+            # none is about to end.
+            if all(f.done() for f in asked):
+                asked[:] = [background(self.ask_long, f"{len(asked)} {i}", times) for i in range(count)]
             return (self.at_work() if computing else self.document()["inside"]) == count
 
         until(together)
