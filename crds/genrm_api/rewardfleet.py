@@ -22,8 +22,6 @@ from genrm_api.status import Condition
 from genrm_api.terms import FUNCTIONS, KEYWORDS, ElsePolicy, Term, TermCombine
 from genrm_api.values import Int, Number
 
-"""As a RewardModel's: the Leases of runs carry it."""
-
 
 class FleetCombine(enum.StrEnum):
     ADD = "add"

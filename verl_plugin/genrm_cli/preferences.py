@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from genrm_scoring.chat import as_text
 from genrm_scoring.errors import ConfigurationError
 
 _PROMPTS: Final = ("x", "prompt", "question")
@@ -63,10 +64,7 @@ def of_row(row: Mapping[str, Any]) -> Preference:
 def _prompt(value: Any) -> str:
     if isinstance(value, str):
         return value
-    said = [(str(m.get("role", "user")), str(m.get("content", ""))) for m in _chat(value)]
-    if len(said) == 1:
-        return said[0][1]
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in said)
+    return as_text([(str(m.get("role", "user")), str(m.get("content", ""))) for m in _chat(value)])
 
 
 def _response(value: Any) -> str:

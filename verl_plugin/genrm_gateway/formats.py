@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
+from genrm_scoring.chat import as_text
 from genrm_scoring.types import Outcome, Sample, Score
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +30,7 @@ MOST_SAMPLES: Final = 4096
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="allow")
 
 
 class RewardApiRequest(Request):
@@ -92,7 +93,6 @@ class ScoreRequest(BaseModel):
 
     target: str | None = Field(None, description="A RewardFleet or RewardModel. Default: the gateway's only one.")
     samples: Annotated[list[ScoredSample], Field(min_length=1, max_length=MOST_SAMPLES)]
-    learn: bool = Field(True, description="Whether running normalisation learns from these; false in validation.")
 
 
 # -- what requests say
@@ -154,10 +154,7 @@ def text_of(prompt: str | Chat) -> str:
     """A prompt as text: its only message, or the whole conversation with its roles, as runs of verl send it."""
     if isinstance(prompt, str):
         return prompt
-    said = [(str(message.get("role", "user")), _content(message.get("content"))) for message in prompt]
-    if len(said) == 1:
-        return said[0][1]
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in said)
+    return as_text([(str(message.get("role", "user")), _content(message.get("content"))) for message in prompt])
 
 
 def spoken_in(response: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+from genrm_scoring.chat import as_text
 from genrm_scoring.types import Sample
 
 
@@ -31,7 +32,6 @@ def reference_of(column: Any) -> str | None:
 
 def question_of(chat: Any) -> str:
     """The prompt as text: its only message, or the whole conversation with its roles."""
-    messages = [(str(m["role"]), m["content"] if isinstance(m["content"], str) else str(m["content"])) for m in chat]
-    if len(messages) == 1:
-        return messages[0][1]
-    return "\n\n".join(f"[{role}]\n{content}" for role, content in messages)
+    return as_text(
+        [(str(m["role"]), m["content"] if isinstance(m["content"], str) else str(m["content"])) for m in chat]
+    )

@@ -48,7 +48,7 @@ class Scripted:
         self.closed = True
 
 
-def ruled(*right: str) -> Source:
+def ruled() -> Source:
     return BuiltInRule(AnswerRule.model_validate({"kind": "exact"}))
 
 
