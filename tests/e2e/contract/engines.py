@@ -110,6 +110,23 @@ class Engine:
         until(together)
         return asked
 
+    def drain_among(self, background: Background, count: int) -> list[Future[httpx.Response]]:
+        """So many long requests, all still inside when the door says that it drains.
+
+        It says so after the engine's own word, for which a busy engine takes seconds: who has left meanwhile is
+        followed by as many, with more to write.
+        """
+        tries: list[list[Future[httpx.Response]]] = []
+
+        def met() -> bool:
+            self.serve()
+            tries.append(self.keep_busy(background, count, times=len(tries) + 1))
+            inside: int = self.put("draining").json()["inside"]
+            return inside == count
+
+        until(met, 180)
+        return tries[-1]
+
     def verdict(self, text: str = TEXT) -> Any:
         answer = self.ask(text)
         assert answer.status_code == 200, answer.text

@@ -212,8 +212,7 @@ def test_sglang_says_what_it_is_and_keeps_its_arguments_to_itself(engine: Engine
 def test_draining_lets_four_finish_and_turns_the_fifth_away(engine: Engine, background: Background) -> None:
     engine.serve()
     engine.hold(True)
-    four = engine.keep_busy(background, 4)
-    assert engine.put("draining").json()["inside"] == 4
+    four = engine.drain_among(background, 4)
     assert engine.ask().status_code == 503
     engine.hold(False)
     ends = {engine.dialect.ended(f.result(180).json()) for f in four}
