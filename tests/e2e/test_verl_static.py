@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.grpo import GrpoRun, read_lines, read_training, static_rewards
+from dev.grpo import BATCH, GrpoRun, read_lines, read_training, static_rewards
 from tests.e2e.verl_runs import models, run_to_end, verl_python
 from tests.unit.scoring.scripted_judge import ScriptedJudge, drops_connection, says
 
@@ -54,3 +55,54 @@ async def test_every_sample_is_rewarded_with_its_verdict(verl_python: Path, mode
 
     phases = [p["event"] for p in read_lines(tmp_path / "log", "phases")]
     assert phases == ["start", *["begin step", "begin gen", "end gen", "end step"] * run.steps]
+
+
+def larger_checksum(request: dict[str, Any]) -> str:
+    """Of two responses the scripted judge prefers the one whose checksum is larger, wherever it stands."""
+    text = request["messages"][0]["content"]
+    a, b = (
+        text[text.rindex(f"<response_{mark}>") + len("<response_a>") : text.rindex(f"</response_{mark}>")]
+        for mark in ("a", "b")
+    )
+    return f"<result>{'A' if zlib.crc32(a.encode()) > zlib.crc32(b.encode()) else 'B'}</result>"
+
+
+async def test_responses_to_one_prompt_meet_from_all_reward_workers(
+    verl_python: Path, models: Path, tmp_path: Path
+) -> None:
+    """In a tournament, through Ray's own actors; validation has another number of responses to a prompt."""
+    async with ScriptedJudge(says(larger_checksum)) as judge:
+        run = GrpoRun(
+            python=verl_python,
+            models=models,
+            work=tmp_path,
+            rewards=[
+                *static_rewards([judge.url], "scripted", tmp_path / "log", "{mode:pairwise,timeout:60s}"),
+                "reward_model.patience_s=200",
+            ],
+            validate_first=True,
+            overrides=(
+                "actor_rollout_ref.rollout.val_kwargs.n=2",
+                "actor_rollout_ref.rollout.val_kwargs.do_sample=True",
+            ),
+        )
+        began = time.monotonic()
+        code, output = await run_to_end(run)
+        assert time.monotonic() - began < 200, "no group has waited for members that it does not have"
+    assert code == 0, output[-4000:]
+
+    scores = read_lines(tmp_path / "log", "scores")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in scores:
+        groups.setdefault(line["uid"], []).append(line)
+    sizes = sorted(len(members) for members in groups.values())
+    assert sizes == sorted([2] * (len(groups) - run.steps * BATCH) + [run.n] * (run.steps * BATCH))
+    assert {line["outcome"] for line in scores} == {"ok"}
+    for members in groups.values():
+        assert sum(line["score"] for line in members) == pytest.approx(len(members) / 2), (
+            "a win rate against the others"
+        )
+    questions = read_lines(tmp_path / "log", "judgements")
+    assert len(questions) == len(judge.requests) and {q["outcome"] for q in questions} == {"ok"}
+    assert len({path.name for path in (tmp_path / "log").glob("scores-*")}) == 2, "both coordinators had groups"
+    assert read_training(output).learned

@@ -5,7 +5,7 @@ catalog     names → what scores, from a file or from the cluster
 formats     one request format each: what it says as samples, and scores as its answer; pure
 app         the routes
 relay       OpenAI's routes and `/classify`, passed on to the pods of a RewardModel
-gathering   groups whose members come one by one; peers: which of several gateways gathers one
+peers       which of several gateways gathers a group
 demand      Leases while somebody is scored
 limits      who may ask, how much, how large; metrics: what was asked
 """

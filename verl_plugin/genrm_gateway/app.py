@@ -16,6 +16,7 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
+from genrm_scoring.gathering import Gathering
 from genrm_scoring.types import Sample, Score
 
 from genrm_gateway import formats
@@ -28,7 +29,6 @@ from genrm_gateway.formats import (
     SlimeRequest,
     VerifyRequest,
 )
-from genrm_gateway.gathering import Gathering
 from genrm_gateway.limits import RETRY_AFTER_SECONDS, Admission, Limits
 from genrm_gateway.metrics import CONTENT_TYPE, Metrics
 from genrm_gateway.peers import Peers
@@ -56,7 +56,7 @@ class Desk:
         self.catalog = catalog
         self.peers = peers
         self._patience = patience
-        self.gathering = Gathering(patience)
+        self.gathering: Gathering[Sample] = Gathering(patience)
         self.metrics = Metrics()
 
     async def target(self, name: str | None) -> Target:

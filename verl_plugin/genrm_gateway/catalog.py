@@ -18,7 +18,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.terms import NormaliseScope
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
-from genrm_scoring.resolve import resolve, resolve_fleet
+from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
 from genrm_scoring.targets import Means, opened_fleet, reached, source_of
@@ -163,7 +163,7 @@ class ClusterCatalog:
 
     async def _asked(self, name: str, before: Target | None) -> Target:
         try:
-            resource, models = await self._resolved(name)
+            resource, models = await resolve_target(self._cluster, name, self._namespace)
         except NoSuchRewardModel as e:
             if before is not None:
                 del self._known[name]
@@ -177,14 +177,6 @@ class ClusterCatalog:
         if before is not None:
             await before.retire()
         return target
-
-    async def _resolved(self, name: str) -> tuple[RewardModel | RewardFleet, Sequence[RewardModel]]:
-        fleet = await resolve_fleet(self._cluster, name, self._namespace)
-        if fleet is None:
-            model = await resolve(self._cluster, name, self._namespace)
-            return model, (model,)
-        names = dict.fromkeys(term.reward_model.name for term in fleet.spec.terms if term.reward_model is not None)
-        return fleet, [await resolve(self._cluster, each, self._namespace) for each in names]
 
     def _demand(self, model: RewardModel) -> Demand:
         """One for each model, whatever names lead to it."""

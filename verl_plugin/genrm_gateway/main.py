@@ -22,7 +22,8 @@ from typing import Final
 import uvicorn
 from genrm_scoring import spec_file
 from genrm_scoring.errors import ConfigurationError, GenrmError
-from genrm_scoring.targets import PATIENCE, Means, key_in
+from genrm_scoring.gathering import PATIENCE
+from genrm_scoring.targets import Means, key_in
 
 from genrm_gateway.app import application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog

@@ -27,7 +27,7 @@ GenrmError
 │   └── Permanent                 the same request would fail again
 │       ├── RequestRefused, PromptTooLong, Truncated, ParseFailed
 │       └── Unaskable             the sample lacks what the question is about
-├── JudgementFailed               the failure policy drops this sample
+├── SampleDropped                 the failure policy drops this sample
 ├── RuleFailed                    a rule has no number for a response; its class carries the outcome
 │   ├── GroundTruthUnusable       there is none, or none that the rule can compare with
 │   ├── RuleTimedOut, RuleDied    its worker ran out of time, or ended
@@ -44,7 +44,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
-from genrm_scoring.types import Judgement, Outcome
+from genrm_scoring.types import Outcome, Score, ScoreSource
 
 
 class GenrmError(Exception):
@@ -120,12 +120,15 @@ class RewardModelError(GenrmError):
 
 
 class NoSuchRewardModel(RewardModelError):
-    def __init__(self, name: str, namespace: str, existing: Sequence[str]) -> None:
-        sentence = f"there is no RewardModel {name} in namespace {namespace}"
+    """Or no such RewardFleet: `kind` says what was looked for."""
+
+    def __init__(self, name: str, namespace: str, existing: Sequence[str], kind: str = "RewardModel") -> None:
+        sentence = f"there is no {kind} {name} in namespace {namespace}"
+        there = ", ".join(sorted(existing)[:20])
         if close := get_close_matches(name, existing, n=1):
-            sentence += f"; did you mean {close[0]}?"
-        if existing:
-            sentence += f" There are: {', '.join(sorted(existing)[:20])}"
+            sentence += f"; did you mean {close[0]}? There are: {there}"
+        elif existing:
+            sentence += f"; there are: {there}"
         else:
             sentence += "; the namespace has none (another one? write reward_model.namespace=...)"
         super().__init__(sentence)
@@ -242,12 +245,13 @@ class Unaskable(Permanent):
     outcome = Outcome.SKIPPED
 
 
-class JudgementFailed(GenrmError):
+class SampleDropped(GenrmError):
     """Raised towards a framework whose way to drop a sample is an exception."""
 
-    def __init__(self, judgement: Judgement) -> None:
-        super().__init__(f"judgement ended as {judgement.outcome}, policy drop: {judgement.detail}")
-        self.judgement = judgement
+    def __init__(self, score: Score) -> None:
+        group = ", and its group with it" if score.source is ScoreSource.GROUP_DROPPED else ""
+        super().__init__(f"the sample has no score{group}: {score.outcome}: {score.detail or 'no detail is known'}")
+        self.score = score
 
 
 class RuleFailed(GenrmError):

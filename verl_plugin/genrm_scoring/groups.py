@@ -54,7 +54,7 @@ class Report:
     anchored: Anchored | None = None
 
 
-def rule_of(scoring: Scoring) -> Aggregate:
+def tournament_rule(scoring: Scoring) -> Aggregate:
     """How verdicts become scores.
 
     Raises:
@@ -104,7 +104,7 @@ class Group:
 
     def __post_init__(self) -> None:
         schedule = self.scoring.schedule
-        self._rule = rule_of(self.scoring)
+        self._rule = tournament_rule(self.scoring)
         self._tournament = Tournament(
             self.players + (self.anchor is not None),
             order=self.scoring.order or Order.BALANCED,
@@ -148,10 +148,13 @@ class Group:
             ValueError: no such response is awaited.
             FailureRaised: a response to this prompt failed under policy raise.
         """
-        if player in self._samples or player in self._lost or not 0 <= player < self.players:
+        if not self.awaits(player):
             raise ValueError(f"response {player} is not awaited in a group of {self.players}")
         self._arrived(player, sample)
         return (await asyncio.shield(self._scores))[player]
+
+    def awaits(self, player: int) -> bool:
+        return 0 <= player < self.players and player not in self._samples and player not in self._lost
 
     def lost(self, player: int) -> None:
         """Response `player` will never come."""
@@ -203,27 +206,31 @@ class Group:
         each = {outcome: count // 2 for outcome, count in failed.items()}  # a question is about two
         self.report = Report(standings, self._questions, self._tournament.rounds, each, anchored)
         found = anchored.scores if anchored is not None else standings.scores
-        scores = whole_enough(settle(self._normalised(found), self.scoring.on_failure))
+        scores = whole_enough(settle(normalised(self.scoring, found, self._without), self.scoring.on_failure))
         if not self._scores.done():
             self._scores.set_result(scores)
-
-    def _normalised(self, found: Sequence[float | None]) -> list[Score]:
-        values = [value for value in found if value is not None]
-        scaled = iter(normalise(self.scoring.normalise or Normalise.NONE, values))
-        return [
-            self._without(player) if value is None else Score(next(scaled), Outcome.OK, ScoreSource.JUDGE)
-            for player, value in enumerate(found)
-        ]
 
     def _without(self, player: int) -> Score:
         """Of a response about which nothing was said."""
         if player in self._lost:
             return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="the response never came")
         if ended := self._ended.get(player):
-            counts = Counter(judgement.outcome for judgement in ended)
-            outcome = max(Outcome, key=lambda outcome: counts[outcome])
-            detail = min(judgement.detail for judgement in ended if judgement.outcome is outcome)
-            return Score(
-                None, outcome, ScoreSource.DROPPED, detail=f"all {len(ended)} judgements failed, like: {detail}"
-            )
+            return failed_like(ended)
         return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="there was nobody to compare it with")
+
+
+def normalised(scoring: Scoring, found: Sequence[float | None], without: Callable[[int], Score]) -> list[Score]:
+    """The standings of a group as scores; `without` is asked for those that have no number."""
+    scaled = iter(normalise(scoring.normalise or Normalise.NONE, [value for value in found if value is not None]))
+    return [
+        without(player) if value is None else Score(next(scaled), Outcome.OK, ScoreSource.JUDGE)
+        for player, value in enumerate(found)
+    ]
+
+
+def failed_like(ended: Sequence[Judgement]) -> Score:
+    """Of a response of which every judgement failed: as most of them did."""
+    counts = Counter(judgement.outcome for judgement in ended)
+    outcome = max(Outcome, key=lambda outcome: counts[outcome])
+    detail = min(judgement.detail for judgement in ended if judgement.outcome is outcome)
+    return Score(None, outcome, ScoreSource.DROPPED, detail=f"all {len(ended)} judgements failed, like: {detail}")

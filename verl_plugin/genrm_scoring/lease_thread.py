@@ -1,7 +1,7 @@
 """A Lease for programs that have no event loop: verl's driver and its trainer are synchronous.
 
 This is the one place in our libraries that starts a thread. It runs an event loop of its own, in which a Cluster and a
-`RunLease` live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a daemon: it
+Lease live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a daemon: it
 must not keep a finished program alive, and a killed program takes the renewal down with it, which is the point of the
 Lease.
 """
@@ -14,32 +14,43 @@ import contextlib
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from genrm_api.leases import Phase
 
 from genrm_scoring.cluster import Cluster
-from genrm_scoring.leases import RunLease
+
+
+class Lease(Protocol):
+    """A `RunLease`, or a `FleetLease`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def set_phase(self, phase: Phase, needed_in: float | None = None) -> None: ...
+
+    async def awake(self, timeout: float) -> float: ...
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
-Open = Callable[[Cluster], AbstractAsyncContextManager[RunLease]]
+Open = Callable[[Cluster], AbstractAsyncContextManager[Lease]]
 
 
 class LeaseThread:
-    """Keeps one `RunLease` in a background thread, from `start` to `close`."""
+    """Keeps one Lease, or those of a fleet, in a background thread, from `start` to `close`."""
 
     def __init__(self, connect: Connect, open_lease: Open) -> None:
         self._connect = connect
         self._open_lease = open_lease
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_AtOnce())
-        self._opened: concurrent.futures.Future[RunLease] = concurrent.futures.Future()
+        self._opened: concurrent.futures.Future[Lease] = concurrent.futures.Future()
         self._leave = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="genrm-lease", daemon=True)
 
-    def start(self, timeout: float) -> RunLease:
+    def start(self, timeout: float) -> Lease:
         """Open the Lease and wait for it.
 
         Raises:

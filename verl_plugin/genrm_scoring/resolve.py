@@ -11,7 +11,7 @@ from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
 from genrm_scoring.cluster import REWARD_FLEETS, REWARD_MODELS, Cluster
-from genrm_scoring.errors import NoRewardModelApi, NoSuchRewardModel, NotFound, RewardModelUnreadable
+from genrm_scoring.errors import AccessDenied, NoRewardModelApi, NoSuchRewardModel, NotFound, RewardModelUnreadable
 
 
 async def resolve(cluster: Cluster, name: str, namespace: str | None = None) -> RewardModel:
@@ -21,19 +21,29 @@ async def resolve(cluster: Cluster, name: str, namespace: str | None = None) -> 
         RewardModelError, ClusterError
     """
     namespace = namespace or cluster.namespace
+    if (found := await _model(cluster, name, namespace)) is not None:
+        return found
+    raise NoSuchRewardModel(name, namespace, await _models(cluster, namespace))
+
+
+async def _model(cluster: Cluster, name: str, namespace: str) -> RewardModel | None:
     try:
         found = await cluster.get(REWARD_MODELS, namespace, name)
     except NotFound:
-        try:
-            listing = await cluster.list(REWARD_MODELS, namespace)
-        except NotFound:
-            raise NoRewardModelApi(cluster.where) from None
-        existing = [str(item["metadata"]["name"]) for item in listing.items]
-        raise NoSuchRewardModel(name, namespace, existing) from None
+        return None
     try:
         return RewardModel.model_validate(dict(found))
     except ValidationError as e:
         raise RewardModelUnreadable("RewardModel", name, namespace, _wrong(e)) from e
+
+
+async def _models(cluster: Cluster, namespace: str) -> list[str]:
+    """The names of all there are."""
+    try:
+        listing = await cluster.list(REWARD_MODELS, namespace)
+    except NotFound:
+        raise NoRewardModelApi(cluster.where) from None
+    return [str(item["metadata"]["name"]) for item in listing.items]
 
 
 async def resolve_fleet(cluster: Cluster, name: str, namespace: str) -> RewardFleet | None:
@@ -50,6 +60,41 @@ async def resolve_fleet(cluster: Cluster, name: str, namespace: str) -> RewardFl
         return RewardFleet.model_validate(dict(found))
     except ValidationError as e:
         raise RewardModelUnreadable("RewardFleet", name, namespace, _wrong(e)) from e
+
+
+async def resolve_target(
+    cluster: Cluster, name: str, namespace: str | None = None
+) -> tuple[RewardModel | RewardFleet, tuple[RewardModel, ...]]:
+    """What a name means where both are possible, the model first; and the RewardModels behind it.
+
+    Raises:
+        RewardModelError, ClusterError
+    """
+    namespace = namespace or cluster.namespace
+    if (model := await _model(cluster, name, namespace)) is not None:
+        return model, (model,)
+    if (fleet := await resolve_fleet(cluster, name, namespace)) is not None:
+        return fleet, await models_of(cluster, fleet)
+    existing = [*await _models(cluster, namespace), *await _fleets(cluster, namespace)]
+    raise NoSuchRewardModel(name, namespace, existing, kind="RewardModel or RewardFleet")
+
+
+async def models_of(cluster: Cluster, fleet: RewardFleet) -> tuple[RewardModel, ...]:
+    """The RewardModels that a fleet's terms name, each once.
+
+    Raises:
+        RewardModelError, ClusterError
+    """
+    names = dict.fromkeys(term.reward_model.name for term in fleet.spec.terms if term.reward_model is not None)
+    return tuple([await resolve(cluster, name, fleet.namespace) for name in names])
+
+
+async def _fleets(cluster: Cluster, namespace: str) -> list[str]:
+    """Their names, for a message: who may not list them is told of none."""
+    try:
+        return [str(item["metadata"]["name"]) for item in (await cluster.list(REWARD_FLEETS, namespace)).items]
+    except (NotFound, AccessDenied):
+        return []
 
 
 def _wrong(error: ValidationError) -> str:

@@ -10,6 +10,7 @@ comes back as a `Judgement` that says how it ended, and `score_of` applies the f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,6 +28,8 @@ from genrm_scoring.speech import Chat, Speech
 from genrm_scoring.transport import Transport
 from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Question, Sample, Score, ScoreSource
 from genrm_scoring.votes import combined
+
+Told = Callable[[Question, Judgement], None]
 
 SAME_ENDPOINT_BACKOFF: Final = (0.1, 0.3, 1.0, 2.0)
 """Seconds before an endpoint that failed a judgement is asked the same again, because there is no other."""
@@ -80,9 +83,10 @@ class Scorer:
         engine: EngineName = EngineName.VLLM,
         judge: Judge | None = None,
         speech: Speech | None = None,
+        told: Told | None = None,
     ) -> None:
         """`judge` stands in for the one that `scoring` describes, as one that compares responses does; `speech` for a
-        judge in OpenAI's chat.
+        judge in OpenAI's chat. `told` hears of every question that was asked.
 
         Raises:
             ConfigurationError: the judge's template or parser cannot work.
@@ -95,6 +99,7 @@ class Scorer:
         self._transport = transport
         self._balancer = balancer or LeastInFlight()
         self._budget = budget or RetryBudget()
+        self._told = told
 
     async def score(self, sample: Sample) -> tuple[Judgement, Score]:
         judgement = await self.judge(sample)
@@ -107,10 +112,19 @@ class Scorer:
     async def ask(self, question: Question) -> Judgement:
         """Ask one question, as often as `spec.scoring.votes` says. Never raises for a judgement that fails."""
         if self._votes.count == 1:
-            return await self._vote(question, 0)
+            return await self.ask_once(question)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._vote(question, number)) for number in range(self._votes.count)]
-        return combined([task.result() for task in asked], self._votes.combine)
+        return self._heard(question, combined([task.result() for task in asked], self._votes.combine))
+
+    async def ask_once(self, question: Question) -> Judgement:
+        """Ask one question without votes. Never raises for a judgement that fails."""
+        return self._heard(question, await self._vote(question, 0))
+
+    def _heard(self, question: Question, judgement: Judgement) -> Judgement:
+        if self._told is not None:
+            self._told(question, judgement)
+        return judgement
 
     def _calibrated(self, judgement: Judgement) -> Judgement:
         if judgement.verdict is None or self._scoring.calibrate is None:

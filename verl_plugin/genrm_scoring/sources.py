@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
 from genrm_api.judging import FailurePolicy, OnFailure
-from genrm_api.scoring import Normalise, Scoring
+from genrm_api.scoring import Normalise, Order, Scoring
 
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Ask, Group
+from genrm_scoring.groups import Ask, Group, Report, tournament_rule
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
 from genrm_scoring.rules.worker import RuleWorker
 from genrm_scoring.scorer import Scorer, score_of
+from genrm_scoring.tournaments.anchor import anchor_text
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
 
 IN_A_WORKER: Final = (RuleKind.MATH, RuleKind.PYTHON)
@@ -88,8 +90,18 @@ class Pointwise:
         self._scorer, self._scoring = scorer, scoring
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
-        judgements = await asyncio.gather(*map(self._scorer.judge, samples))
-        found = [score_of(judgement, _NO_POLICY) for judgement in judgements]
+        return self.settled(await asyncio.gather(*map(self.own, samples)))
+
+    async def own(self, sample: Sample) -> Score:
+        """What the model says of a response, whatever becomes of its siblings."""
+        return score_of(await self._scorer.judge(sample), _NO_POLICY)
+
+    def settled(self, found: Sequence[Score]) -> Sequence[Score]:
+        """The own scores of a group, after what is done to them together.
+
+        Raises:
+            FailureRaised
+        """
         if self._scoring is None:
             return found
         scaled = iter(
@@ -103,21 +115,61 @@ class Pointwise:
 
 
 class Pairwise:
-    """A tournament of the responses. One response alone has nobody to be compared with."""
+    """A tournament of the responses, and of the anchor if `scoring` names one. One response alone, without an anchor,
+    has nobody to be compared with.
 
-    def __init__(self, scoring: Scoring, ask: Ask, patience: float) -> None:
-        self._scoring, self._ask, self._patience = scoring, ask, patience
+    Args:
+        reported: is told of each tournament when it is over.
+
+    Raises:
+        ConfigurationError: `scoring` describes no tournament that can be held.
+    """
+
+    def __init__(
+        self, scoring: Scoring, ask: Ask, patience: float, reported: Callable[[Report], None] | None = None
+    ) -> None:
+        tournament_rule(scoring)
+        self._scoring, self._ask, self._patience, self._reported = scoring, ask, patience, reported
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
+        """
+        Raises:
+            ConfigurationError: the data set has no text for the anchor.
+            RunStopped
+        """
         if not samples:
             return []
-        if len(samples) == 1:
-            why = "one response alone: there is nobody to compare it with"
-            alone = Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)
-            return settle([alone], self._scoring.on_failure)
-        seed = hashlib.sha256(samples[0].question.encode(errors="replace")).digest()
-        async with Group(self._scoring, self._ask, len(samples), self._patience, seed) as group:
-            return await asyncio.gather(*(group.score(i, sample) for i, sample in enumerate(samples)))
+        if (group := self.group(samples[0], len(samples))) is None:
+            return self.alone()
+        async with group:
+            scores = await asyncio.gather(*(group.score(i, sample) for i, sample in enumerate(samples)))
+        self.over(group)
+        return scores
+
+    def group(self, first: Sample, players: int) -> Group | None:
+        """The tournament that `first` and its siblings hold; None if there is nobody to compare with.
+
+        Raises:
+            ConfigurationError: the data set has no text for the anchor.
+        """
+        scoring, anchor = self._scoring, None
+        if scoring.anchor is not None:
+            anchor = replace(first, response=anchor_text(scoring.anchor, first.reference, first.extra))
+        if players == 1:
+            if anchor is None:
+                return None
+            # One pair cannot be balanced, and must not be told by who came first.
+            scoring = scoring.model_copy(update={"order": Order.BOTH})
+        seed = hashlib.sha256(first.question.encode(errors="replace")).digest()
+        return Group(scoring, self._ask, players, self._patience, seed, anchor)
+
+    def alone(self) -> Sequence[Score]:
+        why = "one response alone: there is nobody to compare it with; spec.scoring.anchor names a text of the data set"
+        return settle([Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)], self._scoring.on_failure)
+
+    def over(self, group: Group) -> None:
+        if group.report is not None and self._reported is not None:
+            self._reported(group.report)
 
     async def close(self) -> None:
         pass

@@ -16,11 +16,11 @@ from typing import Final
 
 from genrm_api.answer_rules import RuleKind
 from genrm_api.external import EndpointKeyRef, External, WireFormat
-from genrm_api.judging import OnFailure
+from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Normalise, Scoring, ScoringMode
 from genrm_api.terms import RewardApi, Term
 
 from genrm_scoring.cluster import Cluster
@@ -28,15 +28,15 @@ from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints, StaticEndpoints
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet import FleetScorer
+from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.judges import judge_of
 from genrm_scoring.mixing import Mixture
-from genrm_scoring.scorer import Scorer
+from genrm_scoring.rankings import Listwise
+from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Pairwise, Pointwise, Source, WorkerRule
 from genrm_scoring.speech import Chat, Classifier, RewardServer, Speech
 from genrm_scoring.transport import AiohttpTransport
 
-PATIENCE: Final = 300.0
-"""Seconds without a new response after which a tournament gives the missing ones up."""
 _REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
 _NO_KEYS: Final = "no keys are read here; start with --secrets, a folder with a folder for each Secret"
 
@@ -67,7 +67,7 @@ class Means:
     """What resources are opened with.
 
     `key` reads an endpoint's key, and `model` finds the RewardModel that a term names; both raise ConfigurationError.
-    `module` is the run's own Python: its text and where it is from.
+    `module` is the run's own Python: its text and where it is from. `told` hears of every question to a model.
     """
 
     cluster: Cluster | None = None
@@ -76,6 +76,7 @@ class Means:
     module: tuple[str, str] | None = None
     patience: float = PATIENCE
     rule_processes: int = 1
+    told: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Reached:
 
     endpoints: Endpoints
     transport: AiohttpTransport
+    told: Told | None = None
 
 
 @asynccontextmanager
@@ -110,17 +112,23 @@ async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
             raise ConfigurationError(f"{where}.type", sentence)
         transport = AiohttpTransport(key=key)
         opened.push_async_callback(transport.close)
-        yield Reached(endpoints, transport)
+        yield Reached(endpoints, transport, means.told)
 
 
 def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
-    """What asks it single questions: about one response, or in mode pairwise about two.
+    """What asks it single questions: about one response, in mode pairwise about two, in mode listwise about all.
 
     Raises:
         ConfigurationError: it cannot be asked as it says.
     """
-    speech = _speech(rm, f"RewardModel {rm.name} spec")
-    return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech)
+    where = f"RewardModel {rm.name} spec"
+    try:
+        speech = _speech(rm, where)
+    except ConfigurationError as e:
+        raise ConfigurationError(
+            f"{where}.{e.field}" if e.field.startswith("scoring") else e.field, e.sentence
+        ) from None
+    return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech, told=way.told)
 
 
 def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_fleet: bool = False) -> Source:
@@ -130,15 +138,36 @@ def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_f
         ConfigurationError: it cannot be scored with as it says.
     """
     scoring = rm.spec.scoring
-    if scoring.anchor is not None:
-        sentence = f"{scoring.anchor} is not carried out here; remove it"
-        raise ConfigurationError(f"RewardModel {rm.name} spec.scoring.anchor", sentence)
     if in_fleet:
         scoring = scoring.model_copy(update={"normalise": None, "on_failure": OnFailure()})
-    scorer = scorer_of(rm, way)
+    return source_with(scoring, scorer_of(rm, way), patience, settles=not in_fleet)
+
+
+def source_with(scoring: Scoring, scorer: Scorer, patience: float = PATIENCE, *, settles: bool = True) -> Source:
+    """What `scoring` makes of a scorer's answers.
+
+    Args:
+        settles: whether the scores of a group are normalised and their failures dealt with here.
+    """
     if scoring.mode is ScoringMode.PAIRWISE:
         return Pairwise(scoring, scorer.ask, patience)
-    return Pointwise(scorer, None if in_fleet else scoring)
+    if scoring.mode is ScoringMode.LISTWISE:
+        return Listwise(scoring, scorer.ask_once)
+    return Pointwise(scorer, scoring if settles else None)
+
+
+def needs_siblings(resource: RewardModel | RewardFleet) -> bool:
+    """Whether a response's score depends on the other responses to its prompt."""
+    return isinstance(resource, RewardFleet) or scoring_needs_siblings(resource.spec.scoring)
+
+
+def scoring_needs_siblings(scoring: Scoring) -> bool:
+    return (
+        scoring.mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE)
+        or scoring.normalise not in (None, Normalise.NONE)
+        or scoring.on_failure.policy
+        in (FailurePolicy.GROUP_DROP, FailurePolicy.GROUP_MEAN, FailurePolicy.RAISE)  # the last stops the run
+    )
 
 
 def _speech(rm: RewardModel, where: str) -> Speech:

@@ -98,12 +98,14 @@ class Question:
 class Verdict:
     """What a judge said (`label`, in the judge's own words) and what it is worth.
 
-    Of two responses the worth is the preference for the first, from 0 to 1. `facts` are numbers to be logged beside it.
+    Of two responses the worth is the preference for the first, from 0 to 1; of several in a `ranking`, how far up the
+    first is, from 0 to 1. `facts` are numbers to be logged beside it.
     """
 
     label: str
     value: float
     facts: Mapping[str, float] = field(default_factory=dict)
+    ranking: Ranking | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):

@@ -15,15 +15,14 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from genrm_api.judging import FailurePolicy
 from genrm_scoring.errors import ClusterUnreachable, GenrmError
+from genrm_scoring.fleet_leases import run_leases
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import run_lease
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -64,11 +63,9 @@ def _begin(config: DictConfig) -> LeaseThread | None:
     if request is None:
         return None
     _say(preflight.announce(request))
-    if request.judgement_log is not None:  # Ray's workers have another working directory
-        request = replace(request, judgement_log=str(Path(request.judgement_log).absolute()))
     run = preflight.run_id(str(OmegaConf.select(config, "trainer.experiment_name", default="run")))
     if request.discovery == "static":
-        section = preflight.static_section(request, run)
+        section = preflight.static_section(request, run, translate.workers(config, request))
         translate.apply(config, section, request, os.environ)
         return None
     return _begin_in_cluster(config, request, run)
@@ -77,17 +74,10 @@ def _begin(config: DictConfig) -> LeaseThread | None:
 def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run: str) -> LeaseThread:
     from genrm_scoring.kubernetes import connect  # a second of imports that other Hydra runs need not pay
 
-    section, found = preflight.cluster_section(connect, request, run)
-    assert section.name is not None and section.namespace is not None
+    workers = translate.workers(config, request)
+    section, target, found = preflight.cluster_section(connect, request, run, workers)
     translate.apply(config, section, request, os.environ)
-    hold = partial(
-        run_lease,
-        run=run,
-        reward_model=section.name,
-        namespace=section.namespace,
-        ttl_seconds=section.lease_ttl_s,
-        reward_model_uid=section.uid,
-    )
+    hold = partial(run_leases, run=run, models=target.models, ttl_seconds=section.lease_ttl_s)
     thread = LeaseThread(connect, hold)
     try:
         lease = thread.start(LEASE_SECONDS)
@@ -95,11 +85,10 @@ def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run:
         raise ClusterUnreachable("KUBECONFIG", f"no Lease for this run within {LEASE_SECONDS} s") from None
     atexit.register(thread.close, RELEASE_SECONDS)
     _leave_in_order_when_terminated()
-    _say(f"{found}; run {run} holds Lease {section.namespace}/{lease.name}")
-    if section.scoring["onFailure"]["policy"] == "drop" and translate.drops_kill_the_run(config):
-        _say(
-            "with trainer.use_v1=False verl stops at the first judgement that fails (scoring.onFailure.policy is drop)"
-        )
+    holds = f"holds Lease {lease.name} in {section.namespace}" if lease.name else "needs no Lease"
+    _say(f"{found}; run {run} {holds}")
+    if target.on_failure.policy is FailurePolicy.DROP and translate.drops_kill_the_run(config):
+        _say("with trainer.use_v1=False verl stops at the first score that fails (onFailure.policy is drop)")
     return thread
 
 

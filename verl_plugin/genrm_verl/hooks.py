@@ -1,9 +1,10 @@
 """What we wrap in verl, in whichever process it is imported.
 
-Three things: the timer that surrounds every part of a training step, the validation (verl starts the one before
-training outside any timer), and the constructor of the reward loop, which every trainer runs before it trains: there
+Four things: the timer that surrounds every part of a training step, the validation (verl starts the one before
+training outside any timer), the constructor of the reward loop, which every trainer runs before it trains: there
 the configuration is at hand, so there the phases are armed, and a run that asks for discovery without having been
-translated is stopped. Until armed, all of it does nothing.
+translated is stopped. And the agent loop, which alone knows whether a response is one of validation, and whether it
+will never come (`agent_loops`). Until armed, all of it does nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from genrm_verl import agent_loops
 from genrm_verl.import_hooks import after_import
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,12 @@ _MARK = "_genrm_wrapped"
 
 
 class _State:
-    """The phases of this process, once armed (typed loosely: importing them would make every verl process pay)."""
+    """What this process has, once armed (typed loosely: importing it would make every verl process pay)."""
 
     phases: Any = None
+    coordinators: Any = None
+    """Kept: they end when nobody holds them."""
+    stopped: str | None = None
 
 
 def install() -> None:
@@ -39,6 +44,7 @@ def install() -> None:
     after_import("verl.trainer.ppo.v1.trainer_base", partial(_wrap_validation, "PPOTrainer"))
     after_import("verl.trainer.ppo.ray_trainer", partial(_wrap_validation, "RayPPOTrainer"))
     after_import("verl.experimental.reward_loop.reward_loop", _wrap_reward_loop)
+    after_import("verl.experimental.agent_loop.agent_loop", agent_loops.wrap)
 
 
 def arm(config: Any) -> None:
@@ -56,6 +62,8 @@ def arm(config: Any) -> None:
     if section is not None:
         if _State.phases is None:
             _State.phases = _open_phases(config, section)
+            if section.coordinators:
+                _State.coordinators = _start_coordinators(section)
     elif OmegaConf.select(config, "reward_model.discovery") is not None:
         raise ConfigurationError(
             "reward_model.discovery",
@@ -66,26 +74,20 @@ def arm(config: Any) -> None:
 
 def _open_phases(config: Any, section: Any) -> Any:
     from genrm_api.leases import Phase
+    from genrm_scoring.fleet_leases import run_phases
     from genrm_scoring.lease_thread import LeaseThread
-    from genrm_scoring.leases import run_phase
 
     from genrm_verl.phases import PhaseLog, PhaseTracker, TrainerPhases
+    from genrm_verl.target import Target
     from genrm_verl.translate import scores_all_the_time
 
     phase_log = PhaseLog(Path(section.judgement_log), section.run) if section.judgement_log else None
     publish: Callable[[Phase], None] = _nobody
-    if section.discovery == "k8s":
+    if section.discovery == "k8s" and (target := Target.read(section.target)).has_pods:
         from genrm_scoring.kubernetes import connect
 
         thread = LeaseThread(
-            connect,
-            partial(
-                run_phase,
-                run=section.run,
-                reward_model=section.name,
-                namespace=section.namespace,
-                ttl_seconds=section.lease_ttl_s,
-            ),
+            connect, partial(run_phases, run=section.run, models=target.models, ttl_seconds=section.lease_ttl_s)
         )
         thread.start(timeout=15.0)
         publish = thread.set_phase
@@ -94,6 +96,18 @@ def _open_phases(config: Any, section: Any) -> Any:
 
             publish = Ahead(thread.set_phase, RayQuestions(section.run)).publish
     return TrainerPhases(publish, PhaseTracker(always=scores_all_the_time(config)), phase_log)
+
+
+def _start_coordinators(section: Any) -> Any:
+    from genrm_verl.coordinators import RayCoordinators
+
+    coordinators = RayCoordinators(section)
+    coordinators.when_stopped(_stop)
+    return coordinators
+
+
+def _stop(why: str) -> None:
+    _State.stopped = why
 
 
 def _nobody(_: object) -> None:
@@ -111,6 +125,18 @@ def _span(name: str) -> Iterator[None]:
         yield
     finally:
         phases.end(name)
+    _end_if_stopped()
+
+
+def _end_if_stopped() -> None:
+    """
+    Raises:
+        RunStopped: a coordinator has said so; the reward workers' own exceptions only cost samples.
+    """
+    if _State.stopped is not None:
+        from genrm_scoring.errors import RunStopped
+
+        raise RunStopped(_State.stopped)
 
 
 def _wrap_timer(module: ModuleType) -> None:

@@ -4,13 +4,16 @@ from typing import Any, Final
 
 REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "discovery": None,  # k8s | static
-    "name": None,  # k8s: the RewardModel
+    "name": None,  # k8s: the RewardModel or RewardFleet
     "namespace": None,  # k8s: where it is; default: the credentials' own namespace
     "endpoints": None,  # static: base URLs of OpenAI-compatible servers
     "served_name": None,  # static: the model's name in requests
     "engine": None,  # static: vllm | sglang | custom, what serves there; default vllm
     "scoring": None,  # static: what spec.scoring is in a RewardModel
+    "rules": None,  # k8s: Python file with the functions of a fleet's rules of kind python
+    "secrets": None,  # k8s: folder with endpoints' keys, SECRET/KEY, as Secrets are mounted
     "judgement_log": None,  # directory for one JSON line per judgement
+    "patience_s": None,  # seconds without a new response before a group is scored as it is, default 300
     "lease_ttl_s": None,  # k8s: how long a dead run keeps its reward model, default 30
     "prewake": None,  # k8s: true to let it sleep until a step's first question is due, default false
 }

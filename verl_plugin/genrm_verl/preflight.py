@@ -1,7 +1,8 @@
-"""Before anything expensive starts: does what the run asks for exist, and may the run use it?
+"""Before anything expensive starts: does what the run asks for exist, may the run use it, and can it be carried out?
 
 Runs in the driver, before Ray. Whatever is wrong is one error with one sentence, within seconds: every call of a
-Cluster has its deadline, and there are only a few of them.
+Cluster has its deadline, and there are only a few of them. What the run is scored by is opened once, as each of its
+processes will, and closed again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import secrets
 from typing import Final
 
 from genrm_api.names import headless_service_name
-from genrm_api.rewardmodel import LifecycleState, RewardModel, Scoring
+from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel, Scoring
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster
 from genrm_scoring.discovery import serving_endpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
+from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
-from genrm_scoring.resolve import resolve
-from genrm_scoring.support import unsupported, unsupported_scoring
+from genrm_scoring.resolve import resolve_target
+from genrm_scoring.targets import scoring_needs_siblings
 from pydantic import ValidationError
 
+from genrm_verl.opening import means_of, opened_target
+from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
 SECONDS: Final = 5.0
@@ -36,14 +41,19 @@ def run_id(experiment: str) -> str:
 def announce(request: RewardRequest) -> str:
     """What the plugin is about to do."""
     if request.discovery == "k8s":
-        return f"looking for RewardModel {request.name} in {request.namespace or 'the default namespace'}"
+        return (
+            f"looking for RewardModel or RewardFleet {request.name} in {request.namespace or 'the default namespace'}"
+        )
     return f"rewards come from {', '.join(request.endpoints)}"
 
 
-def static_section(request: RewardRequest, run: str) -> RunSection:
+def static_section(request: RewardRequest, run: str, workers: int) -> RunSection:
     """
+    Args:
+        workers: reward workers of the run.
+
     Raises:
-        ConfigurationError: `reward_model.scoring` is not what `spec.scoring` may be, or is not carried out yet.
+        ConfigurationError: `reward_model.scoring` is not what `spec.scoring` may be, or cannot work.
     """
     try:
         scoring = Scoring.model_validate(request.scoring)
@@ -51,9 +61,10 @@ def static_section(request: RewardRequest, run: str) -> RunSection:
         first = e.errors()[0]
         field = ".".join(["reward_model.scoring", *map(str, first["loc"])])
         raise ConfigurationError(field, first["msg"]) from None
-    if (refused := unsupported_scoring(scoring)) is not None:
-        raise ConfigurationError(f"reward_model.{refused[0]}", refused[1])
-    assert request.served_name is not None
+    try:
+        judge_of(scoring)
+    except ConfigurationError as e:
+        raise ConfigurationError(f"reward_model.{e.field}", e.sentence) from None
     return RunSection(
         run=run,
         discovery="static",
@@ -62,61 +73,80 @@ def static_section(request: RewardRequest, run: str) -> RunSection:
         scoring=scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
         endpoints=request.endpoints,
         judgement_log=request.judgement_log,
+        patience_s=request.patience_s,
+        coordinators=workers if scoring_needs_siblings(scoring) else 0,
     )
 
 
-def cluster_section(connect: Connect, request: RewardRequest, run: str) -> tuple[RunSection, str]:
-    """Ask the cluster; also return the sentence that says what was found.
+def cluster_section(connect: Connect, request: RewardRequest, run: str, workers: int) -> tuple[RunSection, Target, str]:
+    """Ask the cluster; also return what was found, and the sentence that says so.
 
     Raises:
         GenrmError
     """
-    return asyncio.run(_ask(connect, request, run))
+    return asyncio.run(_ask(connect, request, run, workers))
 
 
-async def _ask(connect: Connect, request: RewardRequest, run: str) -> tuple[RunSection, str]:
+async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int) -> tuple[RunSection, Target, str]:
     where = "KUBECONFIG"
     try:
         async with asyncio.timeout(SECONDS), connect() as cluster:
             where = cluster.where
             assert request.name is not None
-            model = await resolve(cluster, request.name, request.namespace)
-            serving = await _serving(cluster, model)
+            target = Target(*await resolve_target(cluster, request.name, request.namespace))
+            serving = [await _serving(cluster, model) for model in target.models]
+            means = means_of(
+                target,
+                cluster,
+                rules=request.rules,
+                secrets=request.secrets,
+                patience=request.patience_s,
+            )
+            async with opened_target(target, means):
+                pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
-    if model.spec.lifecycle.state in (LifecycleState.ASLEEP, LifecycleState.OFF):
-        raise ConfigurationError(
-            f"RewardModel {model.namespace}/{model.name} spec.lifecycle.state",
-            f"is {model.spec.lifecycle.state}, so no judgement would ever be answered; set it to Auto",
-        )
-    if (refused := unsupported(model)) is not None:
-        raise ConfigurationError(f"RewardModel {model.namespace}/{model.name} spec.{refused[0]}", refused[1])
     section = RunSection(
         run=run,
         discovery="k8s",
-        served_name=model.served_name,
-        engine=model.spec.engine.name.value,
-        scoring=model.spec.scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
-        name=model.name,
-        namespace=model.namespace,
-        uid=model.metadata.get("uid"),
+        name=target.name,
+        namespace=target.namespace,
+        target=target.text(),
+        rules=request.rules,
+        secrets=request.secrets,
         judgement_log=request.judgement_log,
+        patience_s=request.patience_s,
+        coordinators=workers if target.needs_siblings else 0,
         lease_ttl_s=request.lease_ttl_s,
         prewake=request.prewake,
     )
-    return section, describe(model, serving)
+    return section, target, describe(target, serving)
 
 
 async def _serving(cluster: Cluster, model: RewardModel) -> int:
     """How many pods serve now; also proves that this user may read the endpoints."""
+    if model.spec.is_external:
+        return 0
     selector = f"kubernetes.io/service-name={headless_service_name(model.name)}"
     return len(serving_endpoints((await cluster.list(ENDPOINT_SLICES, model.namespace, selector)).items))
 
 
-def describe(model: RewardModel, serving: int) -> str:
-    engine = (model.status and model.status.engine) or model.spec.engine.name.value
+def describe(target: Target, serving: list[int]) -> str:
+    models = "; ".join(_describe(model, count) for model, count in zip(target.models, serving, strict=True))
+    if not isinstance(target.resource, RewardFleet):
+        return f"rewards come from {models}"
+    terms = ", ".join(term.name for term in target.resource.spec.terms)
+    behind = f"; behind it {models}" if models else ""
+    return f"rewards come from RewardFleet {target.namespace}/{target.name}: terms {terms}{behind}"
+
+
+def _describe(model: RewardModel, serving: int) -> str:
+    if (external := model.spec.external) is not None:
+        return f"RewardModel {model.namespace}/{model.name}: {external.url}"
     phase = (model.status and model.status.phase) or "not seen by the operator yet"
+    assert model.spec.model is not None
+    engine = (model.status and model.status.engine) or model.spec.engine.name.value
     return (
-        f"rewards come from RewardModel {model.namespace}/{model.name}: model {model.served_name} "
-        f"({model.spec.model.uri}), engine {engine}, {model.spec.replicas} replicas, {serving} serving now, {phase}"
+        f"RewardModel {model.namespace}/{model.name}: model {model.served_name} ({model.spec.model.uri}), engine "
+        f"{engine}, {model.spec.replicas} replicas, {serving} serving now, {phase}"
     )

@@ -8,14 +8,17 @@ plugin module in every Ray worker, beside whatever the user loads there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS
 from genrm_api.rewardmodel import EngineName
 from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.gathering import PATIENCE
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genrm_verl.overlay import REWARD_MODEL_KEYS
@@ -45,7 +48,10 @@ class RewardRequest:
     served_name: str | None
     engine: str
     scoring: Mapping[str, Any]
+    rules: str | None
+    secrets: str | None
     judgement_log: str | None
+    patience_s: float
     lease_ttl_s: int
     prewake: bool
     num_workers: int | None
@@ -55,19 +61,25 @@ class RewardRequest:
 class RunSection:
     """The section `genrm`: all that the processes of a run must know, resolved once for the whole run.
 
-    `scoring` is the RewardModel's `spec.scoring` as it was when the run started: one run is scored by one judge.
+    With discovery k8s `target` is the `Target`, as text, and `name` and `namespace` are for those who read. With static
+    discovery there is none, and `served_name`, `engine` and `scoring` (of `reward_model.scoring`) are in its place.
     """
 
     run: str
     discovery: str
-    served_name: str
-    scoring: dict[str, Any]
-    engine: str = EngineName.VLLM.value
     name: str | None = None
     namespace: str | None = None
-    uid: str | None = None
+    target: str | None = None
+    served_name: str | None = None
+    engine: str | None = None
+    scoring: dict[str, Any] | None = None
     endpoints: tuple[str, ...] = ()
+    rules: str | None = None
+    secrets: str | None = None
     judgement_log: str | None = None
+    patience_s: float = PATIENCE
+    coordinators: int = 0
+    """Processes in which the responses to one prompt meet; none where each is scored by itself."""
     lease_ttl_s: int = DEFAULT_TTL_SECONDS
     prewake: bool = False
 
@@ -77,7 +89,10 @@ class RunSection:
         section = config.get(SECTION)
         if section is None:
             return None
-        values = OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section)
+        return cls.read(OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else section)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
         return cls(**{**values, "endpoints": tuple(values["endpoints"])})
 
 
@@ -105,12 +120,15 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         raise ConfigurationError(
             "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
         )
-    of_static, of_cluster = ("endpoints", "served_name", "engine", "scoring"), ("namespace", "lease_ttl_s", "prewake")
+    of_static = ("endpoints", "served_name", "engine", "scoring")
+    of_cluster = ("namespace", "rules", "secrets", "lease_ttl_s", "prewake")
     for key in of_static if discovery == "k8s" else of_cluster:
         if ours[key] is not None:
             raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
     if discovery == "k8s" and not ours["name"]:
-        raise ConfigurationError("reward_model.name", "missing; write the name of a RewardModel (kubectl get rm)")
+        raise ConfigurationError(
+            "reward_model.name", "missing; write the name of a RewardModel or RewardFleet (kubectl get genrm)"
+        )
     if discovery == "static" and not (ours["served_name"] or ours["name"]):
         raise ConfigurationError("reward_model.served_name", "missing; write the model's name as its server knows it")
     return RewardRequest(
@@ -121,7 +139,10 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         served_name=ours["served_name"] or ours["name"],
         engine=_engine(ours["engine"]),
         scoring=_scoring(ours["scoring"]),
-        judgement_log=ours["judgement_log"],
+        rules=_path("rules", ours["rules"]),
+        secrets=_path("secrets", ours["secrets"]),
+        judgement_log=_path("judgement_log", ours["judgement_log"]),
+        patience_s=_seconds("patience_s", ours["patience_s"]),
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
         prewake=_flag("prewake", ours["prewake"]),
         num_workers=section.get("num_workers"),
@@ -137,8 +158,7 @@ def apply(config: DictConfig, section: RunSection, request: RewardRequest, envir
         manager.name = MANAGER_CLASS
         manager.module.path = MANAGER_MODULE
         manager.module.name = MANAGER_CLASS
-        if request.num_workers is not None:
-            config.reward.num_workers = request.num_workers
+        config.reward.num_workers = workers(config, request)
         ray_init = config.ray_kwargs.ray_init
         if ray_init.get("runtime_env") is None:
             ray_init.runtime_env = {}
@@ -149,6 +169,17 @@ def apply(config: DictConfig, section: RunSection, request: RewardRequest, envir
             EXTERNAL_MODULES: _with_module(modules, PLUGIN_MODULE),
             RUN_VARIABLE: section.run,
         }
+
+
+def workers(config: DictConfig, request: RewardRequest) -> int:
+    """How many reward workers verl starts."""
+    return int(config.reward.num_workers if request.num_workers is None else request.num_workers)
+
+
+def group_size(config: DictConfig, validate: bool | None) -> int:
+    """How many responses there are to a prompt; while nobody knows whether it is one of validation: of training."""
+    rollout = config.actor_rollout_ref.rollout
+    return int(rollout.val_kwargs.n if validate else rollout.n)
 
 
 def drops_kill_the_run(config: DictConfig) -> bool:
@@ -236,6 +267,23 @@ def _flag(key: str, value: Any) -> bool:
     if value not in (None, True, False):
         raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write true or false")
     return bool(value)
+
+
+def _path(key: str, value: Any) -> str | None:
+    """Absolute: Ray's workers have another working directory."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write a path")
+    return str(Path(value).absolute())
+
+
+def _seconds(key: str, value: Any) -> float:
+    if value is None:
+        return PATIENCE
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write seconds, more than 0")
+    return float(value)
 
 
 def _with_module(modules: str, ours: str) -> str:

@@ -107,13 +107,13 @@ async def test_what_is_known_is_not_asked_for_again(cluster: FakeCluster) -> Non
     async with gateway_of(cluster, "mix") as gateway:
         for _ in range(3):
             await gateway.post("/get_reward2", json=SOLUTION)
-    assert cluster.calls.count(("get", "mix")) == 1
+    assert cluster.calls == [("get", "mix")] * 2, "as a model, then as a fleet, once"
 
 
 @pytest.mark.parametrize(
     ("resources", "name", "status", "sentence"),
     [
-        ([], "judge", 404, "there is no RewardModel judge in namespace rl"),
+        ([], "judge", 404, "there is no RewardModel or RewardFleet judge in namespace rl"),
         ([(REWARD_MODELS, judge_model())], "judg", 404, "did you mean judge?"),
         ([(REWARD_FLEETS, mixed({"name": "j", "rewardModel": {"name": "judge"}}))], "mix", 404, "no RewardModel judge"),
         ([(REWARD_MODELS, judge_model(lifecycle={"state": "Off"}))], "judge", 501, "set it to Auto"),

@@ -157,6 +157,50 @@ async def test_responses_are_compared_in_pairs() -> None:
     assert alone.value is None and alone.outcome is Outcome.SKIPPED and "nobody to compare" in alone.detail
 
 
+async def test_an_anchor_plays_along_and_one_response_alone_is_compared_with_it() -> None:
+    def prefers_the_longer(request: Any) -> str:
+        text = request["messages"][0]["content"]
+        first, second = (text.rindex(mark) for mark in ("long answer", "gold"))
+        return f"<result>{'A' if first < second else 'B'}</result>"
+
+    async with ScriptedJudge(says(prefers_the_longer)) as judge:
+        rm = external("judge", judge.url, mode="pairwise", anchor="reference")
+        async with reached(rm, Means()) as way:
+            pairs = source_of(rm, way)
+            sample = Sample("2 + 2?", "a long answer", reference="gold")
+            (alone,) = await pairs.scores([sample])
+            with pytest.raises(ConfigurationError, match="anchor: reference is wanted"):
+                await pairs.scores([Sample("2 + 2?", "a long answer")])
+    assert alone.value == 1.0 and len(judge.requests) == 2, "one pair is asked both ways round"
+
+
+async def test_all_are_ranked_in_one_question_and_each_vote_shows_them_otherwise() -> None:
+    def longest_first(request: Any) -> str:
+        text = request["messages"][0]["content"]
+        places = sorted((text.index(f"answer {mark}"), size) for mark, size in (("a", 1), ("bb", 2), ("ccc", 3)))
+        shown = [size for _, size in places]
+        order = sorted(range(3), key=lambda place: -shown[place])
+        return f"<ranking>{', '.join(str(place + 1) for place in order)}</ranking>"
+
+    async with ScriptedJudge(says(longest_first)) as judge:
+        votes = {"count": 3}
+        rm = external("judge", judge.url, mode="listwise", votes=votes, sampling={"temperature": 1.0})
+        async with reached(rm, Means()) as way:
+            scores = await source_of(rm, way).scores(answers("answer a", "answer ccc", "answer bb"))
+            assert [score.value for score in scores] == [0.0, 1.0, 0.5]
+            assert len({request["messages"][0]["content"] for request in judge.requests}) == 3
+            same = await source_of(rm, way).scores(answers("answer a", "answer a"))
+    assert [score.value for score in same] == [0.5, 0.5] and len(judge.requests) == 3
+
+
+async def test_a_ranking_that_is_none_fails_the_group() -> None:
+    async with ScriptedJudge(says("<ranking>1, 1</ranking>")) as judge:
+        rm = external("judge", judge.url, mode="listwise")
+        async with reached(rm, Means()) as way:
+            scores = await source_of(rm, way).scores(answers("a", "b"))
+    assert {score.outcome for score in scores} == {Outcome.PARSE_FAILED} and scores[0].value is None
+
+
 async def test_python_of_the_user_runs_in_a_worker() -> None:
     source = "def score(response, ground_truth):\n    return float(len(response))\n"
     worker = WorkerRule(AnswerRule.model_validate({"kind": "python", "function": "score"}), processes=2, source=source)
@@ -193,16 +237,32 @@ async def test_what_cannot_be_carried_out_is_not_opened(terms: list[dict[str, An
             "set it to Auto",
         ),
         (
-            {"type": "External", "external": {"url": "https://a/v1"}, "scoring": {"mode": "listwise"}},
-            "listwise is not carried out",
+            {
+                "type": "External",
+                "external": {"url": "https://a/v1"},
+                "scoring": {"template": "{{ respnse }}", "parse": {"kind": "number"}},
+            },
+            "RewardModel judge spec.scoring.template: .*did you mean response",
         ),
         (
             {
                 "type": "External",
                 "external": {"url": "https://a/v1"},
-                "scoring": {"mode": "pairwise", "anchor": "reference"},
+                "scoring": {
+                    "mode": "listwise",
+                    "template": "{{ responses }}",
+                    "parse": {"kind": "number"},
+                },
             },
-            "anchor: reference",
+            "spec.scoring.parse.kind: number orders nothing",
+        ),
+        (
+            {
+                "type": "External",
+                "external": {"url": "https://a/v1"},
+                "scoring": {"mode": "pairwise", "schedule": {"kind": "circular", "budget": 4}, "aggregate": "winrate"},
+            },
+            "winrate with a schedule that does not ask all pairs",
         ),
         ({"type": "External", "external": {"url": "https://a/v1", "format": "sglang-classify"}}, "external.format"),
     ],

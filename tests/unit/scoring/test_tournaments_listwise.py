@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from genrm_api.scoring import Aggregate, Anchor
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments import Comparison, aggregate
-from genrm_scoring.tournaments.anchor import Versus, anchor_alone, without_anchor
+from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,8 +89,28 @@ def test_without_verdicts_the_anchor_says_nothing() -> None:
     assert (found.anchor_score, found.beats_anchor, found.policy_mean) == (None, None, 0.5)
 
 
-def test_a_group_of_one_plays_against_a_text_that_is_there_or_alone() -> None:
-    assert anchor_alone(Versus.POINTWISE, ()) is None
-    assert anchor_alone(Versus.REFERENCE, (Anchor.REFERENCE, Anchor.CHOSEN)) is Anchor.REFERENCE
-    with pytest.raises(ConfigurationError, match=r"scoring\.vs: baseline, .* \(it has chosen, reference\)"):
-        anchor_alone(Versus.BASELINE, (Anchor.REFERENCE, Anchor.CHOSEN))
+@pytest.mark.parametrize(
+    ("anchor", "reference", "extra", "text"),
+    [
+        (Anchor.REFERENCE, "4", {}, "4"),
+        (Anchor.CHOSEN, None, {"chosen": "four"}, "four"),
+        (Anchor.BASELINE, "4", {"baseline": "five"}, "five"),
+    ],
+)
+def test_the_anchor_is_a_text_of_the_data_set(
+    anchor: Anchor, reference: str | None, extra: dict[str, Any], text: str
+) -> None:
+    assert anchor_text(anchor, reference, extra) == text
+
+
+@pytest.mark.parametrize(
+    ("anchor", "extra", "says"),
+    [
+        (Anchor.REFERENCE, {"reference": "x"}, "reference is wanted, and the data set has nothing as reward_model"),
+        (Anchor.CHOSEN, {"chosen": ""}, "an empty text as extra_info.chosen"),
+        (Anchor.BASELINE, {"baseline": ["x"]}, "a list as extra_info.baseline"),
+    ],
+)
+def test_a_data_set_without_it_is_told_so(anchor: Anchor, extra: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        anchor_text(anchor, None, extra)

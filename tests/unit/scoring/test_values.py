@@ -73,7 +73,7 @@ def test_every_outcome_of_a_failed_attempt_is_a_failure() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.JudgementFailed(Judgement(Outcome.TIMEOUT, 1.0, 2, detail="late")),
+        errors.SampleDropped(Score(None, Outcome.TIMEOUT, ScoreSource.DROPPED, detail="late")),
         errors.AccessDenied(403, "get", "leases", "rl", "no"),
         errors.NoSuchRewardModel("jugde", "rl", ["judge"]),
         errors.ConfigurationError("reward_model.name", "missing"),

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genrm_api.rewardmodel import RewardModel
+from genrm_verl.target import Target
 
 from tests.unit.scoring.stub_api import StubApi, endpoint_slice, reward_model, write_kubeconfig
 from tests.unit.verl.fake_verl import started
@@ -92,7 +94,9 @@ async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path,
     async with started(tmp_path, *K8S, "reward_model.lease_ttl_s=3", FAKE_TRAINER="wait") as program:
         config = await program.config()
         section = config["genrm"]
-        assert (section["name"], section["namespace"], section["served_name"]) == ("judge", "rl", "judge")
+        assert (section["name"], section["namespace"], section["coordinators"]) == ("judge", "rl", 0)
+        resource = Target.read(section["target"]).resource
+        assert isinstance(resource, RewardModel) and resource.served_name == "judge"
         (lease,) = leases(api)
         assert lease["spec"]["leaseDurationSeconds"] == 3
         assert lease["spec"]["holderIdentity"] == section["run"]
@@ -104,9 +108,8 @@ async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path,
         code, _, errors = await program.end()
     assert code == 143
     assert leases(api) == []
-    assert section["engine"] == "vllm"
     (looking, found) = errors.strip().splitlines()
-    assert looking == "genrm: looking for RewardModel judge in the default namespace"
+    assert looking == "genrm: looking for RewardModel or RewardFleet judge in the default namespace"
     assert "RewardModel rl/judge" in found
     assert "2 replicas, 1 serving now" in found
     assert section["run"] in found
@@ -156,7 +159,9 @@ async def one_sentence(tmp_path: Path, *overrides: str) -> str:
 
 async def test_an_unknown_name_ends_the_run_with_one_sentence(tmp_path: Path, api: StubApi) -> None:
     sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=jugde")
-    assert sentence == "genrm: there is no RewardModel jugde in namespace rl; did you mean judge? There are: judge"
+    assert sentence == (
+        "genrm: there is no RewardModel or RewardFleet jugde in namespace rl; did you mean judge? There are: judge"
+    )
 
 
 async def test_a_cluster_that_is_away_ends_the_run_with_one_sentence(
@@ -199,15 +204,46 @@ async def test_what_cannot_be_honoured_ends_the_run_with_one_sentence(
     assert "Traceback" not in errors
 
 
-async def test_a_judge_that_would_be_asked_otherwise_than_its_spec_says_ends_the_run(
-    tmp_path: Path, api: StubApi
-) -> None:
-    api.put("rewardmodels", "rl", "judge", **reward_model(scoring={"mode": "pairwise"}))
+def fleet(*models: str, **term: Any) -> dict[str, Any]:
+    terms = [{"name": "format", "rule": {"kind": "length", "maximum": 100}}]
+    terms += [{"name": f"by-{name}".replace("-", "_"), "rewardModel": {"name": name}, **term} for name in models]
+    return {"kind": "RewardFleet", "apiVersion": "genrm.dev/v1alpha1", "spec": {"terms": terms}}
+
+
+async def test_a_run_on_a_fleet_holds_a_lease_on_each_of_its_models(tmp_path: Path, api: StubApi) -> None:
+    api.put("rewardmodels", "rl", "critic", **reward_model(replicas=1))
+    api.put("rewardfleets", "rl", "team", **fleet("judge", "critic"))
+    of_fleet = ("reward_model.discovery=k8s", "reward_model.name=team", "reward_model.num_workers=3")
+    async with started(tmp_path, *of_fleet, FAKE_TRAINER="wait") as program:
+        config = await program.config()
+        section = config["genrm"]
+        assert (section["name"], section["coordinators"], config["reward"]["num_workers"]) == ("team", 3, 3)
+        target = Target.read(section["target"])
+        assert [model.name for model in target.models] == ["judge", "critic"]
+        assert len({lease["metadata"]["name"] for lease in leases(api)}) == 2
+        assert {lease["metadata"]["labels"]["genrm.dev/reward-model"] for lease in leases(api)} == {"judge", "critic"}
+        program.process.send_signal(signal.SIGTERM)
+        _, _, errors = await program.end()
+    assert leases(api) == []
+    assert "RewardFleet rl/team: terms format, by_judge, by_critic; behind it RewardModel rl/judge" in errors
+
+
+async def test_a_fleet_that_names_a_model_which_is_not_there_ends_the_run(tmp_path: Path, api: StubApi) -> None:
+    api.put("rewardfleets", "rl", "team", **fleet("critic"))
+    sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team")
+    assert sentence == "genrm: there is no RewardModel critic in namespace rl; there are: judge"
+    assert leases(api) == []
+
+
+async def test_what_a_run_cannot_carry_out_ends_it_before_it_starts(tmp_path: Path, api: StubApi) -> None:
+    normalise = {"kind": "zscore", "scope": "running"}
+    api.put("rewardfleets", "rl", "team", **fleet("judge", normalise=normalise))
+    sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team")
+    assert sentence.startswith("genrm: RewardFleet team spec.terms by_judge normalise.scope: running needs one state")
+    scoring = {"template": "{{ respnse }}", "parse": {"kind": "number"}}
+    api.put("rewardmodels", "rl", "judge", **reward_model(scoring=scoring))
     sentence = await one_sentence(tmp_path, *K8S)
-    assert sentence == (
-        "genrm: RewardModel rl/judge spec.scoring.mode: pairwise is not carried out by this version of the plugin; "
-        "write pointwise"
-    )
+    assert sentence.startswith("genrm: RewardModel judge spec.scoring.template: ")
     assert leases(api) == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from genrm_scoring.types import Sample
-from genrm_verl.samples import reference_of, sample_of
+from genrm_verl.samples import group_of, reference_of, sample_of
 
 CHAT = [{"role": "user", "content": "What is 2 + 2?"}]
 
@@ -43,3 +45,17 @@ def test_a_conversation_is_asked_about_with_its_roles() -> None:
 )
 def test_the_reference_is_a_ground_truth_that_is_a_text_or_a_number(column: Any, reference: str | None) -> None:
     assert reference_of(column) == reference
+
+
+def test_what_the_data_set_says_beside_becomes_plain() -> None:
+    extra = {"index": np.int64(3), "weights": np.array([1.0, 2.0]), "chosen": "x", "nested": {"a": (1, np.str_("b"))}}
+    fields = {"raw_prompt": CHAT, "data_source": np.str_("gsm8k"), "extra_info": extra}
+    sample = sample_of(fields, "r")
+    assert sample.data_source == "gsm8k"
+    assert sample.extra == {"index": 3, "weights": [1.0, 2.0], "chosen": "x", "nested": {"a": [1, "b"]}}
+    assert json.loads(json.dumps(sample.extra)) == sample.extra
+
+
+def test_a_group_goes_by_verls_own_name_for_the_prompt() -> None:
+    assert group_of({"raw_prompt": CHAT, "uid": "u", "global_steps": 1}) == "u"
+    assert group_of({"raw_prompt": CHAT, "global_steps": 1}) != group_of({"raw_prompt": CHAT, "global_steps": 2})

@@ -12,6 +12,7 @@ from genrm_verl.translate import (
     RunSection,
     apply,
     drops_kill_the_run,
+    group_size,
     read_request,
     scores_all_the_time,
 )
@@ -79,10 +80,56 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("key", ["rules", "secrets"])
+def test_keys_of_a_cluster_are_refused_with_static_discovery(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=static"):
+        read_request(config({**STATIC, key: "/some/path"}))
+
+
 @pytest.mark.parametrize("key", ["endpoints", "served_name", "engine", "scoring"])
 def test_keys_of_static_discovery_are_refused_with_k8s(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=k8s"):
         read_request(config({"discovery": "k8s", "name": "judge", key: STATIC.get(key, {"timeout": "1s"})}))
+
+
+@pytest.mark.parametrize("patience", [0, -1, "30s", True])
+def test_patience_is_seconds(patience: Any) -> None:
+    with pytest.raises(ConfigurationError, match="patience_s: found"):
+        read_request(config({**STATIC, "patience_s": patience}))
+
+
+@pytest.mark.parametrize(
+    ("scoring", "coordinators"),
+    [
+        ({}, 0),
+        ({"onFailure": {"policy": "value", "value": 0}}, 0),
+        ({"normalise": "none"}, 0),
+        ({"normalise": "zscore"}, 8),
+        ({"mode": "pairwise"}, 8),
+        ({"mode": "listwise"}, 8),
+        ({"onFailure": {"policy": "group_mean"}}, 8),
+        ({"onFailure": {"policy": "group_drop"}}, 8),
+        ({"onFailure": {"policy": "raise"}}, 8),
+    ],
+)
+def test_responses_meet_where_one_counts_for_the_other(scoring: dict[str, Any], coordinators: int) -> None:
+    request = read_request(config({**STATIC, "scoring": scoring}))
+    assert request is not None
+    assert static_section(request, "run-1", 8).coordinators == coordinators
+
+
+def test_a_template_that_cannot_work_is_refused_by_its_key() -> None:
+    scoring = {"template": "{{ respnse }}", "parse": {"kind": "number"}}
+    request = read_request(config({**STATIC, "scoring": scoring}))
+    assert request is not None
+    with pytest.raises(ConfigurationError, match=r"reward_model\.scoring\.template"):
+        static_section(request, "run-1", 8)
+
+
+@pytest.mark.parametrize(("validate", "size"), [(True, 2), (False, 4), (None, 4)])
+def test_a_prompt_has_as_many_responses_as_verl_samples(validate: bool | None, size: int) -> None:
+    made = OmegaConf.create({"actor_rollout_ref": {"rollout": {"n": 4, "val_kwargs": {"n": 2}}}})
+    assert group_size(made, validate) == size
 
 
 @pytest.mark.parametrize("ttl", [0, 2, "30s", 2.5])
@@ -105,7 +152,7 @@ def test_the_legacy_number_of_workers_is_honoured() -> None:
     made = config({**STATIC, "num_workers": 3})
     request = read_request(made)
     assert request is not None
-    apply(made, static_section(request, "run-1"), request, {})
+    apply(made, static_section(request, "run-1", 8), request, {})
     assert made.reward.num_workers == 3
 
 
@@ -114,7 +161,7 @@ def test_the_section_comes_back_from_the_configuration_as_it_went_in(engine: str
     made = config({**STATIC, "engine": engine})
     request = read_request(made)
     assert request is not None
-    section = static_section(request, "run-1")
+    section = static_section(request, "run-1", 8)
     apply(made, section, request, {})
     assert RunSection.of(made) == section and section.engine == engine
     assert RunSection.of(config({})) is None
@@ -126,7 +173,7 @@ def test_modules_from_the_drivers_environment_are_kept_and_ours_is_added_once() 
         made = config(STATIC)
         request = read_request(made)
         assert request is not None
-        apply(made, static_section(request, "run-1"), request, {"VERL_USE_EXTERNAL_MODULES": given_modules})
+        apply(made, static_section(request, "run-1", 8), request, {"VERL_USE_EXTERNAL_MODULES": given_modules})
         assert expected == made.ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES
 
 

@@ -18,7 +18,7 @@ from genrm_scoring.judges.five_criteria import FiveCriteria
 from genrm_scoring.judges.grade import POINTWISE_1_10
 from genrm_scoring.judges.judge import Asks, Judge, Messages, RankingJudge, an_object
 from genrm_scoring.judges.pair import PAIRWISE_ABTIE, CustomAlignment
-from genrm_scoring.judges.ranking import LISTWISE_RANKING, Listwise
+from genrm_scoring.judges.ranking import LISTWISE_RANKING, Listwise, listwise
 from genrm_scoring.judges.rider import RiderJson
 from genrm_scoring.judges.templated import Templated, pairwise, pointwise
 from genrm_scoring.parsers import reader_of
@@ -67,19 +67,31 @@ def pointwise_judge(scoring: Scoring) -> Judge:
 
 
 def judge_of(scoring: Scoring) -> Judge:
-    """The judge of one response, or of two in mode pairwise, that a `scoring` block describes.
+    """The judge of one response, of two in mode pairwise, or of several in mode listwise, that a `scoring` block
+    describes.
 
     Raises:
-        ConfigurationError: its template or its parser cannot work, or its mode asks about more than two.
+        ConfigurationError: its template or its parser cannot work.
     """
     if scoring.mode is ScoringMode.LISTWISE:
-        raise ConfigurationError("scoring.mode", "listwise is not carried out here; write pointwise or pairwise")
+        return _listwise_judge(scoring)
     if scoring.mode is not ScoringMode.PAIRWISE:
         return pointwise_judge(scoring)
     if scoring.template is None or scoring.parse is None:
         return PAIRWISE["pairwise-abtie"]
     logprobs = scoring.parse.kind is ParseKind.LOGPROB
     return pairwise(scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs)
+
+
+def _listwise_judge(scoring: Scoring) -> RankingJudge:
+    if scoring.template is None or scoring.parse is None:
+        return LISTWISE["listwise-ranking"]
+    if scoring.parse.kind is not ParseKind.RANKING:
+        raise ConfigurationError(
+            "scoring.parse.kind",
+            f"{scoring.parse.kind} orders nothing, and mode listwise asks for an order; write ranking",
+        )
+    return listwise(scoring.template, strip_thinking=scoring.parse.strip_thinking)
 
 
 def schema_of(parse: Parse) -> Mapping[str, Any] | None:

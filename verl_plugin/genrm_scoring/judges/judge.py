@@ -41,7 +41,7 @@ class Asks(Protocol):
 
 
 class Judge(Asks, Protocol):
-    """Pointwise or pairwise."""
+    """Of one response, of two, or of several: then its verdicts hold a ranking."""
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         """Read an answer.
@@ -52,8 +52,8 @@ class Judge(Asks, Protocol):
         ...
 
 
-class RankingJudge(Asks, Protocol):
-    """Listwise."""
+class RankingJudge(Judge, Protocol):
+    """Of several."""
 
     def ranking(self, answer: Answer, question: Question) -> Ranking:
         """Read an answer.

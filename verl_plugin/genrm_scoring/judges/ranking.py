@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_scoring.judges.judge import Messages, said_by_user
+from genrm_scoring.judges.templated import using
 from genrm_scoring.parsers import ranking, spoken
 from genrm_scoring.templates import SEVERAL, Template, built_in
-from genrm_scoring.types import Answer, Question, Ranking
+from genrm_scoring.types import Answer, Question, Ranking, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,21 @@ class Listwise:
 
     def ranking(self, answer: Answer, question: Question) -> Ranking:
         return ranking(spoken(answer.text, strip_thinking=self.strip_thinking), len(question.responses))
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        found = self.ranking(answer, question)
+        below = len(found.best_first) - 1 - found.best_first.index(0)
+        label = ", ".join(str(place + 1) for place in found.best_first)
+        return Verdict(label, below / max(1, len(found.best_first) - 1), ranking=found)
+
+
+def listwise(source: str, *, strip_thinking: bool = True) -> Listwise:
+    """A judge of several responses, which answers as the built-in one does.
+
+    Raises:
+        ConfigurationError: the template is none, or leaves the responses out.
+    """
+    return Listwise(using(source, SEVERAL, {"responses"}), strip_thinking)
 
 
 LISTWISE_RANKING: Final = Listwise(Template(built_in("listwise-ranking"), SEVERAL))

@@ -51,7 +51,7 @@ def pointwise(
     Raises:
         ConfigurationError: the template is none, or asks the same of every response.
     """
-    return Templated(_using(source, ONE, {"response"}), reader, about_one, reads_logprobs, schema)
+    return Templated(using(source, ONE, {"response"}), reader, about_one, reads_logprobs, schema)
 
 
 def pairwise(source: str, reader: Reader, *, reads_logprobs: bool = False) -> Templated:
@@ -60,10 +60,15 @@ def pairwise(source: str, reader: Reader, *, reads_logprobs: bool = False) -> Te
     Raises:
         ConfigurationError: the template is none, or leaves a response out.
     """
-    return Templated(_using(source, PAIR, {"response_a", "response_b"}), reader, about_two, reads_logprobs)
+    return Templated(using(source, PAIR, {"response_a", "response_b"}), reader, about_two, reads_logprobs)
 
 
-def _using(source: str, variables: frozenset[str], needed: set[str]) -> Template:
+def using(source: str, variables: frozenset[str], needed: set[str]) -> Template:
+    """A template that may write these variables, and writes those that are needed.
+
+    Raises:
+        ConfigurationError
+    """
     template = Template(source, variables)
     if missing := sorted(needed - template.variables):
         raise ConfigurationError(FIELD, f"never writes {missing[0]}; write {{{{ {missing[0]} }}}} where it goes, last")

@@ -3,31 +3,22 @@
 In a group of n it is player number n. It is judged like the others and helps to place them, and what it comes to is no
 reward: it is the yardstick that says how good the policy is, where scores inside a group always have the same mean.
 
-A group of one, the usual case in validation, has no pairs. It is judged against an anchor, both ways round (one pair
+A group of one, the usual case in validation, has no pairs. It is judged against the anchor, both ways round (one pair
 cannot be balanced), and its score is what it got out of that: the mean over a data set is the win rate against the
-anchor. Or, without one, pointwise.
+anchor.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from genrm_api.scoring import Anchor
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments.standings import Conflicts, Standings
-
-
-class Versus(enum.StrEnum):
-    """What a group of one is judged against."""
-
-    REFERENCE = "reference"
-    BASELINE = "baseline"
-    POINTWISE = "pointwise"
-    """Nothing: it is asked about alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +50,17 @@ def without_anchor(standings: Standings) -> Anchored:
     )
 
 
-def anchor_alone(versus: Versus, texts: Collection[Anchor]) -> Anchor | None:
-    """The anchor that a group of one is judged against; None: pointwise. `texts`: what the sample's data set has.
+def anchor_text(anchor: Anchor, reference: str | None, extra: Mapping[str, Any]) -> str:
+    """The anchor's text for one prompt: `reference` is what the data set says is right, `extra` what else it says.
 
     Raises:
         ConfigurationError: the data set does not have it.
     """
-    if versus is Versus.POINTWISE:
-        return None
-    anchor = Anchor(versus)
-    if anchor not in texts:
-        there = ", ".join(sorted(texts)) or "none"
-        raise ConfigurationError(
-            "scoring.vs", f"{versus}, but the sample has no such text (it has {there}); write pointwise, or add it"
-        )
-    return anchor
+    found = reference if anchor is Anchor.REFERENCE else extra.get(anchor.value)
+    if isinstance(found, str) and found:
+        return found
+    where = "reward_model.ground_truth" if anchor is Anchor.REFERENCE else f"extra_info.{anchor}"
+    said = "nothing" if found is None else "an empty text" if found == "" else f"a {type(found).__name__}"
+    raise ConfigurationError(
+        "spec.scoring.anchor", f"{anchor} is wanted, and the data set has {said} as {where}; add the text, or remove it"
+    )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from genrm_gateway.gathering import Gathering
+from genrm_scoring.gathering import Gathering
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
 
 SOON = 0.05

@@ -1,8 +1,8 @@
-"""Groups whose members come one by one, each in a request of its own, as most frameworks send them.
+"""Groups whose members come one by one, as most frameworks send them.
 
 The first to come opens a table for as many as the group has; when all are there, or none has come for a while, they are
-scored together, and each request gets its own number. A table that closed without everybody stays known for as long
-again: who comes late is scored among those who came before, without changing what they got.
+scored together, and each gets its own score. A table that closed without everybody stays known for as long again: who
+comes late is scored among those who came before, without changing what they got.
 """
 
 from __future__ import annotations
@@ -10,28 +10,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 from genrm_scoring.failure import drop_group, survivors_needed
-from genrm_scoring.types import Sample, Score
+from genrm_scoring.types import Score
 
-ScoreAll = Callable[[Sequence[Sample]], Awaitable[Sequence[Score]]]
+PATIENCE: Final = 300.0
+"""Seconds without a new member after which a group is scored without those that are missing."""
+
+Member = TypeVar("Member")
+"""What is known of one of them: a sample, or what has been found out about it already."""
 
 
 @dataclass(slots=True)
-class _Table:
+class _Table(Generic[Member]):
     size: int
-    samples: list[Sample] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    lost: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    served: bool = False
     closed: bool = False
     scores: asyncio.Future[Sequence[Score]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    @property
+    def complete(self) -> bool:
+        return len(self.members) + self.lost >= self.size
 
-class Gathering:
+
+class Gathering(Generic[Member]):
     """Belongs to one event loop. `patience` is in seconds without a new member."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._tables: dict[Hashable, _Table] = {}
+        self._tables: dict[Hashable, _Table[Member]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -39,41 +50,60 @@ class Gathering:
         """Groups that are not complete."""
         return sum(not table.closed for table in self._tables.values())
 
-    async def score(self, key: Hashable, size: int, sample: Sample, score_all: ScoreAll) -> Score:
+    async def score(
+        self,
+        key: Hashable,
+        size: int,
+        member: Member,
+        score_all: Callable[[Sequence[Member]], Awaitable[Sequence[Score]]],
+    ) -> Score:
         """The score of one member among its siblings.
 
         Args:
             key: names the group; all of it must come here.
             size: members that the group has.
         """
-        table = self._tables.get(key)
-        if table is None:
-            table = self._tables[key] = _Table(size)
+        table = self._tables.setdefault(key, _Table(size))
+        if not table.served:
+            table.served = True
             task = asyncio.create_task(self._serve(key, table, score_all))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        place = len(table.samples)
-        table.samples.append(sample)
+        place = len(table.members)
+        table.members.append(member)
         table.changed.set()
         if table.closed:
-            return (await score_all(tuple(table.samples)))[place]
+            return (await score_all(tuple(table.members)))[place]
         return (await asyncio.shield(table.scores))[place]
+
+    def lost(self, key: Hashable, size: int) -> None:
+        """A member of this group will never come."""
+        table = self._tables.setdefault(key, _Table(size))
+        table.lost += 1
+        table.changed.set()
+        if table.complete and not table.served:
+            del self._tables[key]
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, key: Hashable, table: _Table, score_all: ScoreAll) -> None:
+    async def _serve(
+        self,
+        key: Hashable,
+        table: _Table[Member],
+        score_all: Callable[[Sequence[Member]], Awaitable[Sequence[Score]]],
+    ) -> None:
         try:
             await self._full(table)
             table.closed = True
-            came = tuple(table.samples)
-            if len(came) == table.size:
+            came = tuple(table.members)
+            if table.complete:
                 del self._tables[key]  # what comes now under this name is another group
             try:
                 scores = await score_all(came)
-                if len(came) < (needed := survivors_needed(table.size)):
+                if len(came) < (needed := survivors_needed(table.size)) and table.size > 1:
                     why = f"only {len(came)} of {table.size} responses to this prompt came, fewer than {needed}"
                     scores = drop_group(scores, why)
             except Exception as e:
@@ -86,9 +116,9 @@ class Gathering:
             if self._tables.get(key) is table:
                 del self._tables[key]
 
-    async def _full(self, table: _Table) -> None:
+    async def _full(self, table: _Table[Member]) -> None:
         """Return when all are there, or none has come for a while."""
-        while len(table.samples) < table.size:
+        while not table.complete:
             table.changed.clear()
             try:
                 async with asyncio.timeout(self._patience):

@@ -1,0 +1,107 @@
+"""A coordinator without Ray: groups, logs, and the sentence with which a run is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genrm_api.rewardfleet import RewardFleet
+from genrm_scoring.errors import BreakerTripped, ConfigurationError, FailureRaised
+from genrm_scoring.types import Sample
+from genrm_verl.coordinators import Coordinator
+from genrm_verl.target import Target
+from genrm_verl.translate import RunSection
+
+from dev.grpo import read_lines
+from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
+
+
+def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
+    section = RunSection(
+        run="run-1",
+        discovery="static",
+        served_name="judge",
+        engine="vllm",
+        scoring={"timeout": "5s", **scoring},
+        endpoints=(url,),
+        judgement_log=None if log is None else str(log),
+        coordinators=1,
+    )
+    return Coordinator(asdict(section))
+
+
+def of_fleet(spec: dict[str, Any], **section: Any) -> Coordinator:
+    fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": spec})
+    text = Target(fleet, ()).text()
+    return Coordinator(asdict(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section)))
+
+
+def group(*responses: str, step: int = 1, reference: str | None = None) -> list[Sample]:
+    return [Sample("p", r, uid="u", session=i, step=step, reference=reference) for i, r in enumerate(responses)]
+
+
+async def scored(coordinator: Coordinator, samples: list[Sample], key: str = "u") -> list[float | None]:
+    found = await asyncio.gather(*(coordinator.score(key, len(samples), sample) for sample in samples))
+    return [score.value for score in found]
+
+
+def longer(request: Request) -> str:
+    text = request["messages"][0]["content"]
+    return f"<result>{'A' if text.index('a long answer') < text.index('short') else 'B'}</result>"
+
+
+async def test_a_tournament_is_held_and_written_down(tmp_path: Path) -> None:
+    async with ScriptedJudge(says(longer)) as judge:
+        coordinator = static(judge.url, tmp_path, mode="pairwise")
+        assert await scored(coordinator, group("short", "a long answer")) == [0.0, 1.0]
+    (question,), lines = read_lines(tmp_path, "judgements"), read_lines(tmp_path, "scores")
+    assert [(line["session"], line["score"]) for line in sorted(lines, key=lambda x: x["session"])] == [
+        (0, 0.0),
+        (1, 1.0),
+    ]
+    assert set(question["responses"]) == {line["response"] for line in lines}
+    assert question["outcome"] == "ok" and question["run"] == lines[0]["run"] == "run-1"
+
+
+async def test_a_failure_under_policy_raise_stops_the_run_and_says_why() -> None:
+    async with ScriptedJudge(says("I cannot tell.")) as judge:
+        coordinator = static(judge.url, onFailure={"policy": "raise"})
+        told = asyncio.create_task(coordinator.stopped())
+        with pytest.raises(FailureRaised):
+            await scored(coordinator, group("a", "b"))
+        assert "parse_failed under policy raise" in await asyncio.wait_for(told, 5)
+
+
+async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_does() -> None:
+    right = {"name": "right", "rule": {"kind": "exact"}}
+    breaker = {"maxFailedFraction": 0.5, "minimumCount": 4}
+    coordinator = of_fleet({"terms": [right], "breaker": breaker})
+    assert await scored(coordinator, group("4", "5", reference="4")) == [1.0, 0.0]
+    assert await scored(coordinator, group("4", "5")) == [None, None], "there is no ground truth"
+    assert await scored(coordinator, group("4", "5", "6", step=2)) == [None] * 3, "a step is judged by itself"
+    with pytest.raises(BreakerTripped, match="prompt u, response"):
+        await scored(coordinator, group("4", "5", step=2))
+    assert "maxFailedFraction 0.5" in await asyncio.wait_for(coordinator.stopped(), 5)
+
+
+async def test_the_users_own_functions_score_and_a_file_that_is_away_stops_the_run(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.py"
+    rules.write_text("def size(response, ground_truth):\n    return float(len(response))\n")
+    spec = {"terms": [{"name": "size", "rule": {"kind": "python", "function": "size"}}]}
+    assert await scored(of_fleet(spec, rules=str(rules)), group("a", "abc")) == [1.0, 3.0]
+    away = of_fleet(spec, rules=str(tmp_path / "away.py"))
+    with pytest.raises(ConfigurationError, match=r"reward_model.rules: .*away.py cannot be read"):
+        await scored(away, group("a"))
+    assert "away.py" in await asyncio.wait_for(away.stopped(), 5)
+
+
+async def test_siblings_do_not_wait_for_a_response_that_will_never_come() -> None:
+    async with ScriptedJudge(says(longer)) as judge:
+        coordinator = static(judge.url, mode="pairwise")
+        waiting = [asyncio.create_task(coordinator.score("u", 3, s)) for s in group("short", "a long answer")]
+        await coordinator.lost("u", 3)
+        async with asyncio.timeout(5):
+            assert [score.value for score in await asyncio.gather(*waiting)] == [0.0, 1.0]

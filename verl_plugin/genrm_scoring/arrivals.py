@@ -1,0 +1,148 @@
+"""The scores of responses that come one by one, each in a call of its own, and belong to groups.
+
+What can begin before the last sibling is there does: a model that looks at responses one by one is asked at once, and a
+tournament asks about a pair as soon as both are known. What needs them all, like a fleet's mixture, waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from genrm_scoring.gathering import Gathering
+from genrm_scoring.groups import Group
+from genrm_scoring.sources import Pairwise, Pointwise, Source
+from genrm_scoring.types import Sample, Score
+
+
+class Arrivals(Protocol):
+    """`key` names a group of `size` members."""
+
+    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+        """
+        Raises:
+            RunStopped, ConfigurationError
+        """
+        ...
+
+    def lost(self, key: Hashable, size: int) -> None:
+        """A member of this group will never come."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def arrivals_of(source: Source, patience: float) -> Arrivals:
+    """`patience`: see `gathering.PATIENCE`."""
+    if isinstance(source, Pairwise):
+        return Tournaments(source, patience)
+    if isinstance(source, Pointwise):
+        return AskedAtOnce(source, patience)
+    return AllTogether(source, patience)
+
+
+class AllTogether:
+    def __init__(self, source: Source, patience: float) -> None:
+        self._source = source
+        self._gathering: Gathering[Sample] = Gathering(patience)
+
+    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+        return await self._gathering.score(key, size, sample, self._source.scores)
+
+    def lost(self, key: Hashable, size: int) -> None:
+        self._gathering.lost(key, size)
+
+    async def close(self) -> None:
+        await self._gathering.close()
+
+
+class AskedAtOnce:
+    def __init__(self, source: Pointwise, patience: float) -> None:
+        self._source = source
+        self._gathering: Gathering[asyncio.Task[Score]] = Gathering(patience)
+
+    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+        asked = asyncio.create_task(self._source.own(sample))
+        try:
+            return await self._gathering.score(key, size, asked, self._settled)
+        finally:
+            asked.cancel()
+
+    async def _settled(self, asked: Sequence[asyncio.Task[Score]]) -> Sequence[Score]:
+        return self._source.settled([await asyncio.shield(task) for task in asked])
+
+    def lost(self, key: Hashable, size: int) -> None:
+        self._gathering.lost(key, size)
+
+    async def close(self) -> None:
+        await self._gathering.close()
+
+
+@dataclass(slots=True)
+class _Tournament:
+    group: Group
+    size: int
+    samples: list[Sample] = field(default_factory=list)
+    lost: int = 0
+    inside: int = 0
+
+
+class Tournaments:
+    def __init__(self, source: Pairwise, patience: float) -> None:
+        self._source, self._patience = source, patience
+        self._held: dict[Hashable, _Tournament] = {}
+        self._missing: dict[Hashable, int] = {}
+        """Lost before anybody of their group has come."""
+
+    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+        held = self._held.get(key)
+        if held is None:
+            if (group := self._source.group(sample, size)) is None:
+                (score,) = self._source.alone()
+                return score
+            held = self._held[key] = _Tournament(group, size)
+            await group.__aenter__()
+            for _ in range(self._missing.pop(key, 0)):
+                self._lose(held)
+        place = len(held.samples)
+        held.samples.append(sample)
+        if not held.group.awaits(place):
+            # The table has closed up without it; it is compared with those who came before, who keep what they got.
+            return (await self._source.scores(tuple(held.samples)))[place]
+        held.inside += 1
+        try:
+            return await held.group.score(place, sample)
+        finally:
+            held.inside -= 1
+            if not held.inside:
+                await self._leave(key, held)
+
+    def lost(self, key: Hashable, size: int) -> None:
+        if (held := self._held.get(key)) is not None:
+            self._lose(held)
+        elif self._missing.get(key, 0) + 1 >= size:
+            self._missing.pop(key, None)
+        else:
+            self._missing[key] = self._missing.get(key, 0) + 1
+
+    def _lose(self, held: _Tournament) -> None:
+        held.lost += 1
+        held.group.lost(held.size - held.lost)  # places are taken from the front, as members come
+
+    async def _leave(self, key: Hashable, held: _Tournament) -> None:
+        """The last of those who waited is gone. Who comes late finds the others' responses for a while."""
+        await held.group.__aexit__(None, None, None)
+        self._source.over(held.group)
+        forget = partial(self._held.pop, key, None)
+        if len(held.samples) + held.lost >= held.size:
+            forget()
+        else:
+            asyncio.get_running_loop().call_later(self._patience, forget)
+
+    async def close(self) -> None:
+        for held in self._held.values():
+            await held.group.__aexit__(None, None, None)
+        self._held.clear()

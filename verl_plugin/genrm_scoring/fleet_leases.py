@@ -1,0 +1,111 @@
+"""The Leases of a run on all the models of a fleet, as if they were one.
+
+Each model has its own, as the operator knows Leases on models alone: two fleets that share a model, or a fleet and a
+run that names the model itself, then meet at that model and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase
+from genrm_api.rewardmodel import RewardModel
+
+from genrm_scoring.cluster import Cluster
+from genrm_scoring.errors import NoSuchRewardModel
+from genrm_scoring.leases import RunLease, run_lease, run_phase
+from genrm_scoring.resolve import models_of, resolve_fleet
+
+
+class FleetLease:
+    """As `RunLease`, of several models. A fleet of rules and endpoints alone has none, and nobody to wake."""
+
+    def __init__(self, leases: Sequence[RunLease]) -> None:
+        self.leases = tuple(leases)
+
+    @property
+    def name(self) -> str:
+        return ", ".join(lease.name for lease in self.leases)
+
+    def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
+        for lease in self.leases:
+            lease.set_phase(phase, needed_in)
+
+    @asynccontextmanager
+    async def scoring(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as needed:
+            for lease in self.leases:
+                await needed.enter_async_context(lease.scoring())
+            yield
+
+    async def settled(self) -> None:
+        await asyncio.gather(*(lease.settled() for lease in self.leases))
+
+    async def awake(self, timeout: float) -> float:
+        """Wait until every replica of every model serves; return the seconds of the slowest.
+
+        Raises:
+            NotAwake, WakeRefused
+        """
+        return max(await asyncio.gather(*(lease.awake(timeout) for lease in self.leases)), default=0.0)
+
+
+@asynccontextmanager
+async def fleet_lease(
+    cluster: Cluster,
+    run: str,
+    fleet: str,
+    namespace: str,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    priority: int = 0,
+    prewake: bool = False,
+) -> AsyncIterator[FleetLease]:
+    """Hold the Leases of `run` on every model that a RewardFleet names, while the block is open; see `run_lease`.
+
+    Raises:
+        NoSuchRewardModel: there is no such fleet, or it names a model that does not exist.
+        ClusterError, LeaseTaken
+    """
+    found = await resolve_fleet(cluster, fleet, namespace)
+    if found is None:
+        raise NoSuchRewardModel(fleet, namespace, [], kind="RewardFleet")
+    models = await models_of(cluster, found)
+    async with run_leases(cluster, run, models, ttl_seconds, priority, prewake) as lease:
+        yield lease
+
+
+@asynccontextmanager
+async def run_leases(
+    cluster: Cluster,
+    run: str,
+    models: Sequence[RewardModel],
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    priority: int = 0,
+    prewake: bool = False,
+) -> AsyncIterator[FleetLease]:
+    """Hold the Leases of `run` on some models; those without pods (External) need none."""
+    async with AsyncExitStack() as held:
+        leases = [
+            await held.enter_async_context(
+                run_lease(cluster, run, rm.name, rm.namespace, ttl_seconds, rm.metadata.get("uid"), priority, prewake)
+            )
+            for rm in models
+            if not rm.spec.is_external
+        ]
+        yield FleetLease(leases)
+
+
+@asynccontextmanager
+async def run_phases(
+    cluster: Cluster, run: str, models: Sequence[RewardModel], ttl_seconds: int = DEFAULT_TTL_SECONDS
+) -> AsyncIterator[FleetLease]:
+    """Write the phase of Leases that another process of `run` holds with `run_leases`."""
+    async with AsyncExitStack() as held:
+        leases = [
+            await held.enter_async_context(run_phase(cluster, run, rm.name, rm.namespace, ttl_seconds))
+            for rm in models
+            if not rm.spec.is_external
+        ]
+        yield FleetLease(leases)

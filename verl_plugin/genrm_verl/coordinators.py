@@ -1,0 +1,177 @@
+"""Where the responses to one prompt meet: verl sends each to any reward worker, and these to the group's coordinator.
+
+Coordinators are Ray actors, as many as there are reward workers, and a group is always with the same one. The process
+that trains starts them, because Ray ends a named actor when whoever made it lets go. One that dies is started again,
+and Ray asks it again what it had not answered: its groups come together once more.
+
+A run that must stop (`RunStopped`, or a rule or data set that cannot be what the fleet says) learns so from them too:
+the trainer waits for the first such sentence, and reward workers hear it as an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from genrm_api.rewardfleet import RewardFleet
+from genrm_scoring.arrivals import Arrivals, arrivals_of
+from genrm_scoring.breaker import Breaker
+from genrm_scoring.errors import ConfigurationError, RunStopped
+from genrm_scoring.journal import JudgementLog, record_question, record_score
+from genrm_scoring.types import Judgement, Question, Sample, Score
+
+from genrm_verl.opening import opened_source
+from genrm_verl.target import Target
+from genrm_verl.translate import RunSection
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 20_000
+"""Responses that may wait in one coordinator for their siblings. Ray would hold back more than this, and a group whose
+last member is held back would never be complete."""
+
+
+class Coordinator:
+    """One of them; belongs to one event loop, which is that of its actor."""
+
+    def __init__(self, section: Mapping[str, Any]) -> None:
+        self._section = RunSection.read(section)
+        self._opening = asyncio.Lock()
+        self._open = AsyncExitStack()  # closed by the end of the actor's process
+        self._arrivals: Arrivals | None = None
+        self._breaker = _breaker(self._section)
+        self._step: int | None = None
+        self._stopped: asyncio.Future[str] | None = None
+        folder = self._section.judgement_log
+        self._judgements = JudgementLog(Path(folder)) if folder else None
+        self._scores = JudgementLog(Path(folder), "scores") if folder else None
+
+    async def score(self, key: str, size: int, sample: Sample) -> Score:
+        """The score of one response among its siblings.
+
+        Raises:
+            RunStopped, ConfigurationError: the run must end.
+        """
+        try:
+            self._begin(sample.step)
+            score = await (await self._ready()).score(key, size, sample)
+            if self._scores is not None:
+                self._scores.write(record_score(self._section.run, sample, score, time.time()))
+            if self._breaker is not None:
+                self._breaker.saw(f"prompt {sample.uid}, response {sample.session}", score)
+        except (RunStopped, ConfigurationError) as e:
+            self._stop(str(e))
+            raise
+        return score
+
+    async def lost(self, key: str, size: int) -> None:
+        """A response to this prompt will never come."""
+        (await self._ready()).lost(key, size)
+
+    async def stopped(self) -> str:
+        """Wait until the run must stop; return why."""
+        return await self._word()
+
+    def _word(self) -> asyncio.Future[str]:
+        if self._stopped is None:
+            self._stopped = asyncio.get_running_loop().create_future()
+        return self._stopped
+
+    def _stop(self, why: str) -> None:
+        if not (word := self._word()).done():
+            word.set_result(why)
+
+    def _begin(self, step: int | None) -> None:
+        if step is not None and step != self._step:
+            self._step = step
+            if self._breaker is not None:
+                self._breaker.begin_step()
+
+    async def _ready(self) -> Arrivals:
+        async with self._opening:
+            if self._arrivals is None:
+                told = self._told if self._judgements is not None else None
+                source = await self._open.enter_async_context(opened_source(self._section, told))
+                self._arrivals = arrivals_of(source, self._section.patience_s)
+            return self._arrivals
+
+    def _told(self, question: Question, judgement: Judgement) -> None:
+        assert self._judgements is not None
+        self._judgements.write(record_question(self._section.run, question, judgement, time.time()))
+
+
+def _breaker(section: RunSection) -> Breaker | None:
+    """Each coordinator has its own: what it sees is a fair sample of a step's prompts."""
+    resource = None if section.target is None else Target.read(section.target).resource
+    if not isinstance(resource, RewardFleet):
+        return None
+    return Breaker(resource.spec.breaker.max_failed_fraction, resource.spec.breaker.minimum_count)
+
+
+def _name(run: str, number: int) -> str:
+    return f"genrm-coordinator-{run}-{number}"
+
+
+class RayCoordinators:
+    """The side of the process that trains, in which Ray is up: starts them, and keeps them alive by living."""
+
+    def __init__(self, section: RunSection) -> None:
+        import ray
+
+        self._ray = ray
+        kind = ray.remote(Coordinator)
+        self._actors: list[Any] = [
+            kind.options(
+                name=_name(section.run, number),
+                num_cpus=0,
+                max_concurrency=AT_ONCE,
+                max_restarts=-1,
+                max_task_retries=-1,
+            ).remote(asdict(section))
+            for number in range(section.coordinators)
+        ]
+
+    def when_stopped(self, tell: Callable[[str], None]) -> None:
+        """Call `tell`, in a thread, with the first sentence that any of them has."""
+
+        def wait() -> None:
+            try:
+                (first,), _ = self._ray.wait([actor.stopped.remote() for actor in self._actors], num_returns=1)
+                tell(self._ray.get(first))
+            except Exception as e:  # the run ends
+                log.info("nobody tells whether the run must stop: %s", e)
+
+        threading.Thread(target=wait, name="genrm-stopped", daemon=True).start()
+
+
+class RayGroups:
+    """A reward worker's side, and an agent loop's."""
+
+    def __init__(self, section: RunSection) -> None:
+        self._run, self._number = section.run, section.coordinators
+        self._actors: dict[int, Any] = {}
+
+    async def score(self, key: str, size: int, sample: Sample) -> Score:
+        """As that of `Coordinator`."""
+        score: Score = await (await self._actor(key)).score.remote(key, size, sample)
+        return score
+
+    async def lost(self, key: str, size: int) -> None:
+        await (await self._actor(key)).lost.remote(key, size)
+
+    async def _actor(self, key: str) -> Any:
+        number = zlib.crc32(key.encode(errors="replace")) % self._number
+        if number not in self._actors:
+            import ray
+
+            self._actors[number] = await asyncio.to_thread(partial(ray.get_actor, _name(self._run, number)))
+        return self._actors[number]

@@ -1,0 +1,78 @@
+"""What a run is scored by, as it was when the run started: one run is scored by one judge. Pure.
+
+It travels to every process of the run inside verl's configuration, as text: OmegaConf would take `${` in a template for
+an interpolation of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from genrm_api.judging import OnFailure
+from genrm_api.rewardfleet import RewardFleet, RewardFleetSpec
+from genrm_api.rewardmodel import RewardModel
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.targets import needs_siblings
+
+_KEPT = ("name", "namespace", "uid", "generation")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A RewardModel or RewardFleet, and the RewardModels behind it: for a model, itself."""
+
+    resource: RewardModel | RewardFleet
+    models: tuple[RewardModel, ...]
+
+    @property
+    def name(self) -> str:
+        return self.resource.name
+
+    @property
+    def namespace(self) -> str:
+        return self.resource.namespace
+
+    @property
+    def needs_siblings(self) -> bool:
+        return needs_siblings(self.resource)
+
+    @property
+    def on_failure(self) -> OnFailure:
+        spec = self.resource.spec
+        return spec.on_failure if isinstance(spec, RewardFleetSpec) else spec.scoring.on_failure
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether anything must be woken for it."""
+        return any(not rm.spec.is_external for rm in self.models)
+
+    def model(self, name: str) -> RewardModel:
+        """
+        Raises:
+            ConfigurationError: the fleet's terms name none like this.
+        """
+        for rm in self.models:
+            if rm.name == name:
+                return rm
+        raise ConfigurationError(
+            "spec.terms.rewardModel", f"{name} is none of {', '.join(m.name for m in self.models)}"
+        )
+
+    def text(self) -> str:
+        written = json.dumps([_manifest(it) for it in (self.resource, *self.models)], ensure_ascii=True)
+        return written.replace("$", "\\u0024")  # only texts can hold one
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        first, *models = json.loads(text)
+        kind = RewardFleet if first["kind"] == "RewardFleet" else RewardModel
+        return cls(kind.model_validate(first), tuple(RewardModel.model_validate(each) for each in models))
+
+
+def _manifest(it: RewardModel | RewardFleet) -> dict[str, Any]:
+    # As it was written: a default that is spelled out may be refused beside what it has no meaning for.
+    spec = it.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    written = {"apiVersion": it.api_version, "kind": it.kind, "spec": spec}
+    return {**written, "metadata": {key: it.metadata[key] for key in _KEPT if key in it.metadata}}
