@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +83,8 @@ def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
             )
             if done.returncode:
                 raise SystemExit(f"dev.models: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    with steps.step("all of it on the disk"):
+        os.sync()  # gigabytes on their way hold up whoever writes next: an API server that stores for tens of seconds
     return Prepared(verl, engine, Layout(folder), image, archive)
 
 

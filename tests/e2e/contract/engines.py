@@ -124,7 +124,7 @@ class Engine:
             inside: int = self.put("draining").json()["inside"]
             return inside == count
 
-        until(met, 180)
+        until(met)
         return tries[-1]
 
     def verdict(self, text: str = TEXT) -> Any:
@@ -172,7 +172,7 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not become true in time"
