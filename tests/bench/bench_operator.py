@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import re
 import signal
@@ -33,6 +32,7 @@ from tests.bench.common import (
     NAMESPACE,
     Figure,
     Figures,
+    Kubelet,
     in_parallel,
     leading,
     prepared,
@@ -51,21 +51,14 @@ KINDS: Final = {
 }
 OURS: Final = "?labelSelector=genrm.dev%2Freward-model"
 CHILDREN: Final = 6
-TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Bench(Figures):
     api: Api
     operators: list[Operator]
+    kubelet: Kubelet
     models: int
-
-    def cpu(self) -> float:
-        """CPU seconds of all operator processes that run."""
-        return sum(_cpu(o.process.pid) for o in self.operators if o.process is not None and o.alive())
-
-    def most_megabytes(self) -> float:
-        return max(_peak_megabytes(o.process.pid) for o in self.operators if o.process is not None and o.alive())
 
     async def writes(self) -> float:
         """Calls that change something, the leader's renewals left out."""
@@ -78,17 +71,6 @@ class Bench(Figures):
                 if not re.search(r'verb="(get|list)"|kind="Lease"', labels):
                     total += float(value)
         return total
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def _peak_megabytes(pid: int) -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def model(number: int) -> dict[str, Any]:
@@ -106,7 +88,7 @@ async def children(api: Api) -> dict[str, list[dict[str, Any]]]:
 
 async def bench_children(bench: Bench) -> tuple[float, float]:
     """All RewardModels at once, no pods: how fast their children come, and what one costs; models a second and ms."""
-    cpu, began = bench.cpu(), time.monotonic()
+    cpu, began = bench.kubelet.cpu(), time.monotonic()
     made = Tally()
     async with contextlib.AsyncExitStack() as stack:
         for path in KINDS.values():
@@ -120,7 +102,7 @@ async def bench_children(bench: Bench) -> tuple[float, float]:
     bench.note("RewardModels created per second, by 32 clients", bench.models / created, "CR/s")
     bench.note("RewardModels whose six children exist, per second", bench.models / seconds, "CR/s", least=40)
     await quiet(bench, 0)
-    cost = (bench.cpu() - cpu) / bench.models * 1e3
+    cost = (bench.kubelet.cpu() - cpu) / bench.models * 1e3
     bench.note("operator CPU per RewardModel, its status included", cost, "ms", 12)
     return bench.models / seconds, cost
 
@@ -172,10 +154,10 @@ async def quiet(bench: Bench, awake: int, timeout: float = 600.0) -> None:
 
 async def bench_rest(bench: Bench, resync: float) -> None:
     """Two resyncs without a change, and then changes one by one."""
-    before, cpu = await bench.writes(), bench.cpu()
+    before, cpu = await bench.writes(), bench.kubelet.cpu()
     await asyncio.sleep(2 * resync + 1)
     bench.note("writes in two resyncs without a change", await bench.writes() - before, "calls", most=0)
-    bench.note("operator CPU at rest", (bench.cpu() - cpu) / (2 * resync + 1) * 100, "% of a core")
+    bench.note("operator CPU at rest", (bench.kubelet.cpu() - cpu) / (2 * resync + 1) * 100, "% of a core")
     took = []
     async with watching(bench.api, KINDS["Deployment"] + OURS) as deployments:
         await deployments.wait(lambda: len(deployments.objects) >= bench.models, 60)
@@ -197,7 +179,7 @@ async def bench_rest(bench: Bench, resync: float) -> None:
 
 async def bench_pods(bench: Bench, pods: int, kills: int) -> None:
     """Pods for all: from the change of `replicas` to every pod labelled as serving."""
-    cpu, began = bench.cpu(), time.monotonic()
+    cpu, began = bench.kubelet.cpu(), time.monotonic()
     total = bench.models * pods
     async with watching(bench.api, f"/api/v1/namespaces/{NAMESPACE}/pods{OURS}") as seen:
         killing = asyncio.create_task(kill_leaders(bench, kills))
@@ -218,9 +200,8 @@ async def bench_pods(bench: Bench, pods: int, kills: int) -> None:
         uids = {p["metadata"]["uid"] for p in seen.objects.values()}
     seconds = time.monotonic() - began
     bench.note(f"{total} pods verified, woken and labelled", seconds, "s")
-    if not kills:
-        await quiet(bench, pods)
-        bench.note("operator CPU per pod", (bench.cpu() - cpu) / total * 1e3, "ms")
+    await quiet(bench, pods)
+    bench.note("operator CPU per pod", (bench.kubelet.cpu() - cpu) / total * 1e3, "ms")
     found = await children(bench.api)
     counts = {kind: len(items) for kind, items in found.items()}
     assert sum(counts.values()) == bench.models * CHILDREN, counts
@@ -242,7 +223,7 @@ def sketch(models: int) -> tuple[float, float]:
 
     async def measure(cluster: Cluster, operator: Operator) -> tuple[float, float]:
         async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
-            return await bench_children(Bench(api, [operator], models))
+            return await bench_children(Bench(api, [operator], Kubelet([operator]), models))
 
     with prepared() as cluster, tempfile.TemporaryDirectory() as folder:
         operator = prepare_operator(cluster, Path(folder))
@@ -258,8 +239,9 @@ def sketch(models: int) -> tuple[float, float]:
 async def run(
     cluster: Cluster, operators: list[Operator], args: argparse.Namespace, beside: tuple[float, float] | None
 ) -> list[Figure]:
-    async with Api.connect(cluster.settings.kubeconfig("admin")) as api:
-        bench = Bench(api, operators, args.models)
+    kubelet = Kubelet(operators)
+    async with Api.connect(cluster.settings.kubeconfig("admin")) as api, kubelet.on_duty():
+        bench = Bench(api, operators, kubelet, args.models)
         await leading(bench.api, bench.operators)
         rate, cost = await bench_children(bench)
         if beside is not None:
@@ -268,7 +250,8 @@ async def run(
         await bench_rest(bench, args.resync)
         if args.pods:
             await bench_pods(bench, args.pods, args.kills)
-        bench.note("operator memory, peak", bench.most_megabytes(), "MB", most=200)
+        bench.note("operator memory, peak", kubelet.most_megabytes, "MB", most=200)
+        bench.note("operators that ended by themselves and were started again", kubelet.restarts, "times")
         return bench.figures
 
 

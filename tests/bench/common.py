@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -127,6 +128,65 @@ async def leading(api: Api, operators: Sequence[Operator], timeout: float = 60.0
         await asyncio.sleep(0.1)
 
 
+class Kubelet:
+    """Starts an operator that ended by itself once more, as a kubelet would, and keeps account of all that ran.
+
+    On a machine whose API server answers no renewal for the length of a lease, an operator ends rather than act on a
+    leadership that may be over.
+    """
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        self._operators = operators
+        self._cpu: dict[int, float] = {}
+        """By process id, as last seen: CPU seconds."""
+        self.most_megabytes = 0.0
+        self.restarts = 0
+
+    def look(self) -> None:
+        for operator in self._operators:
+            if operator.process is None:
+                continue
+            pid = operator.process.pid
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                self._cpu[pid] = cpu_seconds(pid)
+                self.most_megabytes = max(self.most_megabytes, peak_megabytes(pid))
+            if not operator.alive():
+                self.restarts += 1
+                print(f"  {operator.name} ended with status {operator.process.returncode}: started again", flush=True)
+                operator.start()
+
+    def cpu(self) -> float:
+        """CPU seconds of all that ran, to within the half second between two looks at one that has ended."""
+        self.look()
+        return sum(self._cpu.values())
+
+    @contextlib.asynccontextmanager
+    async def on_duty(self) -> AsyncIterator[None]:
+        async def watch() -> None:
+            while True:
+                self.look()
+                await asyncio.sleep(0.5)
+
+        task = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_megabytes(pid: int) -> float:
+    """0 of a process that has ended and was not waited for yet."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found is not None else 0.0
+
+
 @contextlib.contextmanager
 def prepared() -> Iterator[Cluster]:
     with Cluster.up(f"bench-{os.getpid()}", node=False, kwok_nodes=1, die_with_parent=True) as cluster:
@@ -139,9 +199,13 @@ def prepared() -> Iterator[Cluster]:
 def processes(cluster: Cluster, number: int, resync: float) -> Iterator[list[Operator]]:
     with tempfile.TemporaryDirectory() as folder:
         first = prepare_operator(cluster, Path(folder))
-        operators = [Operator(first.kubeconfig, first.key, first.log, f"operator-{n}") for n in range(number)]
+        environment = {"GENRM_RESYNC_SECONDS": str(resync), "GENRM_LOG_LEVEL": "WARNING"}
+        operators = [
+            Operator(first.kubeconfig, first.key, first.log, f"operator-{n}", environment=environment)
+            for n in range(number)
+        ]
         for operator in operators:
-            operator.start(GENRM_RESYNC_SECONDS=str(resync), GENRM_LOG_LEVEL="WARNING")
+            operator.start()
         try:
             yield operators
         except BaseException:

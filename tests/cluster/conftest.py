@@ -59,12 +59,15 @@ class Operator:
     metrics_port: int = 0
     """Where this process shows its metrics; another one after each start."""
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    """What every start of it adds to its environment."""
 
     def start(self, **more: str) -> None:
-        """Start it; `more` is added to its environment."""
+        """Start it; `more` is added to its environment, this once."""
         self.metrics_port = free_port()
         environment = {
             **os.environ,
+            **self.environment,
             **more,
             "KUBECONFIG": str(self.kubeconfig),
             "GENRM_MASTER_KEY_FILE": str(self.key),
