@@ -15,17 +15,17 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from dev import operator_image
 from dev.apt import AptError, ensure_apt
 from dev.bootstrap import ROOT, ensure_env, ensure_layer, env_path
 from dev.cache import LockTimeout, cache_root
 from dev.cluster import ClusterError, toolchain
 from dev.images.rootfs import RootfsError
 from dev.models import Layout
+from dev.our_images import OPERATOR, ImageError
 from dev.steps import Steps
 
 T = TypeVar("T")
-PREPARATION_ERRORS = (AptError, ClusterError, RootfsError, operator_image.ImageError, LockTimeout)
+PREPARATION_ERRORS = (AptError, ClusterError, RootfsError, ImageError, LockTimeout)
 """What `prepare` may raise; each message says what to do."""
 
 
@@ -62,7 +62,7 @@ def prepare(steps: Steps, also: Sequence[str] = ()) -> Prepared:
         names = ("verl-cpu", "engine-cpu", *also)
         cached = {name: (env_path(name) / ".complete").exists() for name in names}
         made = {name: pool.submit(_timed, partial(ensure_env, name)) for name in names}
-        building = pool.submit(_timed, operator_image.build)
+        building = pool.submit(_timed, OPERATOR.build)
         toolchain.build(steps.done)
         toolchain.build(steps.done, toolchain.CHART_TOOLS)
         for name, future in made.items():

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from dev import images
 from dev.bootstrap import ROOT
 from dev.cluster import Cluster
-from dev.operator_image import REPOSITORY
+from dev.our_images import OPERATOR
 from dev.prepare import Prepared
 from dev.steps import Steps
 
@@ -54,7 +54,7 @@ class Stack:
                 if cluster.has_image(prepared.operator_image):
                     notes.append("cached")
                 else:
-                    for old in (ref for ref in cluster.image_refs() if f"{REPOSITORY}:" in ref):
+                    for old in (ref for ref in cluster.image_refs() if f"{OPERATOR.repository}:" in ref):
                         cluster.remove_image(old)
                     cluster.load_image(prepared.operator_archive)
             with steps.step(f"helm install {RELEASE}"):
@@ -72,7 +72,6 @@ class Stack:
 
     def install(self) -> None:
         repository, tag = self.prepared.operator_image.rsplit(":", 1)
-        assert repository == REPOSITORY
         values = {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
             "engineImages": {"vllm": images.VLLM, "sglang": images.SGLANG},

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -32,23 +34,25 @@ async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield api
 
 
-def lease_phases(api: StubApi) -> list[str]:
-    leases = [o for (plural, _, _), o in api.objects.items() if plural == "leases"]
-    return [str(lease["metadata"]["annotations"]["genrm.dev/phase"]) for lease in leases]
+def lease_phases(api: StubApi) -> list[tuple[str, str]]:
+    """(RewardModel, phase) of each Lease."""
+    leases = [o["metadata"] for (plural, _, _), o in api.objects.items() if plural == "leases"]
+    return [(str(m["labels"]["genrm.dev/reward-model"]), str(m["annotations"]["genrm.dev/phase"])) for m in leases]
 
 
-async def operate(api: StubApi, judge: ScriptedJudge, story: list[str]) -> None:
-    """Serve while the Lease asks for it, and from the moment it says so ahead; note each change of its phase."""
+async def operate(api: StubApi, judge: ScriptedJudge, story: dict[str, list[str]]) -> None:
+    """Serve while a model's Lease asks for it, and from the moment it says so ahead; note each change of its phase."""
     port = int(judge.url.rpartition(":")[2])
-    serving = endpoint_slice("judge-1", port=port, address="127.0.0.{}")
-    asleep = endpoint_slice(port=port)
     while True:
         await api.patched.wait()
         api.patched.clear()
-        for phase in lease_phases(api):
-            if story[-1:] != [phase]:
-                story.append(phase)
-                api.put("endpointslices", "rl", "judge-pods-a", **(asleep if phase == "idle" else serving))
+        for model, phase in lease_phases(api):
+            if story[model][-1:] != [phase]:
+                story[model].append(phase)
+                pods = [] if phase == "idle" else [f"{model}-1"]
+                api.put(
+                    "endpointslices", "rl", f"{model}-pods-a", **endpoint_slice(*pods, port=port, address="127.0.0.{}")
+                )
 
 
 @pytest.mark.proof
@@ -57,7 +61,7 @@ async def test_a_run_asks_for_its_reward_model_while_it_rolls_out_and_validates(
 ) -> None:
     api.put("rewardmodels", "rl", "judge", **reward_model(scoring={"timeout": "60s"}))
     api.put("endpointslices", "rl", "judge-pods-a", **endpoint_slice())
-    story: list[str] = []
+    story: dict[str, list[str]] = {"judge": []}
     verdicts = iter(["True", "False"] * 1000)
 
     def alternating(_: dict[str, Any]) -> str:
@@ -86,7 +90,7 @@ async def test_a_run_asks_for_its_reward_model_while_it_rolls_out_and_validates(
     assert {j["boot_id"] for j in judgements} == {"b1"}
     assert read_training(output).learned
 
-    assert story == ["idle", *["scoring", "idle"] * run.steps], "the first step follows the validation at once"
+    assert story["judge"] == ["idle", *["scoring", "idle"] * run.steps], "the first step follows the validation at once"
     assert lease_phases(api) == [], "the run released its Lease"
     assert output.count("genrm: looking for") == 1
     assert output.count("holds Lease rl/genrm-judge-") == 1
@@ -100,7 +104,7 @@ async def test_a_run_that_knows_when_its_first_question_comes_says_so_ahead(
 ) -> None:
     api.put("rewardmodels", "rl", "judge", **reward_model(scoring={"timeout": "60s"}))
     api.put("endpointslices", "rl", "judge-pods-a", **endpoint_slice())
-    story: list[str] = []
+    story: dict[str, list[str]] = {"judge": []}
     async with ScriptedJudge(says(r"\boxed{True}")) as judge:
         operator = asyncio.create_task(operate(api, judge, story))
         rewards = [*cluster_rewards("judge", "rl", tmp_path / "log"), "reward_model.prewake=true"]
@@ -111,7 +115,76 @@ async def test_a_run_that_knows_when_its_first_question_comes_says_so_ahead(
     assert code == 0, output[-4000:]
     judgements = read_lines(tmp_path / "log", "judgements")
     assert [j["outcome"] for j in judgements] == ["ok"] * (run.steps * run.samples_per_step)
-    assert story == ["idle", "scoring", "idle", *["prewake", "scoring", "idle"] * (run.steps - 1)]
+    # Where the last question follows the first at once, the Lease may hear of both as one.
+    assert re.fullmatch(rf"idle scoring idle( prewake( scoring)? idle){{{run.steps - 1}}}", " ".join(story["judge"]))
+
+
+TEAM = {
+    "terms": [
+        {"name": "brief", "rule": {"kind": "length", "maximum": 10_000}},
+        {"name": "judged", "rewardModel": {"name": "judge"}, "weight": 2, "gate": {"term": "brief"}},
+        {"name": "compared", "rewardModel": {"name": "critic"}, "normalise": {"kind": "zscore"}},
+    ],
+    "breaker": {"maxFailedFraction": 0.2, "minimumCount": 4},
+}
+
+
+def put_team(api: StubApi) -> dict[str, list[str]]:
+    scoring = {"timeout": "60s"}
+    api.put("rewardmodels", "rl", "judge", **reward_model(scoring=scoring))
+    api.put("rewardmodels", "rl", "critic", **reward_model(scoring={**scoring, "mode": "pairwise"}))
+    api.put("rewardfleets", "rl", "team", kind="RewardFleet", apiVersion="genrm.dev/v1alpha1", spec=TEAM)
+    for model in ("judge", "critic"):
+        api.put("endpointslices", "rl", f"{model}-pods-a", **endpoint_slice())
+    return {"judge": [], "critic": []}
+
+
+def by_the_text(request: dict[str, Any]) -> str:
+    text = request["messages"][0]["content"]
+    if request["model"] == "judge":
+        return f"\\boxed{{{bool(zlib.crc32(text.encode()) % 2)}}}"
+    return f"<result>{'A' if zlib.crc32(text.encode()) % 2 else 'B'}</result>"
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("old_trainer", [False, True])
+async def test_a_run_on_a_fleet_wakes_its_models_and_trains_on_their_mixture(
+    verl_python: Path, models: Path, tmp_path: Path, api: StubApi, old_trainer: bool
+) -> None:
+    story = put_team(api)
+    async with ScriptedJudge(says(by_the_text)) as judge:
+        operator = asyncio.create_task(operate(api, judge, story))
+        rewards = cluster_rewards("team", "rl", tmp_path / "log")
+        run = GrpoRun(verl_python, models, tmp_path, rewards, old_trainer=old_trainer)
+        code, output = await run_to_end(run)
+        operator.cancel()
+        await asyncio.gather(operator, return_exceptions=True)
+    assert code == 0, output[-4000:]
+    scores = read_lines(tmp_path / "log", "scores")
+    assert [s["outcome"] for s in scores] == ["ok"] * (run.steps * run.samples_per_step)
+    for score in scores:
+        terms = {name: term["value"] for name, term in score["terms"].items()}
+        assert score["score"] == pytest.approx(terms["brief"] + 2 * terms["judged"] + terms["compared"])
+    assert story == {name: ["idle", *["scoring", "idle"] * run.steps] for name in ("judge", "critic")}
+    assert read_training(output).learned
+    assert lease_phases(api) == []
+
+
+@pytest.mark.proof
+async def test_a_run_whose_scores_mostly_fail_is_stopped_and_told_why(
+    verl_python: Path, models: Path, tmp_path: Path, api: StubApi
+) -> None:
+    """The old trainer stops at the first sample without a score anyway."""
+    story = put_team(api)
+    async with ScriptedJudge(says("I would rather not say.")) as judge:
+        operator = asyncio.create_task(operate(api, judge, story))
+        run = GrpoRun(verl_python, models, tmp_path, cluster_rewards("team", "rl", tmp_path / "log"))
+        code, output = await run_to_end(run)
+        operator.cancel()
+        await asyncio.gather(operator, return_exceptions=True)
+    assert code != 0
+    assert "breaker.maxFailedFraction 0.2 allows" in output and "parse_failed" in output
+    assert lease_phases(api) == []
 
 
 async def test_a_run_that_cannot_work_ends_before_ray_starts(
@@ -122,6 +195,6 @@ async def test_a_run_that_cannot_work_ends_before_ray_starts(
     assert code == 1
     ours = [line for line in output.splitlines() if line.startswith("genrm: ")]
     assert len(ours) == 2, ours
-    assert ours[1].startswith("genrm: there is no RewardModel judge in namespace rl")
+    assert ours[1].startswith("genrm: there is no RewardModel or RewardFleet judge in namespace rl")
     assert "Traceback" not in output
     assert "ray init kwargs" not in output

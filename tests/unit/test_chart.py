@@ -45,6 +45,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"watchNamespaces": ["a", "b"], "clients": [{"namespace": "c", "subjects": [{"kind": "User", "name": "x"}]}]},
         "clients: the operator does not watch namespace c, only a, b; add it to watchNamespaces",
     ),
+    "a gateway of a namespace twice": (
+        {"gateways": [{"namespace": "rl"}, {"namespace": "rl"}]},
+        "gateways: namespace rl is listed twice; one gateway serves all models of a namespace",
+    ),
+    "a gateway outside the watched namespaces": (
+        {"watchNamespaces": ["a"], "gateways": [{"namespace": "b"}]},
+        "gateways: the operator does not watch namespace b, only a; add it to watchNamespaces",
+    ),
+    "a gateway of nothing": ({"gateways": [{}]}, "at '/gateways/0': missing property 'namespace'"),
+    "a gateway with a typo": (
+        {"gateways": [{"namespace": "rl", "replica": 3}]},
+        "at '/gateways/0': additional properties 'replica' not allowed",
+    ),
     "a test without a namespace": (
         {"test": {"rewardModel": "judge"}},
         "at '/test/rewardModel': 'judge' does not match",

@@ -6,7 +6,8 @@ templates   a question as text; parsers: an answer as a verdict
 votes       several answers to one question; calibration: what a score is turned into
 classifiers models that answer with a number
 tournaments scores from verdicts on pairs, and which pairs to ask; needs numpy, and is not imported here
-groups      the responses to one prompt, judged against each other while they arrive; not imported here
+groups      the responses to one prompt, judged against each other while they arrive; rankings: in one question
+gathering   members of a group that come one by one; arrivals: what each source does with those; neither imported here
 normalise   the scores of a group on a common scale
 balancing   who is asked next       least in flight
 transport   one HTTP request        aiohttp
@@ -16,7 +17,7 @@ mixing      one score from several models and rules, as a RewardFleet says; norm
 breaker     stops a run whose scores mostly fail; telemetry says what else a step's scores show
 fleet       a RewardFleet carried out; sources: where its numbers come from; targets: from a resource to what scores
 spec_file   resources from a file instead of a cluster; not imported here
-leases      saying when the reward model is needed; lease_thread is their synchronous twin
+leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread is their synchronous twin
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here
 """
@@ -25,10 +26,11 @@ from genrm_scoring.cluster import Cluster
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot, StaticEndpoints
 from genrm_scoring.errors import GenrmError
+from genrm_scoring.fleet_leases import FleetLease, fleet_lease
 from genrm_scoring.journal import JudgementLog
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import RunLease, run_lease, run_phase, slot_lease
-from genrm_scoring.resolve import resolve
+from genrm_scoring.resolve import resolve, resolve_target
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.transport import AiohttpTransport, Transport
 from genrm_scoring.types import Judgement, Outcome, Question, Ranking, Sample, Score, ScoreSource, Verdict
@@ -38,6 +40,7 @@ __all__ = [
     "Cluster",
     "Endpoint",
     "Endpoints",
+    "FleetLease",
     "GenrmError",
     "Judgement",
     "JudgementLog",
@@ -55,7 +58,9 @@ __all__ = [
     "StaticEndpoints",
     "Transport",
     "Verdict",
+    "fleet_lease",
     "resolve",
+    "resolve_target",
     "run_lease",
     "run_phase",
     "score_of",

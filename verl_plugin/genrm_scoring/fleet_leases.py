@@ -27,7 +27,7 @@ class FleetLease:
 
     @property
     def name(self) -> str:
-        return ", ".join(lease.name for lease in self.leases)
+        return ", ".join(f"{lease.namespace}/{lease.name}" for lease in self.leases)
 
     def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
         for lease in self.leases:

@@ -62,7 +62,7 @@ class RunLease:
         self._cluster = cluster
         self._run = run
         self._reward_model = reward_model
-        self._namespace = namespace
+        self.namespace = namespace
         self._ttl_seconds = ttl_seconds
         self._owner_uid = owner_uid
         self._priority = priority
@@ -152,20 +152,20 @@ class RunLease:
                 await self.settled()
                 while not await self._granted():
                     if self._refused is not None:
-                        raise WakeRefused(self._reward_model, self._namespace, self._refused, self._slot)
+                        raise WakeRefused(self._reward_model, self.namespace, self._refused, self._slot)
                     await asyncio.sleep(GRANT_SECONDS)
         except TimeoutError:
-            raise NotAwake(self._reward_model, self._namespace, timeout, self._slot) from None
+            raise NotAwake(self._reward_model, self.namespace, timeout, self._slot) from None
         seconds = _now() - self._asked_at
         if self._slot is None:
-            log.info("reward model %s/%s is awake after %.1f s", self._namespace, self._reward_model, seconds)
+            log.info("reward model %s/%s is awake after %.1f s", self.namespace, self._reward_model, seconds)
         return seconds
 
     async def _granted(self) -> bool:
         try:
-            found = await self._cluster.get(LEASES, self._namespace, self.name)
+            found = await self._cluster.get(LEASES, self.namespace, self.name)
         except GenrmError as e:
-            log.info("lease %s/%s: not read, trying again: %s", self._namespace, self.name, e)
+            log.info("lease %s/%s: not read, trying again: %s", self.namespace, self.name, e)
             return False
         granted = self._heard(found).get(ANNOTATION_GRANTED)
         wanted = self._plan.wanted
@@ -176,7 +176,7 @@ class RunLease:
         annotations: Mapping[str, str] = lease["metadata"].get("annotations") or {}
         refused = annotations.get(ANNOTATION_REFUSED)
         if refused is not None and refused != self._refused:
-            log.error("%s", WakeRefused(self._reward_model, self._namespace, refused, self._slot))
+            log.error("%s", WakeRefused(self._reward_model, self.namespace, refused, self._slot))
         self._refused = refused
         return annotations
 
@@ -204,11 +204,11 @@ class RunLease:
         """Delete the Lease; if the API server is away, its TTL ends it."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                await self._cluster.delete(LEASES, self._namespace, self.name)
+                await self._cluster.delete(LEASES, self.namespace, self.name)
         except NotFound:
             return
         except (GenrmError, TimeoutError) as e:
-            log.warning("lease %s/%s is not deleted and ends after %d s: %s", self._namespace, self.name,
+            log.warning("lease %s/%s is not deleted and ends after %d s: %s", self.namespace, self.name,
                         self._ttl_seconds, e)  # fmt: skip
 
     async def _pause(self, until: float) -> None:
@@ -239,32 +239,32 @@ class RunLease:
                         annotations[ANNOTATION_ASKED] = wish.asked
                     await self._patch({"metadata": {"annotations": annotations}})
         except NotFound:
-            log.warning("lease %s/%s is gone", self._namespace, self.name)
+            log.warning("lease %s/%s is gone", self.namespace, self.name)
             self._plan.vanished(write, _now())
         except GenrmError as e:
-            log.warning("lease %s/%s: %s failed, trying again: %s", self._namespace, self.name, write.value, e)
+            log.warning("lease %s/%s: %s failed, trying again: %s", self.namespace, self.name, write.value, e)
             self._plan.failed(write, _now())
         except Exception:  # a Lease that is not renewed because of a bug would put the engines to sleep under the run
-            log.exception("lease %s/%s: %s failed, trying again", self._namespace, self.name, write.value)
+            log.exception("lease %s/%s: %s failed, trying again", self.namespace, self.name, write.value)
             self._plan.failed(write, _now())
         else:
             self._plan.succeeded(write, wish, _now())
 
     async def _patch(self, patch: dict[str, Any]) -> None:
-        self._heard(await self._cluster.patch(LEASES, self._namespace, self.name, patch))
+        self._heard(await self._cluster.patch(LEASES, self.namespace, self.name, patch))
 
     async def _create(self, phase: Phase) -> None:
         created_by = await self._cluster.username()
         now = datetime.now(UTC)
         manifest = lease_manifest(
-            self._run, self._reward_model, self._namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by,
+            self._run, self._reward_model, self.namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by,
             self._priority, self._slot, self._pods,
         )  # fmt: skip
         try:
-            await self._cluster.create(LEASES, self._namespace, manifest)
+            await self._cluster.create(LEASES, self.namespace, manifest)
         except AlreadyExists:
             # Ours, if an earlier create went through although its answer was lost.
-            found = await self._cluster.get(LEASES, self._namespace, self.name)
+            found = await self._cluster.get(LEASES, self.namespace, self.name)
             if self._acquired_at is None or found["spec"].get("acquireTime") != micro_time(self._acquired_at):
                 raise LeaseTaken(self.name, self._run) from None
         finally:

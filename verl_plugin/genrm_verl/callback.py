@@ -85,7 +85,7 @@ def _begin_in_cluster(config: DictConfig, request: translate.RewardRequest, run:
         raise ClusterUnreachable("KUBECONFIG", f"no Lease for this run within {LEASE_SECONDS} s") from None
     atexit.register(thread.close, RELEASE_SECONDS)
     _leave_in_order_when_terminated()
-    holds = f"holds Lease {lease.name} in {section.namespace}" if lease.name else "needs no Lease"
+    holds = f"holds Lease {lease.name}" if lease.name else "needs no Lease"
     _say(f"{found}; run {run} {holds}")
     if target.on_failure.policy is FailurePolicy.DROP and translate.drops_kill_the_run(config):
         _say("with trainer.use_v1=False verl stops at the first score that fails (onFailure.policy is drop)")

@@ -57,6 +57,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{/* Engine pods let in what has this name, in their own namespace (`genrm_operator.children.guards`). */}}
+{{- define "genrm.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: genrm-gateway
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "genrm.gatewayLabels" -}}
+{{ include "genrm.gatewaySelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
 {{/* Nothing of a test is left behind, whatever came out; the argument is the order. */}}
 {{- define "genrm.testHook" -}}
 helm.sh/hook: test

@@ -26,16 +26,18 @@ from genrm_operator.children.metadata import metadata
 
 OPERATOR_LABELS: Final = {"app.kubernetes.io/name": "genrm-operator"}
 """On the operator's own pods; the chart writes it."""
+GATEWAY: Final = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "genrm-gateway"}}}
+"""The chart's gateway of the model's namespace."""
 
 
 def network_policy(rm: RewardModel, effective: EffectiveSpec, operator_namespace: str) -> dict[str, Any]:
-    """Let in, on the engine's port and no other: clients, monitoring, and always the operator.
+    """Let in, on the engine's port and no other: clients, monitoring, and always operator and gateway.
 
     `operator_namespace` empty: the operator does not know where it runs (it was started outside the cluster), and its
     label counts in every namespace.
     """
     # An empty `from` would let everybody in; the operator's place in it keeps the list from ever being empty.
-    peers = [_operator(operator_namespace), *_allowed(effective)]
+    peers = [_operator(operator_namespace), GATEWAY, *_allowed(effective)]
     if rm.spec.routing.mode is RoutingMode.ROUTER:
         peers.append({"podSelector": {"matchLabels": router_selector(rm.name)}})
     rules = [_on(ENGINE_PORT, peers)]
@@ -58,7 +60,7 @@ def _among_ranks(rm: RewardModel) -> dict[str, Any]:
 def router_network_policy(rm: RewardModel, effective: EffectiveSpec, operator_namespace: str) -> dict[str, Any]:
     """Let clients in to the router, and to its warden nobody but the operator."""
     operator = _operator(operator_namespace)
-    rules = [_on(ENGINE_PORT, [operator, *_allowed(effective)]), _on(WARDEN_PORT, [operator])]
+    rules = [_on(ENGINE_PORT, [operator, GATEWAY, *_allowed(effective)]), _on(WARDEN_PORT, [operator])]
     return _policy(rm, router_name(rm.name), router_selector(rm.name), rules)
 
 
