@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
@@ -37,7 +37,13 @@ SYSTEM = "genrm-system"
 RELEASE = "genrm-operator"
 
 
-def wait_for(what: str, look: Callable[[], T | Literal[False] | None], timeout: float = 30.0, every: float = 0.05) -> T:
+PATIENT: Final = 90.0
+"""Seconds. What is waited for takes one or two; a disk that was just given gigabytes may keep everybody for forty."""
+
+
+def wait_for(
+    what: str, look: Callable[[], T | Literal[False] | None], timeout: float = PATIENT, every: float = 0.05
+) -> T:
     """Wait until `look` returns something true, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
@@ -61,9 +67,12 @@ class Operator:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     """What every start of it adds to its environment."""
+    attended: bool = False
+    """Whether it is meant to run: who sends it a signal takes it into his own hands until the next start."""
 
     def start(self, **more: str) -> None:
         """Start it; `more` is added to its environment, this once."""
+        self.attended = True
         self.metrics_port = free_port()
         environment = {
             **os.environ,
@@ -81,6 +90,27 @@ class Operator:
             command = [sys.executable, "-m", self.module]
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
 
+    @contextmanager
+    def restarted(self) -> Iterator[None]:
+        """While the block is open: if it ends by itself it is started again, as a kubelet would.
+
+        It does where the API server answers no renewal for the length of a lease.
+        """
+        over = threading.Event()
+
+        def tend() -> None:
+            while not over.wait(0.5):
+                if self.attended and not self.alive():
+                    self.start()
+
+        tending = threading.Thread(target=tend, name=f"kubelet-{self.name}", daemon=True)
+        tending.start()
+        try:
+            yield
+        finally:
+            over.set()
+            tending.join()
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         self.signal(number)
         assert self.process is not None
@@ -88,6 +118,7 @@ class Operator:
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
+        self.attended = False
         self.process.send_signal(number)
 
     def alive(self) -> bool:
@@ -151,7 +182,7 @@ class World:
             (e["reason"], e["message"]) for e in self.objects("events") if e["involvedObject"]["kind"] == "RewardModel"
         ]
 
-    def phase(self, wanted: str, name: str = "judge", timeout: float = 30.0) -> dict[str, Any]:
+    def phase(self, wanted: str, name: str = "judge", timeout: float = PATIENT) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             status = self.status(name)
             return status if status.get("phase") == wanted else None
@@ -171,7 +202,7 @@ class World:
         name = pod["metadata"]["name"]
         self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps(told))
 
-    def lease(self, run: str, phase: Phase, ttl: int = 30, name: str = "judge") -> None:
+    def lease(self, run: str, phase: Phase, ttl: int = 120, name: str = "judge") -> None:
         """Create a run's Lease, or write its phase; a renewal either way."""
         now = datetime.now(UTC)
         manifest = lease_manifest(run, name, self.namespace, phase, now, ttl)
@@ -279,7 +310,8 @@ def a_world(cluster: Cluster, simulator: Simulator, operator: Operator) -> Itera
         operator.start()
     made = World(cluster, simulator, operator)
     cluster.kubectl("create", "namespace", made.namespace)
-    yield made
+    with operator.restarted():
+        yield made
     violations = [ip for ip, pod in simulator.pods().items() if pod["violations"]]
     cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
     assert not violations, f"requests reached sleeping engines: {violations}"

@@ -110,6 +110,7 @@ def test_a_lease_that_somebody_deletes_is_made_anew_with_a_larger_epoch(world: W
     world.apply()
     world.phase("Asleep")
     before = epoch(world)
+    world.operator.attended = False
     world.cluster.kubectl("-n", SYSTEM, "delete", "lease", RELEASE)
     wait_for("the leader ends rather than to lead without a Lease", lambda: not world.operator.alive())
     world.operator.start()

@@ -81,7 +81,7 @@ def test_every_file_of_ours_that_a_page_names_exists(page: Path) -> None:
         assert list(ROOT.glob(wanted)), f"{named(page)} names {path}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("examples/*"))], ids=named)
+@pytest.mark.parametrize("page", [*PAGES, *sorted(p for p in ROOT.glob("examples/**/*") if p.is_file())], ids=named)
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text()):

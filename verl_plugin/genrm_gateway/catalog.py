@@ -7,21 +7,20 @@ requests that are under way end on what they began with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final, Protocol
 
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.terms import NormaliseScope
 from genrm_scoring.cluster import Cluster
+from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
-from genrm_scoring.targets import Means, opened_fleet, reached, source_of
+from genrm_scoring.targets import Means, opened_fleet, reached, refuse_state, source_of
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
@@ -97,8 +96,8 @@ class FileCatalog:
         Raises:
             ConfigurationError: something in it cannot be carried out as it says.
         """
-        means = replace(means, model=partial(_in_file, spec))
-        catalog = cls({}, default or _only(spec))
+        means = replace(means, model=spec.model)
+        catalog = cls({}, default or spec.only)
         try:
             resources: list[RewardModel | RewardFleet] = [*spec.fleets.values(), *spec.models.values()]
             for resource in resources:
@@ -122,7 +121,7 @@ class FileCatalog:
 
 
 class ClusterCatalog:
-    """RewardFleets and RewardModels of one namespace; of one name the fleet is meant."""
+    """RewardFleets and RewardModels of one namespace; of one name the model is meant."""
 
     def __init__(
         self,
@@ -134,10 +133,15 @@ class ClusterCatalog:
         opened: AsyncExitStack | None = None,
         refresh: float = REFRESH_SECONDS,
         linger: float = LINGER_SECONDS,
+        allow_cluster_code: Collection[str] = (),
     ) -> None:
-        """`run` names this process among those that need models; `opened` is closed with the catalog."""
+        """`run` names this process among those that need models; `opened` is closed with the catalog.
+
+        `allow_cluster_code`: SHA-256 of code in ConfigMaps that rules may run.
+        """
         self._refresh, self._linger = refresh, linger
         self._cluster, self._namespace, self._means, self._run = cluster, namespace, means, run
+        self._allowed = allow_cluster_code
         self.default = default
         self._opened = opened or AsyncExitStack()
         self._known: dict[str, tuple[Target, float]] = {}
@@ -172,7 +176,10 @@ class ClusterCatalog:
         if before is not None and _same(before, resource, models):
             return before
         by_name = {model.name: model for model in models}
-        means = replace(self._means, cluster=self._cluster, model=by_name.__getitem__)
+        code: Code = {}
+        if isinstance(resource, RewardFleet):
+            code = await approved_code(self._cluster, resource, self._allowed, "--allow-cluster-code")
+        means = replace(self._means, cluster=self._cluster, model=by_name.__getitem__, code=code)
         target = await _opened(resource, means, models, [self._demand(m) for m in models if m.spec.external is None])
         if before is not None:
             await before.retire()
@@ -193,7 +200,7 @@ async def _opened(
     relay = None
     try:
         if isinstance(resource, RewardFleet):
-            _refuse_state(resource)
+            refuse_state(resource)
             source: Source = await opened.enter_async_context(opened_fleet(resource, means))
         else:
             models, way = (resource,), await opened.enter_async_context(reached(resource, means))
@@ -204,15 +211,6 @@ async def _opened(
     return Target(resource.name, resource, source, models, demands, relay, opened)
 
 
-def _refuse_state(fleet: RewardFleet) -> None:
-    for term in fleet.spec.terms:
-        if term.normalise is not None and term.normalise.scope is NormaliseScope.RUNNING:
-            raise ConfigurationError(
-                f"RewardFleet {fleet.name} spec.terms {term.name} normalise.scope",
-                "running needs the state of one run, which a gateway has not; write group",
-            )
-
-
 def _same(before: Target, resource: RewardModel | RewardFleet, models: Sequence[RewardModel]) -> bool:
     was = (before.resource, *before.models)
     return [_version(r) for r in was] == [_version(r) for r in (resource, *models)]
@@ -220,17 +218,3 @@ def _same(before: Target, resource: RewardModel | RewardFleet, models: Sequence[
 
 def _version(resource: RewardModel | RewardFleet) -> tuple[object, object]:
     return resource.metadata.get("uid"), resource.metadata.get("generation")
-
-
-def _only(spec: SpecFile) -> str | None:
-    """What is meant by a request that names nothing: the only fleet, or the only thing there is."""
-    for names in (list(spec.fleets), spec.names):
-        if len(names) == 1:
-            return names[0]
-    return None
-
-
-def _in_file(spec: SpecFile, name: str) -> RewardModel:
-    if name not in spec.models:
-        raise ConfigurationError("spec.terms.rewardModel", f"{name} is not in the file; write it there, or remove it")
-    return spec.models[name]

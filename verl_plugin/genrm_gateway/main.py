@@ -21,9 +21,9 @@ from typing import Final
 
 import uvicorn
 from genrm_scoring import spec_file
-from genrm_scoring.errors import ConfigurationError, GenrmError
+from genrm_scoring.errors import GenrmError
 from genrm_scoring.gathering import PATIENCE
-from genrm_scoring.targets import Means, key_in
+from genrm_scoring.targets import Means, key_in, module_in
 
 from genrm_gateway.app import application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--namespace", help="of the cluster's resources; default: that of the credentials")
     add("--default", metavar="NAME", help="what a request means that names nothing; default: the file's only one")
     add("--rules", type=Path, metavar="FILE", help="Python file with the functions of rules of kind python")
+    add(
+        "--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that rules may run"
+    )
     add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
     add("--keys", type=Path, metavar="FILE", help="`client: key` lines; without it everybody may ask")
     add("--host", default="0.0.0.0")
@@ -95,12 +98,7 @@ def _means(given: argparse.Namespace) -> Means:
     Raises:
         ConfigurationError
     """
-    module = None
-    if given.rules is not None:
-        try:
-            module = given.rules.read_text(), str(given.rules)
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigurationError("--rules", f"{given.rules} cannot be read: {e}") from e
+    module = None if given.rules is None else module_in(given.rules, "--rules")
     means = Means(module=module, patience=given.patience, rule_processes=given.rule_processes)
     return means if given.secrets is None else replace(means, key=key_in(given.secrets))
 
@@ -116,7 +114,8 @@ async def _cluster(given: argparse.Namespace, means: Means) -> Catalog:
     opened = AsyncExitStack()
     cluster = await opened.enter_async_context(connect())
     run = f"gateway-{socket.gethostname()}-{secrets.token_hex(2)}"
-    return ClusterCatalog(cluster, given.namespace or cluster.namespace, means, run, given.default, opened)
+    namespace, allowed = given.namespace or cluster.namespace, given.allow_cluster_code
+    return ClusterCatalog(cluster, namespace, means, run, given.default, opened, allow_cluster_code=allowed)
 
 
 if __name__ == "__main__":

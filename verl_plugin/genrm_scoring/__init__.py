@@ -16,7 +16,8 @@ rules       scores without a model: exact, numeric, math, regex, format, length,
 mixing      one score from several models and rules, as a RewardFleet says; normalise and failure are parts of it
 breaker     stops a run whose scores mostly fail; telemetry says what else a step's scores show
 fleet       a RewardFleet carried out; sources: where its numbers come from; targets: from a resource to what scores
-spec_file   resources from a file instead of a cluster; not imported here
+spec_file   resources from a file instead of a cluster
+rewards     all of that as a function; frameworks: as TRL, OpenRLHF, slime and verifiers call it; none imported here
 leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread is their synchronous twin
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here

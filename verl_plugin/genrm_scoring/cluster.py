@@ -22,12 +22,14 @@ class Resource:
     plural: str
 
     def __str__(self) -> str:
-        return f"{self.plural}.{self.group}"
+        return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
 REWARD_MODELS: Final = Resource(names.GROUP, names.VERSION, names.REWARD_MODELS)
 REWARD_FLEETS: Final = Resource(names.GROUP, names.VERSION, names.REWARD_FLEETS)
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices")
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps")
+"""Of the core group, and here only to be read one by one."""
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
 SELF_SUBJECT_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 

@@ -54,6 +54,9 @@ class Report:
     anchored: Anchored | None = None
 
 
+Reported = Callable[[Report], None]
+
+
 def tournament_rule(scoring: Scoring) -> Aggregate:
     """How verdicts become scores.
 

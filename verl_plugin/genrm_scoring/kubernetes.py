@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from yaml import YAMLError
 
-from genrm_scoring.cluster import SELF_SUBJECT_REVIEWS, Listing, Object, Resource, WatchEvent
+from genrm_scoring.cluster import CONFIG_MAPS, SELF_SUBJECT_REVIEWS, Listing, Object, Resource, WatchEvent
 from genrm_scoring.errors import (
     AccessDenied,
     AlreadyExists,
@@ -113,7 +114,8 @@ class KubernetesCluster:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         found: Object = await self._call("get", resource, namespace, name, name)
-        return found
+        # The core group's objects come as classes of the client's.
+        return found if resource.group else self._api.api_client.sanitize_for_serialization(found)
 
     async def list(self, resource: Resource, namespace: str, selector: str = "") -> Listing:
         answer = await self._call("list", resource, namespace, "", label_selector=selector)
@@ -166,11 +168,15 @@ class KubernetesCluster:
             return await self._once(verb, resource, namespace, name, *args, **more)
 
     async def _once(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
-        method = getattr(self._api, f"{verb}_{'namespaced' if namespace else 'cluster'}_custom_object")
-        place = tuple(part for part in (resource.group, resource.version, namespace, resource.plural) if part)
+        if resource == CONFIG_MAPS and verb == "get":
+            call = partial(client.CoreV1Api(self._api.api_client).read_namespaced_config_map, name, namespace)
+        else:
+            method = getattr(self._api, f"{verb}_{'namespaced' if namespace else 'cluster'}_custom_object")
+            place = tuple(part for part in (resource.group, resource.version, namespace, resource.plural) if part)
+            call = partial(method, *place, *args, **more)
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return await method(*place, *args, _request_timeout=CALL_SECONDS, **more)
+                return await call(_request_timeout=CALL_SECONDS)
         except client.ApiException as e:
             raise self._rejected(verb, resource, namespace, name, e.status, e.body or e.reason or "") from e
         except (aiohttp.ClientError, OSError) as e:

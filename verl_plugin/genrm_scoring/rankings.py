@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from genrm_api.scoring import Aggregate, Scoring
 
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Ask, Report, failed_like, normalised
+from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
@@ -27,7 +27,7 @@ class Listwise:
         reported: is told of each group's standings.
     """
 
-    def __init__(self, scoring: Scoring, ask: Ask, reported: Callable[[Report], None] | None = None) -> None:
+    def __init__(self, scoring: Scoring, ask: Ask, reported: Reported | None = None) -> None:
         self._scoring, self._ask, self._reported = scoring, ask, reported
         self._votes = scoring.votes.count if scoring.votes is not None else 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.scoring import Normalise, Order, Scoring
 
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Ask, Group, Report, tournament_rule
+from genrm_scoring.groups import Ask, Group, Reported, tournament_rule
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
 from genrm_scoring.rules.worker import RuleWorker
@@ -125,9 +125,7 @@ class Pairwise:
         ConfigurationError: `scoring` describes no tournament that can be held.
     """
 
-    def __init__(
-        self, scoring: Scoring, ask: Ask, patience: float, reported: Callable[[Report], None] | None = None
-    ) -> None:
+    def __init__(self, scoring: Scoring, ask: Ask, patience: float, reported: Reported | None = None) -> None:
         tournament_rule(scoring)
         self._scoring, self._ask, self._patience, self._reported = scoring, ask, patience, reported
 

@@ -34,6 +34,24 @@ class SpecFile:
     def names(self) -> list[str]:
         return [*self.fleets, *self.models]
 
+    @property
+    def only(self) -> str | None:
+        """What is meant where nothing is named: the only fleet, or the only thing there is."""
+        for names in (list(self.fleets), self.names):
+            if len(names) == 1:
+                return names[0]
+        return None
+
+    def model(self, name: str) -> RewardModel:
+        """
+        Raises:
+            ConfigurationError: it is not in the file.
+        """
+        if name not in self.models:
+            sentence = f"{name} is not in the file; write it there, or remove it"
+            raise ConfigurationError("spec.terms.rewardModel", sentence)
+        return self.models[name]
+
 
 def read(path: Path) -> SpecFile:
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,14 +21,16 @@ from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
 from genrm_api.scoring import Normalise, Scoring, ScoringMode
-from genrm_api.terms import RewardApi, Term
+from genrm_api.terms import NormaliseScope, RewardApi, Term
 
 from genrm_scoring.cluster import Cluster
+from genrm_scoring.cluster_code import Code, place
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints, StaticEndpoints
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import PATIENCE
+from genrm_scoring.groups import Reported
 from genrm_scoring.judges import judge_of
 from genrm_scoring.mixing import Mixture
 from genrm_scoring.rankings import Listwise
@@ -62,21 +64,36 @@ def key_in(folder: Path) -> Callable[[EndpointKeyRef], str]:
     return read
 
 
+def module_in(path: Path, field: str) -> tuple[str, str]:
+    """A file with the functions of rules of kind python, as `Means.module`; `field` is what named it.
+
+    Raises:
+        ConfigurationError
+    """
+    try:
+        return path.read_text(), str(path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigurationError(field, f"{path} cannot be read: {e}") from e
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What resources are opened with.
 
     `key` reads an endpoint's key, and `model` finds the RewardModel that a term names; both raise ConfigurationError.
-    `module` is the run's own Python: its text and where it is from. `told` hears of every question to a model.
+    `module` is the run's own Python: its text and where it is from; `code` is what was approved of ConfigMaps. `told`
+    hears of every question to a model, and `reported` of every group that was compared.
     """
 
     cluster: Cluster | None = None
     key: Callable[[EndpointKeyRef], str] = _no_key
     model: Callable[[str], RewardModel] = _no_model
     module: tuple[str, str] | None = None
+    code: Code = field(default_factory=dict)
     patience: float = PATIENCE
     rule_processes: int = 1
     told: Told | None = None
+    reported: Reported | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,7 @@ class Reached:
     endpoints: Endpoints
     transport: AiohttpTransport
     told: Told | None = None
+    reported: Reported | None = None
 
 
 @asynccontextmanager
@@ -112,7 +130,7 @@ async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
             raise ConfigurationError(f"{where}.type", sentence)
         transport = AiohttpTransport(key=key)
         opened.push_async_callback(transport.close)
-        yield Reached(endpoints, transport, means.told)
+        yield Reached(endpoints, transport, means.told, means.reported)
 
 
 def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
@@ -140,19 +158,27 @@ def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_f
     scoring = rm.spec.scoring
     if in_fleet:
         scoring = scoring.model_copy(update={"normalise": None, "on_failure": OnFailure()})
-    return source_with(scoring, scorer_of(rm, way), patience, settles=not in_fleet)
+    return source_with(scoring, scorer_of(rm, way), patience, settles=not in_fleet, reported=way.reported)
 
 
-def source_with(scoring: Scoring, scorer: Scorer, patience: float = PATIENCE, *, settles: bool = True) -> Source:
+def source_with(
+    scoring: Scoring,
+    scorer: Scorer,
+    patience: float = PATIENCE,
+    *,
+    settles: bool = True,
+    reported: Reported | None = None,
+) -> Source:
     """What `scoring` makes of a scorer's answers.
 
     Args:
         settles: whether the scores of a group are normalised and their failures dealt with here.
+        reported: hears of every group that was compared.
     """
     if scoring.mode is ScoringMode.PAIRWISE:
-        return Pairwise(scoring, scorer.ask, patience)
+        return Pairwise(scoring, scorer.ask, patience, reported)
     if scoring.mode is ScoringMode.LISTWISE:
-        return Listwise(scoring, scorer.ask_once)
+        return Listwise(scoring, scorer.ask_once, reported)
     return Pointwise(scorer, scoring if settles else None)
 
 
@@ -214,6 +240,36 @@ async def opened_fleet(fleet: RewardFleet, means: Means) -> AsyncIterator[FleetS
 
 
 @asynccontextmanager
+async def opened_target(resource: RewardModel | RewardFleet, means: Means) -> AsyncIterator[Source]:
+    """What scores the responses to one prompt, for a process that keeps no state of a run.
+
+    Raises:
+        ConfigurationError: it cannot be carried out as it says.
+        ClusterError
+    """
+    if isinstance(resource, RewardFleet):
+        refuse_state(resource)
+        async with opened_fleet(resource, means) as source:
+            yield source
+    else:
+        async with reached(resource, means) as way:
+            yield source_of(resource, way, means.patience)
+
+
+def refuse_state(fleet: RewardFleet) -> None:
+    """
+    Raises:
+        ConfigurationError: a term is normalised by all scores of a run so far.
+    """
+    for term in fleet.spec.terms:
+        if term.normalise is not None and term.normalise.scope is NormaliseScope.RUNNING:
+            raise ConfigurationError(
+                f"RewardFleet {fleet.name} spec.terms {term.name} normalise.scope",
+                "running needs one state of the whole run, which is not kept here; write group",
+            )
+
+
+@asynccontextmanager
 async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     if term.reward_model is not None:
         rm = means.model(term.reward_model.name)
@@ -247,10 +303,12 @@ def _module(term: Term, means: Means) -> tuple[str, str]:
         return "", ""
     where = f"spec.terms {term.name} rule"
     if rule.config_map is not None:
-        raise ConfigurationError(
-            f"{where}.configMap",
-            f"{rule.config_map.name}: code of a ConfigMap is not carried out here; remove it, and give your own file",
-        )
+        if (text := means.code.get(place(rule.config_map))) is None:
+            raise ConfigurationError(
+                f"{where}.configMap",
+                f"{rule.config_map.name}: its code was not approved here; remove it, and give your own file",
+            )
+        return text, f"ConfigMap {place(rule.config_map)}"
     if means.module is None:
         raise ConfigurationError(f"{where}.function", f"{rule.function} is wanted, and no Python file was given")
     return means.module

@@ -30,6 +30,7 @@ from genrm_scoring.journal import JudgementLog, record_question, record_score
 from genrm_scoring.types import Judgement, Question, Sample, Score
 
 from genrm_verl.opening import opened_source
+from genrm_verl.steps import StepLog
 from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
 
@@ -46,14 +47,15 @@ class Coordinator:
     def __init__(self, section: Mapping[str, Any]) -> None:
         self._section = RunSection.read(section)
         self._opening = asyncio.Lock()
-        self._open = AsyncExitStack()  # closed by the end of the actor's process
+        self._open = AsyncExitStack()
         self._arrivals: Arrivals | None = None
         self._breaker = _breaker(self._section)
-        self._step: int | None = None
         self._stopped: asyncio.Future[str] | None = None
         folder = self._section.judgement_log
         self._judgements = JudgementLog(Path(folder)) if folder else None
         self._scores = JudgementLog(Path(folder), "scores") if folder else None
+        self._summaries = JudgementLog(Path(folder), "steps") if folder else None
+        self._steps = StepLog(self._summarise)
 
     async def score(self, key: str, size: int, sample: Sample) -> Score:
         """The score of one response among its siblings.
@@ -62,10 +64,10 @@ class Coordinator:
             RunStopped, ConfigurationError: the run must end.
         """
         try:
-            self._begin(sample.step)
             score = await (await self._ready()).score(key, size, sample)
             if self._scores is not None:
                 self._scores.write(record_score(self._section.run, sample, score, time.time()))
+            self._steps.scored(sample, score)
             if self._breaker is not None:
                 self._breaker.saw(f"prompt {sample.uid}, response {sample.session}", score)
         except (RunStopped, ConfigurationError) as e:
@@ -76,6 +78,18 @@ class Coordinator:
     async def lost(self, key: str, size: int) -> None:
         """A response to this prompt will never come."""
         (await self._ready()).lost(key, size)
+
+    async def step_ended(self) -> None:
+        """A step of training is over, with the validation that belongs to it: what comes now is of the next."""
+        self._steps.ended()
+        if self._breaker is not None:
+            self._breaker.begin_step()
+
+    async def close(self) -> None:
+        """Give up who waits; an actor whose process ends has no need of it."""
+        if self._arrivals is not None:
+            await self._arrivals.close()
+        await self._open.aclose()
 
     async def stopped(self) -> str:
         """Wait until the run must stop; return why."""
@@ -90,19 +104,18 @@ class Coordinator:
         if not (word := self._word()).done():
             word.set_result(why)
 
-    def _begin(self, step: int | None) -> None:
-        if step is not None and step != self._step:
-            self._step = step
-            if self._breaker is not None:
-                self._breaker.begin_step()
-
     async def _ready(self) -> Arrivals:
         async with self._opening:
             if self._arrivals is None:
                 told = self._told if self._judgements is not None else None
-                source = await self._open.enter_async_context(opened_source(self._section, told))
+                opening = opened_source(self._section, told, self._steps.held)
+                source = await self._open.enter_async_context(opening)
                 self._arrivals = arrivals_of(source, self._section.patience_s)
             return self._arrivals
+
+    def _summarise(self, line: dict[str, Any]) -> None:
+        if self._summaries is not None:
+            self._summaries.write({"run": self._section.run, "ended": round(time.time(), 6), **line})
 
     def _told(self, question: Question, judgement: Judgement) -> None:
         assert self._judgements is not None
@@ -139,6 +152,11 @@ class RayCoordinators:
             ).remote(asdict(section))
             for number in range(section.coordinators)
         ]
+
+    def step_ended(self) -> None:
+        """Tell them; waits for nothing."""
+        for actor in self._actors:
+            actor.step_ended.remote()
 
     def when_stopped(self, tell: Callable[[str], None]) -> None:
         """Call `tell`, in a thread, with the first sentence that any of them has."""

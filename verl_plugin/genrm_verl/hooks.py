@@ -125,6 +125,8 @@ def _span(name: str) -> Iterator[None]:
         yield
     finally:
         phases.end(name)
+        if name == "step" and _State.coordinators is not None:
+            _State.coordinators.step_ended()
     _end_if_stopped()
 
 

@@ -11,6 +11,7 @@ REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "engine": None,  # static: vllm | sglang | custom, what serves there; default vllm
     "scoring": None,  # static: what spec.scoring is in a RewardModel
     "rules": None,  # k8s: Python file with the functions of a fleet's rules of kind python
+    "allow_cluster_code": None,  # k8s: SHA-256, or a list, of code in ConfigMaps that a fleet's rules may run
     "secrets": None,  # k8s: folder with endpoints' keys, SECRET/KEY, as Secrets are mounted
     "judgement_log": None,  # directory for one JSON line per judgement
     "patience_s": None,  # seconds without a new response before a group is scored as it is, default 300

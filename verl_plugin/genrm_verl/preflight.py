@@ -16,15 +16,16 @@ from genrm_api.names import headless_service_name
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel, Scoring
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster
+from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.discovery import serving_endpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
-from genrm_scoring.targets import scoring_needs_siblings
+from genrm_scoring.targets import opened_target, scoring_needs_siblings
 from pydantic import ValidationError
 
-from genrm_verl.opening import means_of, opened_target
+from genrm_verl.opening import means_of
 from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
@@ -93,7 +94,12 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         async with asyncio.timeout(SECONDS), connect() as cluster:
             where = cluster.where
             assert request.name is not None
-            target = Target(*await resolve_target(cluster, request.name, request.namespace))
+            resource, models = await resolve_target(cluster, request.name, request.namespace)
+            code: Code = {}
+            if isinstance(resource, RewardFleet):
+                approved = request.allow_cluster_code
+                code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code")
+            target = Target(resource, models, code)
             serving = [await _serving(cluster, model) for model in target.models]
             means = means_of(
                 target,
@@ -102,7 +108,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                 secrets=request.secrets,
                 patience=request.patience_s,
             )
-            async with opened_target(target, means):
+            async with opened_target(target.resource, means):
                 pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None

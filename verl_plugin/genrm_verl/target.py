@@ -7,12 +7,13 @@ an interpolation of its own.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from genrm_api.judging import OnFailure
 from genrm_api.rewardfleet import RewardFleet, RewardFleetSpec
 from genrm_api.rewardmodel import RewardModel
+from genrm_scoring.cluster_code import Code
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.targets import needs_siblings
 
@@ -25,6 +26,8 @@ class Target:
 
     resource: RewardModel | RewardFleet
     models: tuple[RewardModel, ...]
+    code: Code = field(default_factory=dict)
+    """What the run approved of rules' code in ConfigMaps."""
 
     @property
     def name(self) -> str:
@@ -61,14 +64,18 @@ class Target:
         )
 
     def text(self) -> str:
-        written = json.dumps([_manifest(it) for it in (self.resource, *self.models)], ensure_ascii=True)
+        manifests = [_manifest(it) for it in (self.resource, *self.models)]
+        written = json.dumps({"resources": manifests, "code": dict(self.code)}, ensure_ascii=True)
         return written.replace("$", "\\u0024")  # only texts can hold one
 
     @classmethod
     def read(cls, text: str) -> Self:
-        first, *models = json.loads(text)
+        written = json.loads(text)
+        first, *models = written["resources"]
         kind = RewardFleet if first["kind"] == "RewardFleet" else RewardModel
-        return cls(kind.model_validate(first), tuple(RewardModel.model_validate(each) for each in models))
+        return cls(
+            kind.model_validate(first), tuple(RewardModel.model_validate(each) for each in models), written["code"]
+        )
 
 
 def _manifest(it: RewardModel | RewardFleet) -> dict[str, Any]:

@@ -9,6 +9,7 @@ plugin module in every Ray worker, beside whatever the user loads there.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class RewardRequest:
     scoring: Mapping[str, Any]
     rules: str | None
     secrets: str | None
+    allow_cluster_code: tuple[str, ...]
     judgement_log: str | None
     patience_s: float
     lease_ttl_s: int
@@ -121,7 +123,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
             "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
         )
     of_static = ("endpoints", "served_name", "engine", "scoring")
-    of_cluster = ("namespace", "rules", "secrets", "lease_ttl_s", "prewake")
+    of_cluster = ("namespace", "rules", "secrets", "allow_cluster_code", "lease_ttl_s", "prewake")
     for key in of_static if discovery == "k8s" else of_cluster:
         if ours[key] is not None:
             raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
@@ -141,6 +143,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         scoring=_scoring(ours["scoring"]),
         rules=_path("rules", ours["rules"]),
         secrets=_path("secrets", ours["secrets"]),
+        allow_cluster_code=_hashes(ours["allow_cluster_code"]),
         judgement_log=_path("judgement_log", ours["judgement_log"]),
         patience_s=_seconds("patience_s", ours["patience_s"]),
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
@@ -276,6 +279,17 @@ def _path(key: str, value: Any) -> str | None:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write a path")
     return str(Path(value).absolute())
+
+
+def _hashes(value: Any) -> tuple[str, ...]:
+    found = [] if value is None else value if isinstance(value, list) else [value]
+    for one in found:
+        # Digits alone are a number to Hydra, and leading zeros are gone: such a hash needs quotes.
+        if not isinstance(one, str) or not re.fullmatch("[0-9a-f]{64}", one):
+            raise ConfigurationError(
+                "reward_model.allow_cluster_code", f"found {one!r}; write a SHA-256 in quotes, or several"
+            )
+    return tuple(found)
 
 
 def _seconds(key: str, value: Any) -> float:

@@ -20,7 +20,7 @@ class StubApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.denied: dict[str, int] = {}
-        self.served = {"genrm.dev", "discovery.k8s.io", "coordination.k8s.io", "authentication.k8s.io"}
+        self.served = {"", "genrm.dev", "discovery.k8s.io", "coordination.k8s.io", "authentication.k8s.io"}
         self.requests: list[tuple[str, str]] = []
         self.patch_types: set[str] = set()
         self.watched = asyncio.Event()
@@ -33,6 +33,7 @@ class StubApi:
         app = web.Application()
         app.router.add_route("*", "/apis/{group}/{version}/namespaces/{namespace}/{plural}", self._collection)
         app.router.add_route("*", "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", self._object)
+        app.router.add_get("/api/{version}/namespaces/{namespace}/{plural}/{name}", self._object)
         app.router.add_post("/apis/{group}/v1/selfsubjectreviews", self._who_am_i)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -109,7 +110,7 @@ class StubApi:
 
     def _refused(self, http: web.Request, verb: str) -> web.Response | None:
         self.requests.append((verb, http.path))
-        if http.match_info["group"] not in self.served:
+        if http.match_info.get("group", "") not in self.served:
             return web.Response(status=404, text="404 page not found")
         if verb in self.denied:
             return _status(self.denied[verb], f'User "ada" cannot {verb}')

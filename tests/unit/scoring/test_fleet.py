@@ -215,7 +215,7 @@ async def test_python_of_the_user_runs_in_a_worker() -> None:
     [
         ([model()], "judge is not known here"),
         ([{"name": "own", "rule": {"kind": "python", "function": "f"}}], "no Python file was given"),
-        ([{"name": "own", "rule": {"kind": "python", "function": "f", "configMap": {"name": "m"}}}], "ConfigMap"),
+        ([{"name": "own", "rule": {"kind": "python", "function": "f", "configMap": {"name": "m"}}}], "not approved"),
         (
             [{"name": "api", "api": {"url": "https://a/b", "credentialsSecretRef": {"name": "s"}}}],
             "no keys are read here",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,22 @@ from genrm_verl.translate import RunSection
 from dev.grpo import read_lines
 from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
 
+MADE: list[Coordinator] = []
+
+
+@pytest.fixture(autouse=True)
+async def made() -> AsyncIterator[list[Coordinator]]:
+    """All that a test makes are closed in its end."""
+    MADE.clear()
+    yield MADE
+    for coordinator in MADE:
+        await coordinator.close()
+
+
+def started(section: RunSection) -> Coordinator:
+    MADE.append(Coordinator(asdict(section)))
+    return MADE[-1]
+
 
 def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
     section = RunSection(
@@ -30,13 +47,13 @@ def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
         judgement_log=None if log is None else str(log),
         coordinators=1,
     )
-    return Coordinator(asdict(section))
+    return started(section)
 
 
 def of_fleet(spec: dict[str, Any], **section: Any) -> Coordinator:
     fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": spec})
     text = Target(fleet, ()).text()
-    return Coordinator(asdict(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section)))
+    return started(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section))
 
 
 def group(*responses: str, step: int = 1, reference: str | None = None) -> list[Sample]:
@@ -81,6 +98,7 @@ async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_d
     coordinator = of_fleet({"terms": [right], "breaker": breaker})
     assert await scored(coordinator, group("4", "5", reference="4")) == [1.0, 0.0]
     assert await scored(coordinator, group("4", "5")) == [None, None], "there is no ground truth"
+    await coordinator.step_ended()
     assert await scored(coordinator, group("4", "5", "6", step=2)) == [None] * 3, "a step is judged by itself"
     with pytest.raises(BreakerTripped, match="prompt u, response"):
         await scored(coordinator, group("4", "5", step=2))
@@ -105,3 +123,30 @@ async def test_siblings_do_not_wait_for_a_response_that_will_never_come() -> Non
         await coordinator.lost("u", 3)
         async with asyncio.timeout(5):
             assert [score.value for score in await asyncio.gather(*waiting)] == [0.0, 1.0]
+
+
+async def test_a_steps_numbers_are_written_down_and_a_jump_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedJudge(says(longer)) as judge:
+        coordinator = static(judge.url, tmp_path, mode="pairwise", anchor="reference", aggregate="dgr")
+        for step in range(1, 8):
+            short, long = ("a long answer", "short") if step < 7 else ("short", "short")
+            members = group(short, long, step=step, reference="a long answer, which is good")
+            judge.script = [says(longer_or_tie)]
+            await scored(coordinator, members, key=f"u{step}")
+            await coordinator.step_ended()
+        await coordinator.step_ended()
+    lines = read_lines(tmp_path, "steps")
+    assert [line["step"] for line in lines] == list(range(1, 8)) and {line["samples"] for line in lines} == {2}
+    assert lines[0]["outcomes"] == {"ok": 2} and lines[0]["zero_spread"] == 0.0 and lines[6]["zero_spread"] == 1.0
+    assert set(lines[0]["anchor"]) == {"score", "beats_anchor", "policy_mean", "conflicts"}
+    assert [record.message for record in caplog.records if "zero_spread is 1.00" in record.message]
+
+
+def longer_or_tie(request: Request) -> str:
+    text = request["messages"][0]["content"]
+    first, second = (
+        text[text.rindex(f"<response_{mark}>") : text.rindex(f"</response_{mark}>")] for mark in ("a", "b")
+    )
+    return f"<result>{'A' if len(first) > len(second) else 'B'}</result>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import signal
 import time
@@ -233,6 +234,26 @@ async def test_a_fleet_that_names_a_model_which_is_not_there_ends_the_run(tmp_pa
     sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team")
     assert sentence == "genrm: there is no RewardModel critic in namespace rl; there are: judge"
     assert leases(api) == []
+
+
+async def test_code_of_a_config_map_runs_only_if_the_run_has_read_it(tmp_path: Path, api: StubApi) -> None:
+    text = "def f(response, ground_truth):\n    return 1.0\n"
+    rule = {"kind": "python", "function": "f", "configMap": {"name": "own"}}
+    spec = {"terms": [{"name": "own", "rule": rule}]}
+    api.put("rewardfleets", "rl", "team", kind="RewardFleet", apiVersion="genrm.dev/v1alpha1", spec=spec)
+    team = ("reward_model.discovery=k8s", "reward_model.name=team")
+    assert "there is no ConfigMap rl/own" in await one_sentence(tmp_path, *team)
+    api.put("configmaps", "rl", "own", data={"other.py": text})
+    assert "has no key rules.py; it has other.py" in await one_sentence(tmp_path, *team)
+    api.put("configmaps", "rl", "own", data={"rules.py": text})
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    sentence = await one_sentence(tmp_path, *team)
+    assert f"write reward_model.allow_cluster_code={digest}" in sentence
+    async with started(tmp_path, *team, f"reward_model.allow_cluster_code='{digest}'") as program:
+        section = (await program.config())["genrm"]
+        code, _, errors = await program.end()
+    assert code == 0 and "needs no Lease" in errors
+    assert Target.read(section["target"]).code == {"own/rules.py": text}
 
 
 async def test_what_a_run_cannot_carry_out_ends_it_before_it_starts(tmp_path: Path, api: StubApi) -> None:

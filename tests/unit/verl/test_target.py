@@ -46,3 +46,10 @@ def test_a_fleet_arrives_with_its_models() -> None:
     assert came.resource.spec == fleet(*terms).spec
     assert came.model("away").spec == away.spec and came.needs_siblings and came.has_pods
     assert not Target(fleet(terms[0], terms[2]), (away,)).has_pods
+
+
+def test_approved_code_arrives_as_it_was() -> None:
+    rule = {"kind": "python", "function": "f", "configMap": {"name": "own"}}
+    code = {"own/rules.py": "def f(response, ground_truth):\n    return float('$' in response)\n"}
+    came = through_a_configuration(Target(fleet({"name": "own", "rule": rule}), (), code))
+    assert came.code == code

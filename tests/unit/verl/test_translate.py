@@ -80,7 +80,7 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("key", ["rules", "secrets"])
+@pytest.mark.parametrize("key", ["rules", "secrets", "allow_cluster_code"])
 def test_keys_of_a_cluster_are_refused_with_static_discovery(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=static"):
         read_request(config({**STATIC, key: "/some/path"}))
@@ -136,6 +136,12 @@ def test_a_prompt_has_as_many_responses_as_verl_samples(validate: bool | None, s
 def test_a_ttl_is_whole_seconds(ttl: Any) -> None:
     with pytest.raises(ConfigurationError, match="lease_ttl_s"):
         read_request(config({"discovery": "k8s", "name": "judge", "lease_ttl_s": ttl}))
+
+
+@pytest.mark.parametrize("approved", ["yes", 7, ["a" * 63], "A" * 64])
+def test_code_is_approved_by_its_hash(approved: Any) -> None:
+    with pytest.raises(ConfigurationError, match="allow_cluster_code: found"):
+        read_request(config({"discovery": "k8s", "name": "team", "allow_cluster_code": approved}))
 
 
 @pytest.mark.parametrize("prewake", ["soon", 3, 0.5])
