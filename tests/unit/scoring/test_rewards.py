@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from genrm_scoring.errors import ConfigurationError, FailureRaised, SampleDropped
-from genrm_scoring.frameworks import openrlhf_reward, slime_reward, trl_reward, verifiers_reward
+from genrm_scoring.frameworks import slime_reward, trl_reward, verifiers_reward
 from genrm_scoring.rewards import Opened, Rewards, rewards_from, rewards_of_file
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
 
@@ -147,13 +147,6 @@ def test_trl_is_told_of_a_missing_score_by_none(rewards: Rewards) -> None:
     completions = [[{"role": "assistant", "content": text}] for text in ("4", "5", "4")]
     found = reward([CHAT] * 3, completions, answer=["4", "4", None], completion_ids=[[1], [2], [3]], trainer_state=None)
     assert found == [1.0, 0.0, None]
-
-
-def test_openrlhf_gets_tensors_and_a_log_for_each_term(rewards: Rewards) -> None:
-    torch = pytest.importorskip("torch")
-    found = openrlhf_reward(rewards)(["2 + 2? 4", "2 + 2? 5"], ["2 + 2? "] * 2, ["4", "4"])
-    assert torch.equal(found["rewards"], torch.tensor([1.0, 0.0])) and torch.equal(found["scores"], found["rewards"])
-    assert found["extra_logs"]["scaled"].tolist() == [1.0, -1.0]
 
 
 async def test_slime_gets_a_number_or_those_of_a_group(rewards: Rewards) -> None:
