@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import time
 import zlib
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from dev.grpo import BATCH, GrpoRun, read_lines, read_training, static_rewards
+from tests.e2e.conftest import wait_for
 from tests.e2e.verl_runs import models, run_to_end, verl_python
 from tests.unit.scoring.scripted_judge import ScriptedJudge, drops_connection, says
 
@@ -106,3 +110,27 @@ async def test_responses_to_one_prompt_meet_from_all_reward_workers(
     assert len(questions) == len(judge.requests) and {q["outcome"] for q in questions} == {"ok"}
     assert len({path.name for path in (tmp_path / "log").glob("scores-*")}) == 2, "both coordinators had groups"
     assert read_training(output).learned
+
+
+@pytest.mark.proof
+async def test_a_coordinator_that_dies_is_started_again_and_no_sample_is_lost(
+    verl_python: Path, models: Path, tmp_path: Path
+) -> None:
+    async with ScriptedJudge(says(larger_checksum, after=0.3)) as judge:
+        rewards = static_rewards([judge.url], "scripted", tmp_path / "log", "{mode:pairwise,timeout:60s}")
+        run = GrpoRun(verl_python, models, tmp_path, rewards, steps=3)
+        running = asyncio.create_task(run_to_end(run))
+        await judge.asked.wait()  # a group is in the middle of its tournament
+        first, *_ = await asyncio.to_thread(began, tmp_path / "log", "judgements")
+        os.kill(int(first.stem.rpartition("-")[2]), signal.SIGKILL)
+        code, output = await running
+    assert code == 0, output[-4000:]
+    scored = {(line["uid"], line["session"]) for line in read_lines(tmp_path / "log", "scores")}
+    assert len(scored) == run.steps * run.samples_per_step
+    assert len({path.name for path in (tmp_path / "log").glob("judgements-*")}) == 3, "two, and who came after the dead"
+    assert read_training(output).learned
+
+
+def began(log: Path, about: str) -> list[Path]:
+    """The files of a log, once there are any."""
+    return wait_for(f"{about} in {log}", lambda: list(log.glob(f"{about}-*")), timeout=60)

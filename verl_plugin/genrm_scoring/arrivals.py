@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import Gathering
 from genrm_scoring.groups import Group
 from genrm_scoring.sources import Pairwise, Pointwise, Source
@@ -21,8 +22,11 @@ from genrm_scoring.types import Sample, Score
 class Arrivals(Protocol):
     """`key` names a group of `size` members."""
 
-    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+    async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
         """
+        Args:
+            learn: whether its number enters what a run's scores are normalised by; not in validation.
+
         Raises:
             RunStopped, ConfigurationError
         """
@@ -49,8 +53,11 @@ class AllTogether:
         self._source = source
         self._gathering: Gathering[Sample] = Gathering(patience)
 
-    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
-        return await self._gathering.score(key, size, sample, self._source.scores)
+    async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
+        score_all = self._source.scores
+        if isinstance(self._source, FleetScorer):
+            score_all = partial(self._source.scores, learn=learn)
+        return await self._gathering.score(key, size, sample, score_all)
 
     def lost(self, key: Hashable, size: int) -> None:
         self._gathering.lost(key, size)
@@ -64,7 +71,7 @@ class AskedAtOnce:
         self._source = source
         self._gathering: Gathering[asyncio.Task[Score]] = Gathering(patience)
 
-    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+    async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
         asked = asyncio.create_task(self._source.own(sample))
         try:
             return await self._gathering.score(key, size, asked, self._settled)
@@ -97,7 +104,7 @@ class Tournaments:
         self._missing: dict[Hashable, int] = {}
         """Lost before anybody of their group has come."""
 
-    async def score(self, key: Hashable, size: int, sample: Sample) -> Score:
+    async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
         held = self._held.get(key)
         if held is None:
             if (group := self._source.group(sample, size)) is None:

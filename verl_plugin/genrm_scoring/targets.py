@@ -256,7 +256,13 @@ async def opened_target(resource: RewardModel | RewardFleet, means: Means) -> As
             yield source_of(resource, way, means.patience)
 
 
-def refuse_state(fleet: RewardFleet) -> None:
+def remembers(fleet: RewardFleet) -> bool:
+    """Whether a term is normalised by all scores of a run so far."""
+    scopes = (term.normalise.scope for term in fleet.spec.terms if term.normalise is not None)
+    return NormaliseScope.RUNNING in scopes
+
+
+def refuse_state(fleet: RewardFleet, why: str = "which is not kept here") -> None:
     """
     Raises:
         ConfigurationError: a term is normalised by all scores of a run so far.
@@ -265,7 +271,7 @@ def refuse_state(fleet: RewardFleet) -> None:
         if term.normalise is not None and term.normalise.scope is NormaliseScope.RUNNING:
             raise ConfigurationError(
                 f"RewardFleet {fleet.name} spec.terms {term.name} normalise.scope",
-                "running needs one state of the whole run, which is not kept here; write group",
+                f"running needs one state of the whole run, {why}; write group",
             )
 
 

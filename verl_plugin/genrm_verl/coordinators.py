@@ -26,10 +26,12 @@ from genrm_api.rewardfleet import RewardFleet
 from genrm_scoring.arrivals import Arrivals, arrivals_of
 from genrm_scoring.breaker import Breaker
 from genrm_scoring.errors import ConfigurationError, RunStopped
+from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.journal import JudgementLog, record_question, record_score
 from genrm_scoring.types import Judgement, Question, Sample, Score
 
 from genrm_verl.opening import opened_source
+from genrm_verl.running_state import RunningState
 from genrm_verl.steps import StepLog
 from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
@@ -56,15 +58,19 @@ class Coordinator:
         self._scores = JudgementLog(Path(folder), "scores") if folder else None
         self._summaries = JudgementLog(Path(folder), "steps") if folder else None
         self._steps = StepLog(self._summarise)
+        self._memory = RunningState(Path(self._section.state)) if self._section.state else None
 
-    async def score(self, key: str, size: int, sample: Sample) -> Score:
-        """The score of one response among its siblings.
+    async def score(self, key: str, size: int, sample: Sample, learn: bool = True) -> Score:
+        """The score of one response among its siblings. `learn`: it is one of training.
 
         Raises:
             RunStopped, ConfigurationError: the run must end.
         """
         try:
-            score = await (await self._ready()).score(key, size, sample)
+            arrivals = await self._ready()
+            if self._memory is not None and learn:
+                self._memory.before(sample.step)
+            score = await arrivals.score(key, size, sample, learn=learn)
             if self._scores is not None:
                 self._scores.write(record_score(self._section.run, sample, score, time.time()))
             self._steps.scored(sample, score)
@@ -82,6 +88,8 @@ class Coordinator:
     async def step_ended(self) -> None:
         """A step of training is over, with the validation that belongs to it: what comes now is of the next."""
         self._steps.ended()
+        if self._memory is not None:
+            self._memory.step_ended()
         if self._breaker is not None:
             self._breaker.begin_step()
 
@@ -111,6 +119,8 @@ class Coordinator:
                 opening = opened_source(self._section, told, self._steps.held)
                 source = await self._open.enter_async_context(opening)
                 self._arrivals = arrivals_of(source, self._section.patience_s)
+                if self._memory is not None and isinstance(source, FleetScorer):
+                    self._memory.of = source
             return self._arrivals
 
     def _summarise(self, line: dict[str, Any]) -> None:
@@ -178,9 +188,9 @@ class RayGroups:
         self._run, self._number = section.run, section.coordinators
         self._actors: dict[int, Any] = {}
 
-    async def score(self, key: str, size: int, sample: Sample) -> Score:
+    async def score(self, key: str, size: int, sample: Sample, learn: bool = True) -> Score:
         """As that of `Coordinator`."""
-        score: Score = await (await self._actor(key)).score.remote(key, size, sample)
+        score: Score = await (await self._actor(key)).score.remote(key, size, sample, learn)
         return score
 
     async def lost(self, key: str, size: int) -> None:

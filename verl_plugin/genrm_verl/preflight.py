@@ -22,10 +22,10 @@ from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
-from genrm_scoring.targets import opened_target, scoring_needs_siblings
+from genrm_scoring.targets import refuse_state, remembers, scoring_needs_siblings
 from pydantic import ValidationError
 
-from genrm_verl.opening import means_of
+from genrm_verl.opening import means_of, opened_resource
 from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
@@ -97,6 +97,8 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
             resource, models = await resolve_target(cluster, request.name, request.namespace)
             code: Code = {}
             if isinstance(resource, RewardFleet):
+                if request.state is None:
+                    refuse_state(resource, "which needs trainer.use_v1=True")
                 approved = request.allow_cluster_code
                 code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code")
             target = Target(resource, models, code)
@@ -108,7 +110,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                 secrets=request.secrets,
                 patience=request.patience_s,
             )
-            async with opened_target(target.resource, means):
+            async with opened_resource(target.resource, means):
                 pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
@@ -122,11 +124,18 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         secrets=request.secrets,
         judgement_log=request.judgement_log,
         patience_s=request.patience_s,
-        coordinators=workers if target.needs_siblings else 0,
+        coordinators=_coordinators(target, workers),
+        state=request.state if isinstance(resource, RewardFleet) and remembers(resource) else None,
         lease_ttl_s=request.lease_ttl_s,
         prewake=request.prewake,
     )
     return section, target, describe(target, serving)
+
+
+def _coordinators(target: Target, workers: int) -> int:
+    if isinstance(target.resource, RewardFleet) and remembers(target.resource):
+        return 1  # one state of the run is in one place
+    return workers if target.needs_siblings else 0
 
 
 async def _serving(cluster: Cluster, model: RewardModel) -> int:

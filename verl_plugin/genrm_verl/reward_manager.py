@@ -62,8 +62,9 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         if self._herald is not None:
             await self._herald.asking(sample.step)
         if self._groups is not None:
-            size = group_size(self._run_config, fields.get(VALIDATE))
-            score = await self._groups.score(group_of(fields), size, sample)
+            validate = fields.get(VALIDATE)
+            size = group_size(self._run_config, validate)
+            score = await self._groups.score(group_of(fields), size, sample, learn=not validate)
             info = score_info(score)
         else:
             judgement, score = await self._judged(sample)

@@ -54,6 +54,8 @@ class RewardRequest:
     allow_cluster_code: tuple[str, ...]
     judgement_log: str | None
     patience_s: float
+    state: str | None
+    """Where what a run learns is kept; None in verl's old trainer, whose samples know no step."""
     lease_ttl_s: int
     prewake: bool
     num_workers: int | None
@@ -82,6 +84,8 @@ class RunSection:
     patience_s: float = PATIENCE
     coordinators: int = 0
     """Processes in which the responses to one prompt meet; none where each is scored by itself."""
+    state: str | None = None
+    """Folder of the states of running normalisation, one file a step; for fleets that have any."""
     lease_ttl_s: int = DEFAULT_TTL_SECONDS
     prewake: bool = False
 
@@ -146,6 +150,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         allow_cluster_code=_hashes(ours["allow_cluster_code"]),
         judgement_log=_path("judgement_log", ours["judgement_log"]),
         patience_s=_seconds("patience_s", ours["patience_s"]),
+        state=_state_folder(config),
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
         prewake=_flag("prewake", ours["prewake"]),
         num_workers=section.get("num_workers"),
@@ -270,6 +275,13 @@ def _flag(key: str, value: Any) -> bool:
     if value not in (None, True, False):
         raise ConfigurationError(f"reward_model.{key}", f"found {value!r}; write true or false")
     return bool(value)
+
+
+def _state_folder(config: DictConfig) -> str | None:
+    checkpoints = OmegaConf.select(config, "trainer.default_local_dir")
+    if checkpoints is None or drops_kill_the_run(config):
+        return None
+    return str(Path(str(checkpoints)).absolute() / "genrm-running")
 
 
 def _path(key: str, value: Any) -> str | None:

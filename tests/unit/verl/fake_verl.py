@@ -47,7 +47,7 @@ reward:
   custom_reward_function: {path: null, name: compute_score}
   reward_manager: {source: register, name: naive, module: {path: null, name: custom_reward_manager}}
   reward_model: {enable: false}
-trainer: {experiment_name: gsm8k, use_v1: true, v1: {trainer_mode: sync}}
+trainer: {experiment_name: gsm8k, default_local_dir: checkpoints, use_v1: true, v1: {trainer_mode: sync}}
 ray_kwargs: {ray_init: {num_cpus: null}}
 """
 

@@ -256,11 +256,21 @@ async def test_code_of_a_config_map_runs_only_if_the_run_has_read_it(tmp_path: P
     assert Target.read(section["target"]).code == {"own/rules.py": text}
 
 
+async def test_what_all_of_a_run_is_normalised_by_is_kept_in_one_place(tmp_path: Path, api: StubApi) -> None:
+    api.put("rewardfleets", "rl", "team", **fleet("judge", normalise={"kind": "zscore", "scope": "running"}))
+    async with started(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team") as program:
+        section = (await program.config())["genrm"]
+        await program.end()
+    assert (section["coordinators"], section["state"]) == (1, str(tmp_path / "checkpoints" / "genrm-running"))
+
+
 async def test_what_a_run_cannot_carry_out_ends_it_before_it_starts(tmp_path: Path, api: StubApi) -> None:
     normalise = {"kind": "zscore", "scope": "running"}
     api.put("rewardfleets", "rl", "team", **fleet("judge", normalise=normalise))
-    sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team")
+    team = ("reward_model.discovery=k8s", "reward_model.name=team")
+    sentence = await one_sentence(tmp_path, *team, "trainer.use_v1=False")
     assert sentence.startswith("genrm: RewardFleet team spec.terms by_judge normalise.scope: running needs one state")
+    assert "trainer.use_v1=True" in sentence
     scoring = {"template": "{{ respnse }}", "parse": {"kind": "number"}}
     api.put("rewardmodels", "rl", "judge", **reward_model(scoring=scoring))
     sentence = await one_sentence(tmp_path, *K8S)
