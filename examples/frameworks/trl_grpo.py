@@ -10,6 +10,7 @@ The data set has the columns `prompt` and `ground_truth`, as parquet or JSON lin
 import os
 import sys
 
+import torch
 from datasets import load_dataset
 from genrm_scoring.frameworks import trl_reward
 from genrm_scoring.rewards import rewards_from
@@ -30,6 +31,8 @@ def main() -> None:
             max_steps=int(os.environ.get("STEPS", "-1")),
             logging_steps=1,
             report_to=[],
+            bf16=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=load_dataset(kind, data_files=data, split="train"),
     )

@@ -1,4 +1,4 @@
-"""A verifiers environment whose rubric is a RewardModel or RewardFleet: `load_environment(data, target)`."""
+"""verifiers before 0.4: an environment whose rubric is a RewardModel or RewardFleet; `load_environment(...)`."""
 
 from typing import Any
 

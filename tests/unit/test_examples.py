@@ -18,6 +18,7 @@ from dev.bootstrap import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.yaml"))
+ALL_EXAMPLES = sorted(ROOT.glob("examples/**/*.*"))
 FOLDERS = "charts|crds|dev|docs|examples|images|operator|requirements|tests|verl_plugin"
 
 
@@ -81,7 +82,7 @@ def test_every_file_of_ours_that_a_page_names_exists(page: Path) -> None:
         assert list(ROOT.glob(wanted)), f"{named(page)} names {path}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted(p for p in ROOT.glob("examples/**/*") if p.is_file())], ids=named)
+@pytest.mark.parametrize("page", [*PAGES, *(p for p in ALL_EXAMPLES if "__pycache__" not in p.parts)], ids=named)
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text()):

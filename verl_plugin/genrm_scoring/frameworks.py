@@ -3,7 +3,7 @@
     TRL         reward_funcs=trl_reward(rewards)                    None where there is no score: not in the baseline
     OpenRLHF    a file with reward_func = openrlhf_reward(rewards)  --reward.remote_url FILE
     slime       a module with custom_rm = slime_reward(rewards)     --custom-rm-path MODULE.custom_rm, --group-rm
-    verifiers   vf.Rubric(funcs=[verifiers_reward(rewards)])        one function for a whole group of rollouts
+    verifiers   vf.Rubric(funcs=[verifiers_reward(rewards)])        before 0.4; one function for a group of rollouts
 
 Of the four only TRL has a word for "no score". The others get an exception, which names the outcome: never a zero.
 """
