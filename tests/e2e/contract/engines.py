@@ -116,15 +116,26 @@ class Engine:
         It says so after the engine's own word, for which a busy engine takes seconds: who has left meanwhile is
         followed by as many, with more to write.
         """
+        return self.among(background, count, lambda _: self.put("draining").json()["inside"] == count)
+
+    def among(
+        self,
+        background: Background,
+        count: int,
+        met: Callable[[list[Future[httpx.Response]]], bool],
+        *,
+        computing: bool = False,
+    ) -> list[Future[httpx.Response]]:
+        """So many long requests that an order has met, as `met` gives it and says. A busy engine hears it seconds late:
+        those that ended before are followed by as many, with more to write."""
         tries: list[list[Future[httpx.Response]]] = []
 
-        def met() -> bool:
+        def once() -> bool:
             self.serve()
-            tries.append(self.keep_busy(background, count, times=len(tries) + 1))
-            inside: int = self.put("draining").json()["inside"]
-            return inside == count
+            tries.append(self.keep_busy(background, count, computing=computing, times=len(tries) + 1))
+            return met(tries[-1])
 
-        until(met)
+        until(once)
         return tries[-1]
 
     def verdict(self, text: str = TEXT) -> Any:

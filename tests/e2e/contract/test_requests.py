@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from tests.e2e.contract.dialects import CHAT, MODEL, ROWS
 from tests.e2e.contract.engines import ADMIN, CLIENT, SAME, Background, Engine, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+Asked = list[Future[httpx.Response]]
 
 
 def generative(engine: Engine) -> None:
@@ -231,9 +233,12 @@ def test_what_stays_inside_is_ended_by_the_door_and_the_engine_survives_the_nigh
     vllm(engine)
     engine.serve()
     engine.hold(True)
-    two = engine.keep_busy(background, 2)
-    assert engine.put("draining", "?cut=1").status_code == 200
-    assert [f.result(20).status_code for f in two] == [503] * 2
+
+    def all_cut(two: Asked) -> bool:
+        assert engine.put("draining", "?cut=1").status_code == 200
+        return [f.result(20).status_code for f in two] == [503] * 2
+
+    engine.among(background, 2, all_cut)
     until(lambda: engine.document()["inside"] == 0)
     engine.hold(False)
     engine.sleep()
@@ -255,12 +260,15 @@ def test_a_sleep_answers_those_inside_with_200_and_the_reason_abort(engine: Engi
     generative(engine)
     engine.serve()
     engine.hold(True)
-    # Begun, because what comes while it goes to sleep waits for the morning; and longer than until it does.
-    two = engine.keep_busy(background, 2, computing=True, times=3)
-    engine.put("draining")
-    engine.carry_out(engine.dialect.sleep[0])
-    answers = [f.result(20) for f in two]
-    assert [(a.status_code, engine.dialect.ended(a.json())) for a in answers] == [(200, engine.dialect.abort)] * 2
+
+    def all_aborted(two: Asked) -> bool:
+        engine.put("draining")
+        engine.carry_out(engine.dialect.sleep[0])
+        answers = [f.result(20) for f in two]
+        return [(a.status_code, engine.dialect.ended(a.json())) for a in answers] == [(200, engine.dialect.abort)] * 2
+
+    # Begun, because what comes while it goes to sleep waits for the morning.
+    engine.among(background, 2, all_aborted, computing=True)
     until(lambda: engine.document()["inside"] == 0)
     engine.hold(False)
     engine.serve()
