@@ -93,6 +93,11 @@ class Schedule(ApiModel):
     )
 
 
+def default_aggregate(schedule: Schedule | None) -> Aggregate:
+    """Win rate, where every response has met every other one; else the rule that knows who has met whom."""
+    return Aggregate.WINRATE if schedule is None or schedule.kind is ScheduleKind.ALL else Aggregate.BT
+
+
 IN_WORDS: Final = (
     "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor",
 )  # fmt: skip
@@ -161,7 +166,8 @@ class Scoring(ApiModel):
     schedule: Schedule | None = Field(None, description="Which pairs are judged. Absent: all.")
     aggregate: Aggregate | None = Field(
         None,
-        description="How the verdicts of pairs become scores: winrate, copeland, dgr, elo or bt. Default: winrate.",
+        description="How the verdicts of pairs become scores: winrate, copeland, dgr, elo or bt. Default: winrate; bt "
+        "where the schedule does not ask all pairs.",
     )
     anchor: Anchor | None = Field(
         None,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from genrm_api.scoring import Aggregate, Normalise, Order, ScheduleKind, Scoring
+from genrm_api.scoring import Aggregate, Normalise, Order, ScheduleKind, Scoring, default_aggregate
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough
@@ -64,7 +64,7 @@ def tournament_rule(scoring: Scoring) -> Aggregate:
         ConfigurationError: the rule would punish who met the strong, because not all pairs are asked.
     """
     all_pairs = scoring.schedule is None or scoring.schedule.kind is ScheduleKind.ALL
-    rule = scoring.aggregate or (Aggregate.WINRATE if all_pairs else Aggregate.BT)
+    rule = scoring.aggregate or default_aggregate(scoring.schedule)
     if not all_pairs and rule not in (Aggregate.BT, Aggregate.ELO):
         raise ConfigurationError(
             "scoring.aggregate",

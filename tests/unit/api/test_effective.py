@@ -83,7 +83,8 @@ def test_an_endpoint_outside_the_cluster_has_no_pods() -> None:
         ("Generative", {}, {"mode": "pointwise", "judge": "boxed-true-false", "normalise": "none", "order": None}),
         ("Generative", {"template": "{{ r }}", "parse": {"kind": "number"}}, {"mode": "pointwise", "judge": None}),
         ("Generative", {"mode": "listwise"}, {"order": "balanced", "aggregate": None, "schedule": None}),
-        ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate"}),
+        ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate", "judge": None}),
+        ("Generative", {"mode": "pairwise", "schedule": {"kind": "active", "budget": 8}}, {"aggregate": "bt"}),
         ("Classifier", {}, {"mode": "classify", "judge": None, "votes": None, "normalise": "none"}),
     ],
 )
