@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.request import getproxies
 
 import aiohttp
 from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_FLEETS, REWARD_MODELS, VERSION
@@ -61,6 +62,9 @@ class Kube:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
+        # The client lets aiohttp ask the environment for a proxy and ~/.netrc for a password, in a thread each, for
+        # every call: a fifth of the operator's time. Where no proxy is set, neither can be of use.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         return cls(client.ApiClient(configuration), metrics=metrics)
 
     async def close(self) -> None:
@@ -186,15 +190,15 @@ class Kube:
         call = f"{method} {path}"
         status, began = 0, time.monotonic()
         try:
-            params = await self._api.param_serialize(
+            verb, url, headers, _, form = await self._api.param_serialize(
                 method,
                 path,
                 query_params=list(query.items()),
                 header_params=headers,
-                body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(*params, _request_timeout=TIMEOUT_SECONDS)
+            # The body is plain already: the client would walk through all of it to make sure.
+            response = await self._api.call_api(verb, url, headers, body, form, _request_timeout=TIMEOUT_SECONDS)
             data, status = await response.read(), response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(call, 0, f"{type(error).__name__}: {error}") from error
