@@ -21,6 +21,8 @@ from dev.cache import atomic_dir, cache_root, locked
 BUILD_BACKEND: Final = "setuptools==80.10.2"
 KEPT: Final = 3
 """Archives of the newest of each image stay in the cache."""
+_NO_WHEELS: Final = ("antlr4-python3-runtime",)
+"""Of the gateway's pins; they are built in the image, with our own build backend."""
 _FOLDERS: Final = ("crds", "operator", "verl_plugin")
 
 
@@ -90,6 +92,7 @@ class Image:
             with atomic_dir(folder) as fresh:
                 python = str(uv().with_name("python"))  # uv itself cannot download without installing
                 pip = [python, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(fresh)]
+                pip += [f"--no-binary={','.join(_NO_WHEELS)}"]
                 _run(*pip, "--require-hashes", "-r", str(self.pins))
                 _run(*pip, "--no-deps", BUILD_BACKEND)
         return folder
