@@ -63,7 +63,7 @@ class Kube:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         # The client lets aiohttp ask the environment for a proxy and ~/.netrc for a password, in a thread each, for
-        # every call: a fifth of the operator's time. Where no proxy is set, neither can be of use.
+        # every call. Where no proxy is set, neither can be of use.
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         return cls(client.ApiClient(configuration), metrics=metrics)
 

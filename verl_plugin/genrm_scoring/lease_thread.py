@@ -1,9 +1,9 @@
 """A Lease for programs that have no event loop: verl's driver and its trainer are synchronous.
 
-This is the one place in our libraries that starts a thread. It runs an event loop of its own, in which a Cluster and a
-Lease live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a daemon: it
-must not keep a finished program alive, and a killed program takes the renewal down with it, which is the point of the
-Lease.
+It starts a thread, as `rewards` does and nothing else in our libraries. It runs an event loop of its own, in which a
+Cluster and a Lease live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a
+daemon: it must not keep a finished program alive, and a killed program takes the renewal down with it, which is the
+point of the Lease.
 """
 
 from __future__ import annotations

@@ -240,15 +240,21 @@ async def opened_fleet(fleet: RewardFleet, means: Means) -> AsyncIterator[FleetS
 
 
 @asynccontextmanager
-async def opened_target(resource: RewardModel | RewardFleet, means: Means) -> AsyncIterator[Source]:
-    """What scores the responses to one prompt, for a process that keeps no state of a run.
+async def opened_target(
+    resource: RewardModel | RewardFleet, means: Means, *, keeps_state: bool = False
+) -> AsyncIterator[Source]:
+    """What scores the responses to one prompt.
+
+    Args:
+        keeps_state: whether who opens it keeps what normalisation by all scores of a run has learned.
 
     Raises:
         ConfigurationError: it cannot be carried out as it says.
         ClusterError
     """
     if isinstance(resource, RewardFleet):
-        refuse_state(resource)
+        if not keeps_state:
+            refuse_state(resource)
         async with opened_fleet(resource, means) as source:
             yield source
     else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genrm_api.rewardfleet import RewardFleet
-from genrm_api.rewardmodel import EngineName, RewardModel, Scoring
+from genrm_api.rewardmodel import EngineName, Scoring
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.groups import Reported
@@ -16,7 +16,7 @@ from genrm_scoring.judges import judge_of
 from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.sources import Source
 from genrm_scoring.speech import Chat
-from genrm_scoring.targets import Means, key_in, module_in, opened_fleet, opened_target, reached, scorer_of, source_with
+from genrm_scoring.targets import Means, key_in, module_in, opened_target, reached, scorer_of, source_with
 from genrm_scoring.transport import AiohttpTransport
 
 from genrm_verl.target import Target
@@ -61,23 +61,9 @@ async def opened_source(
                 yield source_with(scoring, scorer, section.patience_s, reported=reported)
         else:
             means = replace(means, told=told, reported=reported)
-            async with opened_resource(Target.read(section.target).resource, means) as source:
+            resource = Target.read(section.target).resource
+            async with opened_target(resource, means, keeps_state=True) as source:
                 yield source
-
-
-@asynccontextmanager
-async def opened_resource(resource: RewardModel | RewardFleet, means: Means) -> AsyncIterator[Source]:
-    """
-    Raises:
-        ConfigurationError: it cannot be carried out as it says.
-        ClusterError
-    """
-    if isinstance(resource, RewardFleet):
-        async with opened_fleet(resource, means) as source:  # a run keeps the state of its normalisation
-            yield source
-    else:
-        async with opened_target(resource, means) as source:
-            yield source
 
 
 def means_of(

@@ -22,10 +22,10 @@ from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
-from genrm_scoring.targets import refuse_state, remembers, scoring_needs_siblings
+from genrm_scoring.targets import opened_target, refuse_state, remembers, scoring_needs_siblings
 from pydantic import ValidationError
 
-from genrm_verl.opening import means_of, opened_resource
+from genrm_verl.opening import means_of
 from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
@@ -110,7 +110,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                 secrets=request.secrets,
                 patience=request.patience_s,
             )
-            async with opened_resource(target.resource, means):
+            async with opened_target(target.resource, means, keeps_state=True):
                 pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
