@@ -33,6 +33,7 @@ from tests.bench.common import (
     Figure,
     Figures,
     Kubelet,
+    beside,
     in_parallel,
     leading,
     prepared,
@@ -122,13 +123,8 @@ class Tally:
                     self._uids.add(found["metadata"]["uid"])
                     self._more.notify_all()
 
-        task = asyncio.create_task(count())
-        try:
+        async with beside(count()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def reach(self, number: int, timeout: float) -> None:
         async with asyncio.timeout(timeout), self._more:

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,18 @@ async def in_parallel(todo: list[Callable[[], Awaitable[Any]]], workers: int = 3
     await asyncio.gather(*(work() for _ in range(workers)))
 
 
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """It goes on while the block is open, and is cancelled at its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 class Seen:
     """What one watch shows, and a way to wait for it."""
 
@@ -86,13 +98,8 @@ class Seen:
 async def watching(api: Api, path: str, *, metadata_only: bool = True) -> AsyncIterator[Seen]:
     """Metadata alone unless told otherwise: what this process reads is paid for by the same two cores."""
     seen = Seen()
-    task = asyncio.create_task(seen.run(api, path, metadata_only))
-    try:
+    async with beside(seen.run(api, path, metadata_only)):
         yield seen
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 @contextlib.asynccontextmanager
@@ -167,13 +174,8 @@ class Kubelet:
                 self.look()
                 await asyncio.sleep(0.5)
 
-        task = asyncio.create_task(watch())
-        try:
+        async with beside(watch()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 def cpu_seconds(pid: int) -> float:
