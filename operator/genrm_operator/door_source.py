@@ -6,13 +6,14 @@ different places and only share the wire format that `docs/reference/door.md` st
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import importlib.util
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,11 @@ class DoorSource:
     archive: bytes
     digest: str
     """Of the sources, not of the archive: how a compressor packs them is nobody's business."""
+    encoded: str = field(init=False, repr=False)
+    """The archive as a ConfigMap's `binaryData` has it: one string for all RewardModels, whose children are kept."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoded", base64.b64encode(self.archive).decode())
 
 
 @functools.cache

@@ -32,6 +32,9 @@ SPARE_SHARE: Final = 0.1
 """Added to a usual wake, so that one that takes a little longer is still in time."""
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Before a failed transition is tried again. Short: a wake that fails once is usually a pod that is just starting."""
+APPLY_BACKOFF_SECONDS = (5.0, 10.0, 20.0)
+"""Before a child that the API server refused is applied again, unless a resync comes first. What refuses one often
+refuses thousands: a quota, a full range of Service addresses, a webhook that is down."""
 
 
 @dataclass(slots=True)
@@ -101,6 +104,8 @@ class Memory:
     _read: tuple[dict[str, Any], RewardModel] | None = None
     made: Made | None = None
     """The children as they were made last."""
+    refused_applies: int = 0
+    """How many looks in a row could not apply all of them."""
     running: dict[str, Running] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -175,6 +180,11 @@ class Memory:
         if not self.wakes:
             return rm.status.usual_wake_seconds if rm.status is not None else None
         return sorted(self.wakes)[math.ceil(len(self.wakes) * USUAL) - 1]
+
+    def apply_refused(self) -> float:
+        """Seconds until it is tried again."""
+        self.refused_applies += 1
+        return APPLY_BACKOFF_SECONDS[min(self.refused_applies, len(APPLY_BACKOFF_SECONDS)) - 1]
 
     def beside(self, pods: Iterable[Pod], doors: Mapping[str, Door | None] | None = None) -> list[Pod]:
         """The pods with what is being done to them, and, where they have none, with the doors of an earlier look."""

@@ -63,7 +63,6 @@ _NO_LEADER_WORKER_SET: Final = (
 )
 
 API_RETRY_SECONDS: Final = 1.0
-APPLY_RETRY_SECONDS: Final = 5.0
 ROUTE_RETRY_SECONDS: Final = 1.0
 
 
@@ -148,15 +147,16 @@ class Reconciler:
                 may_run=twice is None and wants.desired is not Desired.OFF,
             )  # fmt: skip
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
+            memory.refused_applies = 0
         except Impossible as error:
             problem = (error.reason, str(error))
         except (NotFound, Terminating):
             raise
         except KindAbsent:
-            problem, apply_again = ("ApplyFailed", _NO_LEADER_WORKER_SET), self._now() + APPLY_RETRY_SECONDS
+            problem, apply_again = ("ApplyFailed", _NO_LEADER_WORKER_SET), self._now() + memory.apply_refused()
         except ApiError as error:
             # A child that cannot be made must not keep those that run from being slept and woken.
-            problem, apply_again = ("ApplyFailed", str(error)), self._now() + APPLY_RETRY_SECONDS
+            problem, apply_again = ("ApplyFailed", str(error)), self._now() + memory.apply_refused()
             self._metrics.look_failed("ApplyFailed")
         if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
             problem = (refusal.reason, refusal.message)

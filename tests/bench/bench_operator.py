@@ -52,6 +52,8 @@ KINDS: Final = {
 }
 OURS: Final = "?labelSelector=genrm.dev%2Freward-model"
 CHILDREN: Final = 6
+SERVICE_ADDRESSES: Final = 4000
+"""Those of a cluster of ours, but for some; every RewardModel takes one."""
 
 
 @dataclass
@@ -81,6 +83,13 @@ def model(number: int) -> dict[str, Any]:
         "metadata": {"name": f"judge-{number}", "namespace": NAMESPACE},
         "spec": {"model": {"uri": "hf://a/b"}, "replicas": 0, "lifecycle": {"state": "Awake"}},
     }
+
+
+async def room_for_services(api: Api, models: int) -> None:
+    """One more range of addresses for Services, where one would run full."""
+    if models > SERVICE_ADDRESSES:
+        cidr = {"metadata": {"name": "bench"}, "spec": {"cidrs": ["10.240.0.0/16"]}}
+        await api.call("POST", "/apis/networking.k8s.io/v1/servicecidrs", cidr)
 
 
 async def children(api: Api) -> dict[str, list[dict[str, Any]]]:
@@ -239,6 +248,7 @@ async def run(
     async with Api.connect(cluster.settings.kubeconfig("admin")) as api, kubelet.on_duty():
         bench = Bench(api, operators, kubelet, args.models)
         await leading(bench.api, bench.operators)
+        await room_for_services(api, args.models)
         rate, cost = await bench_children(bench)
         if beside is not None:
             bench.note("children per second, of what the sketch makes", rate / beside[0], "x")

@@ -63,14 +63,13 @@ async def in_parallel(todo: list[Callable[[], Awaitable[Any]]], workers: int = 3
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """It goes on while the block is open, and is cancelled at its end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    """It goes on while the block is open, and is cancelled at its end; what it raises ends the block."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 class Seen:

@@ -8,7 +8,6 @@ protects running pods: who may reach them, and how many may be evicted.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +85,7 @@ def _door_configmap(rm: RewardModel, door: DoorSource) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": metadata(rm, door_configmap_name(rm.name, door.digest)),
         "immutable": True,
-        "binaryData": {ARCHIVE_NAME: base64.b64encode(door.archive).decode()},
+        "binaryData": {ARCHIVE_NAME: door.encoded},
     }
 
 
