@@ -38,8 +38,8 @@ class Page:
     crd: Mapping[str, Any]
     start: str
     columns: tuple[Column, ...]
-    not_yet: tuple[str, ...]
-    """Paragraphs of the section on what is not carried out."""
+    not_yet: tuple[str, ...] = ()
+    """Paragraphs of the section on what is not carried out, if there is any."""
     reasons: bool = False
     """Whether the page lists the reasons of conditions."""
 
@@ -53,7 +53,9 @@ class Page:
         kind, short = names["kind"], names["shortNames"][0]
         spec, status = self.schema["properties"]["spec"], self.schema["properties"]["status"]
         parts = [LEAD.format(kind=kind, short=short, start=self.start), "## spec\n", *_tables("spec", spec)]
-        parts += ["## Rules\n", *_rules(self.schema), "## Not carried out yet\n", *self.not_yet]
+        parts += ["## Rules\n", *_rules(self.schema)]
+        if self.not_yet:
+            parts += ["## Not carried out yet\n", *self.not_yet]
         parts += ["## status\n", *_tables("status", status)]
         if self.reasons:
             parts += ["## Reasons\n", *_reasons()]
@@ -209,10 +211,6 @@ PAGES: Final = (
         "A manifest to start from: [`examples/rewardfleet.yaml`](../../examples/rewardfleet.yaml).\nWhat the numbers "
         "mean: [Mixing](../explanation/mixing.md).",
         FLEET_COLUMNS,
-        (
-            "The API server holds a RewardFleet to this page, and the scoring library mixes by it. The operator does "
-            "not\nlook at one yet: its status stays empty, and the verl plugin takes the name of a RewardModel only.\n",
-        ),
     ),
 )
 

@@ -17,7 +17,7 @@ LONGEST_FIRST = (HEAVY, "tests/cluster/", "tests/e2e/", "tests/unit/")
 
 
 def group(item: pytest.Item) -> str:
-    if {"node", "verl_python"} & set(getattr(item, "fixturenames", ())):
+    if {"node", "real_vllm", "verl_python"} & set(getattr(item, "fixturenames", ())):
         return HEAVY
     if "tests/e2e/contract/" in item.nodeid:
         engine: str = item.callspec.params["engine"]  # type: ignore[attr-defined]

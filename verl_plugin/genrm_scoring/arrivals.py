@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from genrm_scoring.failure import whole_enough
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import Gathering
 from genrm_scoring.groups import Group
@@ -82,6 +83,28 @@ class AskedAtOnce:
         return self._source.settled([await asyncio.shield(task) for task in asked])
 
     def lost(self, key: Hashable, size: int) -> None:
+        self._gathering.lost(key, size)
+
+    async def close(self) -> None:
+        await self._gathering.close()
+
+
+class Survivors:
+    """Scores that somebody else has made, held back until it is known how many of their group are numbers: one that
+    lost too many is dropped whole (`failure.whole_enough`)."""
+
+    def __init__(self, patience: float) -> None:
+        self._gathering: Gathering[Score] = Gathering(patience)
+
+    async def settled(self, key: Hashable, size: int, score: Score) -> Score:
+        """What becomes of one member's score."""
+        return await self._gathering.score(key, size, score, self._whole)
+
+    async def _whole(self, scores: Sequence[Score]) -> Sequence[Score]:
+        return whole_enough(scores)
+
+    def lost(self, key: Hashable, size: int) -> None:
+        """A member of this group will never come."""
         self._gathering.lost(key, size)
 
     async def close(self) -> None:

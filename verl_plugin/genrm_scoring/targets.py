@@ -196,6 +196,15 @@ def scoring_needs_siblings(scoring: Scoring) -> bool:
     )
 
 
+def drops_samples(resource: RewardModel | RewardFleet) -> bool:
+    """Whether a response may lose its score by itself, and so many may that their group has to be dropped."""
+    return isinstance(resource, RewardModel) and scoring_drops_samples(resource.spec.scoring)
+
+
+def scoring_drops_samples(scoring: Scoring) -> bool:
+    return scoring.on_failure.policy is FailurePolicy.DROP and not scoring_needs_siblings(scoring)
+
+
 def _speech(rm: RewardModel, where: str) -> Speech:
     """
     Raises:

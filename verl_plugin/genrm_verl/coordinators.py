@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from genrm_api.rewardfleet import RewardFleet
-from genrm_scoring.arrivals import Arrivals, arrivals_of
+from genrm_scoring.arrivals import Arrivals, Survivors, arrivals_of
 from genrm_scoring.breaker import Breaker
 from genrm_scoring.errors import ConfigurationError, RunStopped
 from genrm_scoring.fleet import FleetScorer
@@ -51,6 +51,7 @@ class Coordinator:
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
         self._arrivals: Arrivals | None = None
+        self._survivors = Survivors(self._section.patience_s)
         self._breaker = _breaker(self._section)
         self._stopped: asyncio.Future[str] | None = None
         folder = self._section.judgement_log
@@ -81,9 +82,13 @@ class Coordinator:
             raise
         return score
 
+    async def settled(self, key: str, size: int, score: Score) -> Score:
+        """What becomes of a score that a reward worker has made, once it is known how many siblings have one."""
+        return await self._survivors.settled(key, size, score)
+
     async def lost(self, key: str, size: int) -> None:
         """A response to this prompt will never come."""
-        (await self._ready()).lost(key, size)
+        (self._survivors if self._section.settles else await self._ready()).lost(key, size)
 
     async def step_ended(self) -> None:
         """A step of training is over, with the validation that belongs to it: what comes now is of the next."""
@@ -95,6 +100,7 @@ class Coordinator:
 
     async def close(self) -> None:
         """Give up who waits; an actor whose process ends has no need of it."""
+        await self._survivors.close()
         if self._arrivals is not None:
             await self._arrivals.close()
         await self._open.aclose()
@@ -192,6 +198,11 @@ class RayGroups:
         """As that of `Coordinator`."""
         score: Score = await (await self._actor(key)).score.remote(key, size, sample, learn)
         return score
+
+    async def settled(self, key: str, size: int, score: Score) -> Score:
+        """As that of `Coordinator`."""
+        found: Score = await (await self._actor(key)).settled.remote(key, size, score)
+        return found
 
     async def lost(self, key: str, size: int) -> None:
         await (await self._actor(key)).lost.remote(key, size)

@@ -22,7 +22,13 @@ from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
-from genrm_scoring.targets import opened_target, refuse_state, remembers, scoring_needs_siblings
+from genrm_scoring.targets import (
+    opened_target,
+    refuse_state,
+    remembers,
+    scoring_drops_samples,
+    scoring_needs_siblings,
+)
 from pydantic import ValidationError
 
 from genrm_verl.opening import means_of
@@ -75,7 +81,8 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         endpoints=request.endpoints,
         judgement_log=request.judgement_log,
         patience_s=request.patience_s,
-        coordinators=workers if scoring_needs_siblings(scoring) else 0,
+        coordinators=workers if scoring_needs_siblings(scoring) or scoring_drops_samples(scoring) else 0,
+        settles=scoring_drops_samples(scoring),
     )
 
 
@@ -125,6 +132,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         judgement_log=request.judgement_log,
         patience_s=request.patience_s,
         coordinators=_coordinators(target, workers),
+        settles=target.drops_samples,
         state=request.state if isinstance(resource, RewardFleet) and remembers(resource) else None,
         lease_ttl_s=request.lease_ttl_s,
         prewake=request.prewake,
@@ -135,7 +143,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
 def _coordinators(target: Target, workers: int) -> int:
     if isinstance(target.resource, RewardFleet) and remembers(target.resource):
         return 1  # one state of the run is in one place
-    return workers if target.needs_siblings else 0
+    return workers if target.needs_siblings or target.drops_samples else 0
 
 
 async def _serving(cluster: Cluster, model: RewardModel) -> int:

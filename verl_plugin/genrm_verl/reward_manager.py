@@ -2,8 +2,8 @@
 
 verl loads the class by name (`reward.reward_manager.source=importlib`), one instance per reward worker process. Where a
 response is judged by itself, that happens here; where its siblings count, at the coordinator of its group. A sample
-without a score leaves as an exception: verl 0.9's trainer then trains on the rest of the group. A group of one survivor
-gets its raw score as advantage: see docs/explanation/verl-plugin.md.
+without a score leaves as an exception: verl 0.9's trainer then trains on the rest of the group. Where too few of one
+keep a score the rest is dropped too: a lone survivor would get its raw score as advantage.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         self._scorer: Scorer | None = None
         self._groups = RayGroups(section) if section.coordinators else None
         self._herald = RayHerald(section.run) if section.prewake else None
-        alone = section.judgement_log is not None and self._groups is None
+        self._judges = section.settles or self._groups is None
+        alone = section.judgement_log is not None and self._judges
         self._log = JudgementLog(Path(str(section.judgement_log))) if alone else None
 
     async def run_single(self, data: Any) -> dict[str, Any]:
@@ -61,14 +62,17 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         sample = sample_of(fields, response)
         if self._herald is not None:
             await self._herald.asking(sample.step)
-        if self._groups is not None:
-            validate = fields.get(VALIDATE)
-            size = group_size(self._run_config, validate)
+        validate = fields.get(VALIDATE)
+        size = group_size(self._run_config, validate)
+        if self._groups is not None and not self._judges:
             score = await self._groups.score(group_of(fields), size, sample, learn=not validate)
             info = score_info(score)
         else:
             judgement, score = await self._judged(sample)
             info = {**score_info(score), **judgement_info(judgement)}
+            # Validation has no advantages that a lone survivor could spoil; nor does a group of one.
+            if self._groups is not None and validate is not None and not validate and size > 1:
+                score = await self._groups.settled(group_of(fields), size, score)
         if score.value is None:
             raise SampleDropped(score)
         return {"reward_score": score.value, "reward_extra_info": info}

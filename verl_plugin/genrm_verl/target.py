@@ -15,7 +15,7 @@ from genrm_api.rewardfleet import RewardFleet, RewardFleetSpec
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.cluster_code import Code
 from genrm_scoring.errors import ConfigurationError
-from genrm_scoring.targets import needs_siblings
+from genrm_scoring.targets import drops_samples, needs_siblings
 
 _KEPT = ("name", "namespace", "uid", "generation")
 
@@ -40,6 +40,10 @@ class Target:
     @property
     def needs_siblings(self) -> bool:
         return needs_siblings(self.resource)
+
+    @property
+    def drops_samples(self) -> bool:
+        return drops_samples(self.resource)
 
     @property
     def on_failure(self) -> OnFailure:

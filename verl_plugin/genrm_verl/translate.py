@@ -83,7 +83,9 @@ class RunSection:
     judgement_log: str | None = None
     patience_s: float = PATIENCE
     coordinators: int = 0
-    """Processes in which the responses to one prompt meet; none where each is scored by itself."""
+    """Processes in which the responses to one prompt meet; none where nothing of one depends on another."""
+    settles: bool = False
+    """Reward workers judge, and only whether a group keeps enough scores is found out where its members meet."""
     state: str | None = None
     """Folder of the states of running normalisation, one file a step; for fleets that have any."""
     lease_ttl_s: int = DEFAULT_TTL_SECONDS

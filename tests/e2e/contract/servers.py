@@ -119,8 +119,8 @@ def tiny_models() -> Layout:
 
 
 @contextmanager
-def running(kind: str, work: Path) -> Iterator[Engine]:
-    """One real server, behind the door that its launcher gives it."""
+def running(kind: str, work: Path, *, key: str | None = KEY) -> Iterator[Engine]:
+    """One real server, behind the door that its launcher gives it. Without a `key` it answers all who can reach it."""
     server, port = SERVERS[kind], free_port()
     (work / "sitecustomize.py").write_text(PROBE)
     archive = work / ARCHIVE_NAME
@@ -135,7 +135,7 @@ def running(kind: str, work: Path) -> Iterator[Engine]:
         "PYTHONPATH": os.pathsep.join([str(work), *filter(None, [server.environ.get("PYTHONPATH")])]),
         "GENRM_TEST_ROUTES": str(work / "routes.json"),
         "GENRM_TOKEN_SHA256": digest(TOKEN),
-        "GENRM_CLIENT_KEY_SHA256": digest(KEY),
+        **({} if key is None else {"GENRM_CLIENT_KEY_SHA256": digest(key)}),
         "GENRM_REVISION": REVISION,
         "HF_HUB_OFFLINE": "1",
     }

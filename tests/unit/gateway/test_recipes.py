@@ -12,31 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from genrm_gateway.catalog import FileCatalog
 from genrm_scoring import spec_file
 from genrm_scoring.targets import Means
 
-from dev.bootstrap import ROOT
+from tests.unit.gateway.recipes import RECIPES, RULES, documents, sample
 from tests.unit.gateway.serving import serving
 from tests.unit.scoring.scripted_judge import Reaction, ScriptedJudge, says
-from tests.unit.test_examples import fenced
-
-RECIPES = ROOT / "docs" / "recipes"
-RULES = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return {"score": float(solution_str.endswith(ground_truth)), "detail": data_source}
-"""
-
-
-def documents(page: str, url: str) -> list[dict[str, Any]]:
-    """The manifests of a recipe, with every model at one address."""
-    found = [d for block in fenced(RECIPES / page, "yaml") for d in yaml.safe_load_all(block)]
-    for document in found:
-        if document["kind"] == "RewardModel":
-            scoring = document["spec"]["scoring"]
-            document["spec"] = {"type": "External", "external": {"url": f"{url}/v1"}, "scoring": scoring}
-    return found
 
 
 @asynccontextmanager
@@ -49,17 +31,6 @@ async def recipe(page: str, default: str, *script: Reaction) -> AsyncIterator[tu
 
         async with serving(open_catalog) as client:
             yield client, judge
-
-
-def sample(response: str, truth: str = "4") -> dict[str, Any]:
-    return {
-        "data_source": "sums",
-        "solution_str": f"2 + 2?{response}",
-        "ground_truth": truth,
-        "extra_info": {"split": "train"},
-        "prompt_str": "2 + 2?",
-        "response_str": response,
-    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from genrm_api.rewardfleet import RewardFleet
 from genrm_scoring.errors import BreakerTripped, ConfigurationError, FailureRaised
-from genrm_scoring.types import Sample
+from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
 from genrm_verl.coordinators import Coordinator
 from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
@@ -46,6 +46,7 @@ def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
         endpoints=(url,),
         judgement_log=None if log is None else str(log),
         coordinators=1,
+        settles=not scoring,
     )
     return started(section)
 
@@ -103,6 +104,39 @@ async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_d
     with pytest.raises(BreakerTripped, match="prompt u, response"):
         await scored(coordinator, group("4", "5", step=2))
     assert "maxFailedFraction 0.5" in await asyncio.wait_for(coordinator.stopped(), 5)
+
+
+GOOD = Score(1.0, Outcome.OK, ScoreSource.JUDGE)
+LOST = Score(None, Outcome.TIMEOUT, ScoreSource.DROPPED)
+
+
+@pytest.mark.parametrize(
+    ("made", "kept"),
+    [
+        ([GOOD, GOOD, GOOD, LOST], 3),
+        ([GOOD, GOOD, LOST, LOST], 2),
+        ([GOOD, LOST, LOST, LOST], 0),
+        ([GOOD, GOOD, LOST], 2),
+        ([GOOD, LOST], 0),
+        ([LOST, LOST], 0),
+    ],
+)
+async def test_a_group_that_lost_too_many_scores_loses_the_others(made: list[Score], kept: int) -> None:
+    coordinator = static("http://127.0.0.1:9")
+    found = await asyncio.gather(*(coordinator.settled("u", len(made), score) for score in made))
+    assert sum(score.value is not None for score in found) == kept
+    assert all(after.source is ScoreSource.DROPPED for before, after in zip(made, found, strict=True) if before is LOST)
+
+
+async def test_a_rollout_that_failed_is_a_lost_score_that_nobody_waits_for() -> None:
+    coordinator = static("http://127.0.0.1:9")
+    waiting = [asyncio.create_task(coordinator.settled("u", 4, GOOD)) for _ in range(2)]
+    await coordinator.lost("u", 4)
+    await coordinator.lost("u", 4)
+    assert [score.value for score in await asyncio.wait_for(asyncio.gather(*waiting), 5)] == [1.0, 1.0]
+    alone = asyncio.create_task(coordinator.settled("w", 2, GOOD))
+    await coordinator.lost("w", 2)
+    assert (await asyncio.wait_for(alone, 5)).source is ScoreSource.GROUP_DROPPED
 
 
 async def test_the_users_own_functions_score_and_a_file_that_is_away_stops_the_run(tmp_path: Path) -> None:

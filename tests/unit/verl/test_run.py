@@ -95,7 +95,7 @@ async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path,
     async with started(tmp_path, *K8S, "reward_model.lease_ttl_s=3", FAKE_TRAINER="wait") as program:
         config = await program.config()
         section = config["genrm"]
-        assert (section["name"], section["namespace"], section["coordinators"]) == ("judge", "rl", 0)
+        assert (section["name"], section["namespace"], section["settles"]) == ("judge", "rl", True)
         resource = Target.read(section["target"]).resource
         assert isinstance(resource, RewardModel) and resource.served_name == "judge"
         (lease,) = leases(api)

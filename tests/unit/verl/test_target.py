@@ -31,7 +31,7 @@ def test_a_template_with_words_of_omegaconf_arrives_as_it_was() -> None:
     came = through_a_configuration(Target(judge, (judge,)))
     assert came.resource.spec == judge.spec and came.name == "judge" and came.namespace == "rl"
     assert came.resource.metadata == {"name": "judge", "namespace": "rl", "uid": "uid-judge"}
-    assert not came.needs_siblings and came.has_pods
+    assert not came.needs_siblings and came.drops_samples and came.has_pods
 
 
 def test_a_fleet_arrives_with_its_models() -> None:
@@ -44,7 +44,7 @@ def test_a_fleet_arrives_with_its_models() -> None:
     ]
     came = through_a_configuration(Target(fleet(*terms), (judge, away)))
     assert came.resource.spec == fleet(*terms).spec
-    assert came.model("away").spec == away.spec and came.needs_siblings and came.has_pods
+    assert came.model("away").spec == away.spec and came.needs_siblings and not came.drops_samples and came.has_pods
     assert not Target(fleet(terms[0], terms[2]), (away,)).has_pods
 
 

@@ -99,23 +99,27 @@ def test_patience_is_seconds(patience: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scoring", "coordinators"),
+    ("scoring", "coordinators", "settles"),
     [
-        ({}, 0),
-        ({"onFailure": {"policy": "value", "value": 0}}, 0),
-        ({"normalise": "none"}, 0),
-        ({"normalise": "zscore"}, 8),
-        ({"mode": "pairwise"}, 8),
-        ({"mode": "listwise"}, 8),
-        ({"onFailure": {"policy": "group_mean"}}, 8),
-        ({"onFailure": {"policy": "group_drop"}}, 8),
-        ({"onFailure": {"policy": "raise"}}, 8),
+        ({}, 8, True),
+        ({"onFailure": {"policy": "drop"}}, 8, True),
+        ({"normalise": "none"}, 8, True),
+        ({"onFailure": {"policy": "value", "value": 0}}, 0, False),
+        ({"normalise": "zscore"}, 8, False),
+        ({"mode": "pairwise"}, 8, False),
+        ({"mode": "listwise"}, 8, False),
+        ({"onFailure": {"policy": "group_mean"}}, 8, False),
+        ({"onFailure": {"policy": "group_drop"}}, 8, False),
+        ({"onFailure": {"policy": "raise"}}, 8, False),
     ],
 )
-def test_responses_meet_where_one_counts_for_the_other(scoring: dict[str, Any], coordinators: int) -> None:
+def test_responses_meet_where_one_counts_for_the_other(
+    scoring: dict[str, Any], coordinators: int, settles: bool
+) -> None:
     request = read_request(config({**STATIC, "scoring": scoring}))
     assert request is not None
-    assert static_section(request, "run-1", 8).coordinators == coordinators
+    section = static_section(request, "run-1", 8)
+    assert (section.coordinators, section.settles) == (coordinators, settles)
 
 
 def test_a_template_that_cannot_work_is_refused_by_its_key() -> None:

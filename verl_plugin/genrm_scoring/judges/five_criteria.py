@@ -32,7 +32,9 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,64}(?:\.[0-9]{1,64})?|[+-]?\.[0-9]{1,
 
 class FiveCriteria:
     reads_logprobs = False
-    schema = an_object({"scores": an_object({name: {"type": "number"} for name in CRITERIA})})
+    schema = an_object(
+        {"scores": an_object({name: {"type": "number", "minimum": 0, "maximum": MOST} for name in CRITERIA})}
+    )
 
     def messages(self, question: Question) -> Messages:
         if not question.reference:
