@@ -61,6 +61,29 @@ async def test_every_sample_is_rewarded_with_its_verdict(verl_python: Path, mode
     assert phases == ["start", *["begin step", "begin gen", "end gen", "end step"] * run.steps]
 
 
+async def test_the_lone_survivor_of_a_group_is_not_trained_on(verl_python: Path, models: Path, tmp_path: Path) -> None:
+    """Of one prompt's responses only the first gets a verdict. It would be the step's only reward."""
+    chosen: list[str] = []
+
+    def first_only(request: dict[str, Any]) -> str:
+        text = request["messages"][0]["content"]
+        chosen[:] = chosen or [text]
+        if text == chosen[0]:
+            return r"\boxed{True}"
+        about = text.rindex("<response>")
+        return "I cannot tell." if text[:about] == chosen[0][:about] else r"\boxed{False}"
+
+    async with ScriptedJudge(says(first_only)) as judge:
+        rewards = static_rewards([judge.url], "scripted", tmp_path / "log", "{timeout:60s}")
+        run = GrpoRun(verl_python, models, tmp_path, rewards, steps=1)
+        code, output = await run_to_end(run)
+    assert code == 0, output[-4000:]
+    judgements = read_lines(tmp_path / "log", "judgements")
+    assert len(judgements) == run.samples_per_step and max(j["score"] or 0 for j in judgements) == 1.0
+    assert sum(j["outcome"] == "parse_failed" for j in judgements) == run.n - 1
+    assert read_training(output).rewards == [0.0]
+
+
 def larger_checksum(request: dict[str, Any]) -> str:
     """Of two responses the scripted judge prefers the one whose checksum is larger, wherever it stands."""
     text = request["messages"][0]["content"]
