@@ -171,6 +171,10 @@ class Cache:
         def put(obj: Mapping[str, Any], *, deleted: bool) -> Put:
             meta = obj["metadata"]
             key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
+            if deleted:
+                self._versions.pop(meta["uid"], None)
+            elif not self._is_newer(obj):
+                return Put(key, news=False)
             news = _keep(self.children[key], (kind, meta["name"]), None if deleted else Existing.of(obj))
             if kind in ("Deployment", "LeaderWorkerSet"):
                 news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
@@ -230,7 +234,8 @@ class Cache:
                 self.leases[key].pop(name, None)
                 self.trainers[key].pop(name, None)
             case _:
-                self.children[key].pop((kind, name), None)
+                if (child := self.children[key].pop((kind, name), None)) is not None:
+                    self._versions.pop(child.uid, None)
                 for shelf in (self.kept, self.asked, self.arrived, self.refusals):
                     shelf[key].pop(name, None)
         return frozenset({key})

@@ -8,6 +8,7 @@ OperatorError
 │   ├── NotFound
 │   ├── KindAbsent          the cluster does not know the resource at all: its definition is not installed
 │   ├── Forbidden           RBAC refuses the operator; the message names verb and resource
+│   ├── Expired             it does not remember that far back: what was begun has to begin anew
 │   ├── Terminating         the namespace is being deleted: nothing can be made in it, and nothing needs to be
 │   └── Conflict
 └── EngineError             a pod's door or engine did not do what it was asked
@@ -48,6 +49,10 @@ class ApiError(OperatorError):
         super().__init__(f"{call}: {status or 'no answer'}: {message}")
         self.call = call
         self.status = status
+
+
+class Expired(ApiError):
+    """410: the resource version, or the rest of a list, is too old."""
 
 
 class NotFound(ApiError):

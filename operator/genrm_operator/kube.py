@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.request import getproxies
@@ -17,10 +18,13 @@ import aiohttp
 from genrm_api.names import FIELD_MANAGER, GROUP, REWARD_FLEETS, REWARD_MODELS, VERSION
 from kubernetes.aio import client, config
 
-from genrm_operator.errors import ApiError, Conflict, Forbidden, KindAbsent, NotFound, Terminating
+from genrm_operator.errors import ApiError, Conflict, Expired, Forbidden, KindAbsent, NotFound, Terminating
 from genrm_operator.metrics import Metrics
 
 TIMEOUT_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 3.0
+PAGE: Final = 500
+"""Objects in one page of a list."""
 
 _PATHS: Final[Mapping[str, str]] = {
     "ConfigMap": "/api/v1/namespaces/{ns}/configmaps",
@@ -36,6 +40,8 @@ _PATHS: Final[Mapping[str, str]] = {
     "Service": "/api/v1/namespaces/{ns}/services",
 }
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_ONLY: Final = f"{_METADATA},application/json"
+"""What a watch, or who reads one object, accepts where nobody reads more."""
 _METADATA_LIST: Final = _METADATA.replace("PartialObjectMetadata", "PartialObjectMetadataList")
 KINDS: Final[Mapping[str, str]] = {path.rsplit("/", 1)[1]: kind for kind, path in _PATHS.items()}
 """By plural."""
@@ -65,6 +71,7 @@ class Kube:
         # The client lets aiohttp ask the environment for a proxy and ~/.netrc for a password, in a thread each, for
         # every call. Where no proxy is set, neither can be of use.
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
+        configuration.connection_pool_maxsize = 0  # as many as are needed: each watch has one for itself
         return cls(client.ApiClient(configuration), metrics=metrics)
 
     async def close(self) -> None:
@@ -86,6 +93,70 @@ class Kube:
         accept = f"{_METADATA_LIST},application/json"
         answer = await self._call("GET", _folder(kind, namespace), {"labelSelector": selector}, accept=accept)
         return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
+
+    async def list_to_watch(
+        self, kind: str, namespace: str, selector: str, *, whole: bool
+    ) -> tuple[Sequence[dict[str, Any]], str]:
+        """What there is, in one namespace or, if that is empty, in all; and the version from which a watch goes on.
+
+        Args:
+            whole: all of each object, not only its metadata.
+        """
+        try:
+            return await self._list_pages(kind, namespace, selector, whole=whole, limit=PAGE)
+        except Expired:  # while we read: who has so much to tell may say it in one piece
+            return await self._list_pages(kind, namespace, selector, whole=whole, limit=0)
+
+    async def _list_pages(
+        self, kind: str, namespace: str, selector: str, *, whole: bool, limit: int
+    ) -> tuple[Sequence[dict[str, Any]], str]:
+        found: list[dict[str, Any]] = []
+        query = {"labelSelector": selector, **({"limit": str(limit)} if limit else {})}
+        accept = "application/json" if whole else f"{_METADATA_LIST},application/json"
+        more: dict[str, str] = {}
+        while True:
+            page = await self._call("GET", _folder(kind, namespace), {**query, **more}, accept=accept)
+            found += page.get("items") or ()  # of metadata alone, none are null
+            if not (token := page["metadata"].get("continue")):
+                return found, str(page["metadata"]["resourceVersion"])
+            more = {"continue": token}
+
+    @asynccontextmanager
+    async def watch(
+        self, kind: str, namespace: str, selector: str, version: str, *, whole: bool, seconds: int, silence: float
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """A watch from a version on: lines of JSON, until the API server ends it after `seconds`.
+
+        Args:
+            silence: seconds without a byte after which reading ends with a TimeoutError.
+
+        Raises:
+            ApiError: it cannot be opened.
+        """
+        path = _folder(kind, namespace)
+        query = {
+            "labelSelector": selector,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        headers = {"Accept": "application/json" if whole else METADATA_ONLY}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        call = f"GET {path}?watch"
+        try:
+            verb, url, headers, _, form = await self._api.param_serialize(
+                "GET", path, query_params=list(query.items()), header_params=headers, auth_settings=["BearerToken"]
+            )
+            response = await self._api.call_api(verb, url, headers, None, form, _request_timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(call, 0, f"{type(error).__name__}: {error}") from error
+        try:
+            if response.status != 200:
+                raise _error(call, response.status, await response.read())
+            yield response.response.content
+        finally:
+            response.response.close()
 
     async def list_whole(self, kind: str, namespace: str) -> Sequence[dict[str, Any]]:
         """All of a kind, with all that they have, in one namespace or, if that is empty, in all.
@@ -219,7 +290,7 @@ def _path(kind: str, namespace: str, name: str) -> str:
 
 def _accept(kind: str) -> str:
     """The form of an answer: of most children nobody reads more than the metadata, and a door is long."""
-    return "application/json" if kind in ("Deployment", "Lease") else f"{_METADATA},application/json"
+    return "application/json" if kind in ("Deployment", "Lease") else METADATA_ONLY
 
 
 def _verb_and_kind(method: str, path: str) -> tuple[str, str]:
@@ -240,5 +311,5 @@ def _error(call: str, status: int, data: bytes) -> ApiError:
             return KindAbsent(call, status, "the cluster has no such resource")
     if "NamespaceTerminating" in causes:
         return Terminating(call, status, message)
-    kind = {403: Forbidden, 404: NotFound, 409: Conflict}.get(status, ApiError)
+    kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Expired}.get(status, ApiError)
     return kind(call, status, message)

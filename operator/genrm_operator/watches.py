@@ -1,27 +1,24 @@
-"""Whether the operator still hears: when did each of Kopf's watches last tell anything?
+"""Whether the operator still hears: when did each of its watches last tell anything?
 
-A watch in which nothing happens is silent, and so is one whose connection died without a word. They differ in two ways
-that can be seen from outside Kopf: the API server sends a bookmark about every minute, and Kopf opens a watch anew that
-was silent for 70 s (`settings.watching.inactivity_timeout`). So a watch in order receives bytes, or is opened,
-every 70 s; what has done neither for much longer is deaf. Kopf shows bookmarks and renewals to no handler, therefore
-it gets an HTTP session of ours (`kopf.AiohttpSession`), which notes each watch that is opened and what it receives.
+A watch in which nothing happens is silent, and so is one whose connection died without a word. They differ in two ways:
+the API server sends a bookmark about every minute, and a watch that was silent for 70 s is opened anew. So a watch in
+order receives bytes, or is opened, every 70 s; what has done neither for much longer is deaf. Informers say so
+themselves. Kopf, which watches the RewardModels, shows bookmarks and renewals to no handler, therefore it gets an HTTP
+session of ours (`kopf.AiohttpSession`), which notes each watch that is opened and what it receives.
 
-A restart cures a watch that Kopf no longer tends. It does not cure an API server that is away: while attempts to open
+A restart cures a watch that nobody tends any more. It does not cure an API server that is away: while attempts to open
 the watch go on and fail, the operator is deaf, the metric and its alert say so, and a restart would only add the
 kubelet's back-off to the wait.
 
 It also sees when Kopf has listed a resource once more (`listed_again`): what was deleted before that is told by nobody
 (`relisting`).
-
-The session also asks for the metadata alone where nobody reads more: a door's ConfigMap is tens of kilobytes,
-which the API server would write, and we read, again after each of its changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,15 +26,12 @@ import aiohttp
 import kopf
 
 SILENCE_SECONDS: Final = 70.0
-"""After which Kopf opens a watch anew: a little more than the minute between two bookmarks."""
+"""After which a watch is opened anew: a little more than the minute between two bookmarks."""
 STALE_SECONDS: Final = 150.0
-"""Twice Kopf's patience of 70 s and a little: a watch was not even opened anew in this time."""
+"""Twice that and a little: a watch was not even opened anew in this time."""
 ATTEMPT_SECONDS: Final = 90.0
-"""An attempt that failed this recently shows that Kopf still tends the watch: it tries at least every 70 s."""
+"""An attempt that failed this recently shows that the watch is still tended: that happens at least every 70 s."""
 SAMPLE_SECONDS: Final = 5.0
-
-METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-"""What a watch accepts then. The listing before it does not: an empty one has `items: null`, and Kopf would fall."""
 
 Watch = tuple[str, str]
 """(resource, namespace), the namespace empty when all are watched."""
@@ -63,10 +57,8 @@ class _Heard:
 class Watches:
     """Times are those of `now`, monotonic seconds."""
 
-    def __init__(self, now: Callable[[], float], metadata_only: Collection[str] = ()) -> None:
-        """`metadata_only` names resources, in the plural, of which handlers see `metadata` and nothing else."""
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._metadata_only = frozenset(metadata_only)
         self._heard: dict[Watch, _Heard] = {}
         self.listed_again: asyncio.Queue[Watch] = asyncio.Queue()
         """Watches that did not go on where they broke off. A listing with which one begins is not among them."""
@@ -81,7 +73,6 @@ class Watches:
     def session(self, connection: kopf.ConnectionInfo) -> Session:
         """An HTTP session for Kopf, made as Kopf makes its own, which tells us of every watch."""
         trace = aiohttp.TraceConfig()
-        trace.on_request_start.append(self._asked)
         trace.on_request_end.append(self._answered)
         trace.on_request_exception.append(self._failed)
         session = aiohttp.ClientSession(
@@ -106,6 +97,15 @@ class Watches:
             self._sample()
             await asyncio.sleep(SAMPLE_SECONDS)
 
+    def heard(self, watch: Watch) -> None:
+        """It was opened, or has told something."""
+        self._heard[watch] = _Heard(self._now())
+
+    def failed(self, watch: Watch, failure: str) -> None:
+        """It could not be opened, or broke off."""
+        if (heard := self._heard.get(watch)) is not None:
+            heard.failed_at, heard.failure = self._now(), failure
+
     def silences(self) -> Mapping[Watch, float]:
         """Seconds since each watch last told anything."""
         self._sample()
@@ -129,16 +129,11 @@ class Watches:
             if heard.stream is not None and heard.stream.total_raw_bytes != heard.received:
                 heard.received, heard.at = heard.stream.total_raw_bytes, self._now()
 
-    async def _asked(self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
-        watch = _watch(params.url.path)
-        if watch is not None and watch[0] in self._metadata_only and params.url.query.get("watch") == "true":
-            params.headers["Accept"] = METADATA_ONLY
-
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         if (watch := _watch(params.url.path)) is None:
             return
         if params.response.status != 200:
-            self._note_failure(watch, f"HTTP {params.response.status}")
+            self.failed(watch, f"HTTP {params.response.status}")
         elif params.url.query.get("watch") == "true":
             self._heard[watch] = _Heard(self._now(), params.response.content)
         elif "continue" not in params.url.query and (heard := self._heard.get(watch)) is not None and heard.stream:
@@ -146,11 +141,7 @@ class Watches:
 
     async def _failed(self, _session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
         if (watch := _watch(params.url.path)) is not None:
-            self._note_failure(watch, repr(params.exception))
-
-    def _note_failure(self, watch: Watch, failure: str) -> None:
-        if (heard := self._heard.get(watch)) is not None:
-            heard.failed_at, heard.failure = self._now(), failure
+            self.failed(watch, repr(params.exception))
 
 
 def _watch(path: str) -> Watch | None:

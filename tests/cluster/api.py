@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 import yaml
-from genrm_operator.watches import METADATA_ONLY
+from genrm_operator.kube import METADATA_ONLY
 
 MERGE: Final = "application/merge-patch+json"
 

@@ -81,7 +81,7 @@ async def test_the_lone_survivor_of_a_group_is_not_trained_on(verl_python: Path,
     judgements = read_lines(tmp_path / "log", "judgements")
     assert len(judgements) == run.samples_per_step and max(j["score"] or 0 for j in judgements) == 1.0
     assert sum(j["outcome"] == "parse_failed" for j in judgements) == run.n - 1
-    assert read_training(output).rewards == [0.0]
+    assert read_training(output).rewards == (0.0,)
 
 
 def larger_checksum(request: dict[str, Any]) -> str:

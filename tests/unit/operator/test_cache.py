@@ -93,7 +93,14 @@ def test_what_is_listed_no_more_is_forgotten() -> None:
     put = cache.child_putter("LeaderWorkerSet")
     for name in ("a", "b"):
         labels = {"genrm.dev/reward-model": name}
-        meta = {"namespace": "rl", "name": f"{name}-nodes", "uid": name, "generation": 1, "labels": labels}
+        meta = {
+            "namespace": "rl",
+            "name": f"{name}-nodes",
+            "uid": name,
+            "resourceVersion": "1",
+            "generation": 1,
+            "labels": labels,
+        }
         assert put({"metadata": meta}, deleted=False).news
     assert cache.drop_children("LeaderWorkerSet", {("rl", "a-nodes")}) == {("rl", "b")}
     assert cache.children["rl", "a"] and not cache.children["rl", "b"]

@@ -15,9 +15,11 @@ import aiohttp
 import kopf
 import pytest
 from aiohttp import web
+from genrm_api.names import API_VERSION, REWARD_MODELS
 from genrm_operator import health
 from genrm_operator.errors import ConfigurationError
-from genrm_operator.handlers import WATCHED, configure, register
+from genrm_operator.handlers import configure, register
+from genrm_operator.informers import INFORMED
 from genrm_operator.kube import Kube
 from genrm_operator.metrics import Key, Metrics
 from genrm_operator.settings import Settings
@@ -126,8 +128,9 @@ async def test_a_queue_that_nobody_drains_is_red_only_if_somebody_could(monkeypa
 # ---------------------------------------------------------------------- watches
 
 
+FOLLOWED = {REWARD_MODELS, *(what.plural for what in INFORMED)}
 DISCOVERED = (
-    *((watched.group, watched.plural) for watched in WATCHED),
+    (API_VERSION, REWARD_MODELS),
     ("v1", "namespaces"),  # these two Kopf wants to see, though it is told not to watch them
     ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
 )
@@ -139,14 +142,12 @@ class StubApi:
 
     status: int = 200
     opened: list[str] = field(default_factory=list)
-    accepted: list[str] = field(default_factory=list)
     selected: dict[str, str | None] = field(default_factory=dict)
     say: asyncio.Event = field(default_factory=asyncio.Event)
     hang_up: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.accepted.append(request.headers["Accept"])
         if self.status != 200:
             return web.json_response({"kind": "Status", "code": self.status, "message": "no"}, status=self.status)
         if request.query.get("watch") != "true":
@@ -281,14 +282,17 @@ async def test_a_list_is_told_of_where_a_watch_did_not_go_on(api: StubApi, ear: 
     assert ear.watches.listed_again.get_nowait() == ("pods", "") and ear.watches.listed_again.empty(), "once"
 
 
-async def test_the_metadata_alone_is_asked_for_where_nobody_reads_more(api: StubApi) -> None:
-    watches = Watches(Clock(), metadata_only=["configmaps"])
-    async with watches.session(kopf.ConnectionInfo(server="http://unused")).aiohttp_session as session:
-        for path in ("configmaps?watch=true", "configmaps", "pods?watch=true"):
-            (await session.get(f"{api.url}/api/v1/{path}")).close()
-    watch, lists, pods = (accepted.partition(",")[0] for accepted in api.accepted)
-    assert watch == "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-    assert lists == pods == "*/*", "the API server lists nothing as null, and Kopf cannot read that"
+def test_an_informer_says_itself_what_it_hears() -> None:
+    watches = Watches(clock := Clock())
+    watches.expect(["pods"], ["a"])
+    clock.now += STALE_SECONDS + 1
+    assert watches.problems(), "not even opened"
+    watches.failed(("pods", "a"), "HTTP 403")
+    assert not watches.problems(), "it is tried again"
+    clock.now += ATTEMPT_SECONDS
+    assert "in a has told nothing" in watches.problems()[0] and "HTTP 403" in watches.problems()[0]
+    watches.heard(("pods", "a"))
+    assert not watches.problems() and watches.silences() == {("pods", "a"): 0}
 
 
 async def test_a_deaf_watch_is_red_unless_somebody_tries_to_open_it(api: StubApi, ear: Ear) -> None:
@@ -364,12 +368,12 @@ async def test_the_operator_watches_through_our_session_and_serves_its_health(
         kopf.operator(registry=registry, standalone=True, clusterwide=True, stop_flag=stop, ready_flag=asyncio.Event())
     )
     try:
-        await until(lambda: len(set(api.opened)) == len(WATCHED), "every watch is open")
+        await until(lambda: len(set(api.opened)) == len(FOLLOWED), "every watch is open")
         assert api.selected.pop("rewardmodels") is None
         assert set(api.selected.values()) == {"genrm.dev/reward-model"}, "not every pod and Lease of the cluster"
         assert await get(port, "/healthz") == (200, "ok\n")
         _, text = await get(port, "/metrics")
-        for plural in (watched.plural for watched in WATCHED):
+        for plural in FOLLOWED:
             assert f'genrm_watch_silence_seconds{{namespace="",resource="{plural}"}} 0.' in text
         assert "genrm_leader 1.0" in text and "genrm_queue_depth 0.0" in text
     finally:

@@ -29,7 +29,7 @@ def sets(*models: str) -> Answer:
         items = [
             {
                 "metadata": {
-                    "namespace": "rl", "name": f"{model}-nodes", "uid": model, "generation": 1,
+                    "namespace": "rl", "name": f"{model}-nodes", "uid": model, "resourceVersion": "1", "generation": 1,
                     "labels": {"genrm.dev/reward-model": model},
                 }
             }
