@@ -20,7 +20,7 @@ from genrm_scoring.targets import Means
 from tests.e2e.contract import servers
 from tests.e2e.contract.dialects import MODEL
 from tests.e2e.contract.engines import Engine
-from tests.unit.gateway.recipes import documents, sample
+from tests.unit.gateway.recipes import RULES, documents, sample
 from tests.unit.gateway.serving import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -48,7 +48,7 @@ async def recipe(page: str, default: str, engine: Engine) -> AsyncIterator[httpx
     spec = spec_file.checked(documents(page, url, MODEL, FORM), page)
 
     async def open_catalog() -> FileCatalog:
-        return await FileCatalog.open(spec, Means(), default)
+        return await FileCatalog.open(spec, Means(module=(RULES, "rw_custom.py")), default)
 
     async with serving(open_catalog) as client:
         client.timeout = httpx.Timeout(120)
@@ -101,4 +101,4 @@ async def test_rm_gallery(real_vllm: Engine) -> None:
         samples = [{"prompt": "Say hello.", "response": said} for said in ("Hello!", "Go away.", "Good day.", "Hm.")]
         scores = (await client.post("/v1/score", json={"samples": samples})).json()["scores"]
     assert answered(real_vllm) == before + 6, "every pair once"
-    assert all(-1 <= score["value"] <= 1 and score["outcomes"].keys() == {"ok"} for score in scores), scores
+    assert all(-1 <= score["value"] <= 1 and score["outcome"] == "ok" for score in scores), scores

@@ -1,4 +1,4 @@
-"""OpenAI's routes, and vLLM's for classifiers, passed on to the pods of a RewardModel as they are.
+"""OpenAI's routes, and vLLM's for classifiers, passed on to the pods of a RewardModel: as they are, but for its name.
 
 So a client that only knows a base URL gets what ours get: a pod that serves, another one if that fails, and a wait for
 the wake instead of an error. Answers come whole: one that was asked for as a stream arrives as one piece.
@@ -6,6 +6,7 @@ the wake instead of an error. Answers come whole: one that was asked for as a st
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,8 +55,20 @@ class Relay:
 
     async def ask(self, path: str, request: bytes) -> tuple[Reply | None, Judgement]:
         """The reply of whoever answered last, and how it went. Without a reply nobody was reached in time."""
-        said = _AsItIs(path.removeprefix(self._base), request)
+        said = _AsItIs(path.removeprefix(self._base), self._named(request))
         way, name = self._way, self._model.served_name
         scorer = Scorer(self._scoring, name, way.endpoints, way.transport, self._balancer, self._budget, speech=said)
         judgement = await scorer.ask(Question(request[:AFFINITY_BYTES].decode(errors="replace"), ("",)))
         return said.reply, judgement
+
+    def _named(self, request: bytes) -> bytes:
+        """Clients know the RewardModel's name, which `/v1/models` tells them; its engine may know another."""
+        if (name := self._model.served_name) == self._model.name:
+            return request
+        try:
+            asked = json.loads(request)
+        except (ValueError, RecursionError):
+            return request
+        if not isinstance(asked, dict) or asked.get("model") != self._model.name:
+            return request
+        return json.dumps({**asked, "model": name}).encode()

@@ -141,6 +141,17 @@ async def test_what_openai_clients_ask_is_passed_on_with_their_own_words() -> No
         assert reply.json()["choices"][0]["message"]["content"] == "hello" and judge.requests == [body]
 
 
+async def test_an_engine_is_asked_for_the_model_by_the_name_it_knows() -> None:
+    async with ScriptedJudge(says("hello")) as judge:
+        known_otherwise = external("judge", judge.url)
+        known_otherwise["spec"]["external"]["model"] = "qwen3-32b"
+        async with of_file(known_otherwise) as gateway:
+            for named in ("judge", "qwen3-32b"):
+                body = {"model": named, "messages": [{"role": "user", "content": "hi"}]}
+                await gateway.post("/judge/v1/chat/completions", json=body)
+    assert [request["model"] for request in judge.requests] == ["qwen3-32b"] * 2
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "sentence"),
     [
