@@ -27,7 +27,11 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
 
     Raises:
         ApiError: the API server refused a child.
+        NotFound: the RewardModel is not there any more.
     """
+    missed = any(cache.children[key].get(child) is None for child in memory.applied.keys() & set(_children(wanted)))
+    if missed and not await _is_there(kube, key, owner):
+        raise NotFound("GET RewardModel", 404, "its children are gone with it")
     for manifest, digest in zip(wanted.manifests, wanted.digests, strict=True):
         child = (manifest["kind"], manifest["metadata"]["name"])
         before = cache.children[key].get(child)
@@ -41,13 +45,23 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
     mounted = (name for pod in cache.pods[key].values() for name in (pod.door_map, pod.pin_map))
     in_use = {name for name in mounted if name is not None} | {golden_configmap_name(key[1])}
-    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.manifests]
-    for kind, name in unwanted(cache.children[key], names, owner, in_use):
+    for kind, name in unwanted(cache.children[key], _children(wanted), owner, in_use):
         with contextlib.suppress(NotFound):
             await kube.delete(kind, key[0], name, cache.children[key][kind, name].uid)
         cache.children[key].pop((kind, name), None)
         memory.applied.pop((kind, name), None)
         log.info("removed %s namespace=%s name=%s: no longer wanted", kind, key[0], name)
+
+
+def _children(wanted: Made) -> list[Child]:
+    return [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.manifests]
+
+
+async def _is_there(kube: Kube, key: Key, uid: str) -> bool:
+    """Ask the API server itself: of a deletion the watch of the children may tell before that of their owner, and what
+    is made for an owner that is gone lives until the garbage collector has seen it."""
+    found = [obj["metadata"] for obj in await kube.list("RewardModel", key[0], "", name=key[1])]
+    return any(meta["uid"] == uid and not meta.get("deletionTimestamp") for meta in found)
 
 
 def unwanted(

@@ -92,9 +92,12 @@ class Informer:
                 log.info("%s are listed again: %s", self._what.plural, error)
                 self._version = None
                 self._watches.failed(self._name, str(error))
-            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            except ApiError as error:
+                self._watches.failed(self._name, str(error))
+                log.warning("cannot follow %s: %s", self._what.plural, error)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._watches.failed(self._name, repr(error))
-                log.warning("cannot follow %s: %s", self._what.plural, error or repr(error))
+                log.info("the watch of %s broke off: %r", self._what.plural, error)
             except Exception as error:
                 self._version = None
                 self._watches.failed(self._name, repr(error))

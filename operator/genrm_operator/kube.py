@@ -84,14 +84,18 @@ class Kube:
     async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         return await self._call("GET", _path(kind, namespace, name), {})
 
-    async def list(self, kind: str, namespace: str, selector: str) -> list[dict[str, Any]]:
+    async def list(self, kind: str, namespace: str, selector: str, *, name: str | None = None) -> list[dict[str, Any]]:
         """The metadata of those that a label selector selects, in one namespace or, if that is empty, in all.
+
+        Args:
+            name: of the only one that is meant. Who may list may not get, and need not.
 
         Raises:
             KindAbsent: the cluster has no such resource.
         """
         accept = f"{_METADATA_LIST},application/json"
-        answer = await self._call("GET", _folder(kind, namespace), {"labelSelector": selector}, accept=accept)
+        query = {"labelSelector": selector, **({} if name is None else {"fieldSelector": f"metadata.name={name}"})}
+        answer = await self._call("GET", _folder(kind, namespace), query, accept=accept)
         return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
 
     async def list_to_watch(

@@ -6,6 +6,7 @@ Each ends in a word that somebody can read, in bounded time, and heals.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -146,9 +147,13 @@ def test_what_was_deleted_while_the_api_server_forgot_it_is_not_waited_for(proxi
     proxied.patch({"lifecycle": {"state": "Asleep"}})
     proxied.phase("Asleep")
     assert proxied.operator.process is process and proxied.operator.alive(), "or a new one would know no better"
-    assert not proxied.objects("deployments,services,configmaps", "genrm.dev/reward-model=gone")
+    left = "deployments,services,configmaps"
+    wait_for("what belonged to it is gone", lambda: not proxied.objects(left, "genrm.dev/reward-model=gone"))
     log = proxied.operator.log.read_text()
-    assert "listed again kind=Pod there=" in log and "gone=1" in log
+    assert len(re.findall(r"applied Deployment .* name=gone\n", log)) == 1, "nothing is made for who is gone"
+    assert re.search(r"listed kind=Pod there=\d gone=[12]\n", log), (
+        "the one deleted by us, and perhaps that of who is gone"
+    )
 
 
 def names(world: World) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -39,6 +40,21 @@ def test_what_somebody_deletes_or_changes_comes_back(world: World) -> None:
     )
     world.kubectl("scale", "deployment", "judge", "--replicas=5")
     wait_for("the Deployment is scaled back", lambda: len(world.pods()) == 2)
+
+
+def test_nothing_is_made_for_who_is_gone(world: World) -> None:
+    """The garbage collector's deletions may be seen before the one that they follow from."""
+    names = [f"gone-{n}" for n in range(10)]
+    for name in names:
+        world.apply(name, replicas=1)
+    for name in names:
+        world.phase("Asleep", name)
+    world.kubectl("delete", "rm", *names, "--wait=false")
+    wait_for("all is gone", lambda: not world.objects("deployments,services,configmaps", "genrm.dev/reward-model"))
+    applied = re.findall(
+        rf"applied Deployment namespace={world.namespace} name=(gone-\d)\n", world.operator.log.read_text()
+    )
+    assert sorted(applied) == names
 
 
 def test_an_unchanged_model_is_left_alone(world: World) -> None:
