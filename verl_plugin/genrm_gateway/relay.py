@@ -15,6 +15,7 @@ from genrm_scoring.balancing import LeastInFlight
 from genrm_scoring.replies import refusal
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.scorer import Scorer
+from genrm_scoring.speech import InOneStep
 from genrm_scoring.targets import Reached
 from genrm_scoring.transport import Reply
 from genrm_scoring.types import Answer, Judgement, Question, Verdict
@@ -24,7 +25,7 @@ AFFINITY_BYTES: Final = 512
 
 
 @dataclass(slots=True)
-class _AsItIs:
+class _AsItIs(InOneStep):
     """One request, in its client's own words; the last reply is kept, whatever it says."""
 
     path: str

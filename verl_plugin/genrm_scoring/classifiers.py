@@ -10,7 +10,8 @@ sent. Where an engine answers for every token (vLLM's `/pooling` of some models)
     SGLang /classify    embedding = [number]; a list of such objects for a list of texts
     /v1/embeddings      data[0].embedding = [number]
 
-Bodies take `messages` where the engine writes the chat with its own template (vLLM), and a text where it does not.
+Bodies take `messages` where the engine writes the chat with its own template (vLLM), and a text, or its tokens, where
+it does not.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def embeddings_body(model: str, text: str) -> dict[str, Any]:
     return {"model": model, "input": text}
 
 
-def sglang_body(text: str) -> dict[str, Any]:
-    """For SGLang's own `/classify`."""
-    return {"text": text}
+def sglang_body(asked: str | Sequence[int]) -> dict[str, Any]:
+    """For SGLang's own `/classify`: a text, or its tokens."""
+    return {"text": asked} if isinstance(asked, str) else {"input_ids": list(asked)}
 
 
 def read_vllm_classify(body: bytes) -> float:

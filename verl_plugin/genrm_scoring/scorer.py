@@ -241,7 +241,10 @@ class Scorer:
         self._balancer.started(endpoint, _now())
         try:
             async with asyncio.timeout(limit):
-                reply = await self._transport.post(endpoint.url + self._speech.path, trial.body, limit)
+                body = trial.body
+                if (route := self._speech.renders_at) is not None:
+                    body = self._speech.rendered(await self._transport.post(endpoint.url + route, body, limit))
+                reply = await self._transport.post(endpoint.url + self._speech.path, body, limit)
             return self._speech.answer(reply)
         except TimeoutError:
             trial.timed_out = True

@@ -1,23 +1,31 @@
 """How a question is put to an endpoint, and how the answer is read: one class for each way of speaking. Pure.
 
-Chat         a judge that answers in words, in OpenAI's format
-Classifier   a model that answers with a number, through vLLM's `/classify` or `/pooling`
-RewardServer another framework's reward server
+Chat              a judge that answers in words, in OpenAI's format
+Classifier        a model that answers with a number, through vLLM's `/classify` or `/pooling`
+SglangClassifier  the same through SGLang's `/classify`, which takes no chats
+RewardServer      another framework's reward server
 """
 
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from genrm_api.external import WireFormat
 from genrm_api.rewardmodel import EngineName, Sampling
 
 from genrm_scoring import chat
-from genrm_scoring.classifiers import classify_body, read_vllm_classify, read_vllm_pooling
-from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.classifiers import (
+    classify_body,
+    read_sglang_classify,
+    read_vllm_classify,
+    read_vllm_pooling,
+    sglang_body,
+)
+from genrm_scoring.errors import ConfigurationError, ServerFailed
 from genrm_scoring.judges import Judge
 from genrm_scoring.replies import refusal, stamps
 from genrm_scoring.reward_apis import request_of, score_in
@@ -31,10 +39,23 @@ class Speech(Protocol):
         """Behind the URL of an endpoint; empty where that is the whole route."""
         ...
 
+    @property
+    def renders_at(self) -> str | None:
+        """The route at which the endpoint first makes of a chat what it takes; `body` is for that one then."""
+        ...
+
     def body(self, question: Question, vote: int) -> bytes:
         """
         Raises:
             AttemptFailed: it cannot be asked.
+        """
+        ...
+
+    def rendered(self, reply: Reply) -> bytes:
+        """The body for `path`, where something is rendered first.
+
+        Raises:
+            AttemptFailed: the subclass says what the reply means.
         """
         ...
 
@@ -53,8 +74,17 @@ class Speech(Protocol):
         ...
 
 
+class InOneStep:
+    """Nothing is rendered first."""
+
+    renders_at: ClassVar[str | None] = None
+
+    def rendered(self, reply: Reply) -> bytes:
+        raise TypeError("nothing is rendered first")
+
+
 @dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(InOneStep):
     """A judge behind OpenAI's chat route. `path` differs where a URL says where the API begins."""
 
     judge: Judge
@@ -85,7 +115,7 @@ _CLASSIFIERS: Final[Mapping[WireFormat, tuple[str, Callable[[bytes], float]]]] =
 
 
 @dataclass(frozen=True, slots=True)
-class Classifier:
+class Classifier(InOneStep):
     """A classifier of chats: the engine writes prompt and response as its own template says.
 
     Raises:
@@ -111,9 +141,7 @@ class Classifier:
         return "" if self.whole_route else _CLASSIFIERS[self.wire_format][0]
 
     def body(self, question: Question, vote: int) -> bytes:
-        (response,) = question.responses
-        said = (("user", question.prompt), ("assistant", response))
-        return json.dumps(classify_body(self.model, [{"role": r, "content": text} for r, text in said])).encode()
+        return json.dumps(classify_body(self.model, _chat_of(question))).encode()
 
     def answer(self, reply: Reply) -> Answer:
         return _unread(reply)
@@ -124,7 +152,37 @@ class Classifier:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardServer:
+class SglangClassifier:
+    """A classifier of chats on SGLang, which is asked twice: to write the chat with its own template, as tokens, and
+    for the number of these. Who wrote it here would need the model's template and tokenizer."""
+
+    model: str
+    path: ClassVar[str] = "/classify"
+    renders_at: ClassVar[str | None] = "/tokenize"
+
+    def body(self, question: Question, vote: int) -> bytes:
+        asked = {"model": self.model, "messages": _chat_of(question), "add_generation_prompt": False}
+        return json.dumps(asked).encode()
+
+    def rendered(self, reply: Reply) -> bytes:
+        if reply.status != 200:
+            raise refusal(reply)
+        try:
+            tokens = [operator.index(token) for token in json.loads(reply.body)["tokens"]]
+        except (ValueError, KeyError, TypeError) as e:
+            raise ServerFailed(f"200 with something that is no list of tokens: {reply.body[:200]!r}") from e
+        return json.dumps(sglang_body(tokens)).encode()
+
+    def answer(self, reply: Reply) -> Answer:
+        return _unread(reply)
+
+    def verdict(self, answer: Answer, question: Question) -> Verdict:
+        value = read_sglang_classify(answer.text.encode())
+        return Verdict(f"{value:g}", value)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardServer(InOneStep):
     """Another framework's reward server; the URL of an endpoint is its route."""
 
     wire_format: WireFormat
@@ -139,6 +197,11 @@ class RewardServer:
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         value = score_in(self.wire_format, answer.text.encode())
         return Verdict(f"{value:g}", value)
+
+
+def _chat_of(question: Question) -> list[dict[str, str]]:
+    (response,) = question.responses
+    return [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": response}]
 
 
 def _unread(reply: Reply) -> Answer:

@@ -36,7 +36,7 @@ from genrm_scoring.mixing import Mixture
 from genrm_scoring.rankings import Listwise
 from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Pairwise, Pointwise, Source, WorkerRule
-from genrm_scoring.speech import Chat, Classifier, RewardServer, Speech
+from genrm_scoring.speech import Chat, Classifier, RewardServer, SglangClassifier, Speech
 from genrm_scoring.transport import AiohttpTransport
 
 _REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
@@ -215,7 +215,7 @@ def _speech(rm: RewardModel, where: str) -> Speech:
         return _external_speech(external, scoring, name, where)
     if rm.spec.type is RewardModelType.CLASSIFIER:
         if rm.spec.engine.name is EngineName.SGLANG:
-            return Classifier(name, WireFormat.SGLANG_CLASSIFY)
+            return SglangClassifier(name)
         return Classifier(name)
     return Chat(judge_of(scoring), name, scoring.sampling, rm.spec.engine.name)
 

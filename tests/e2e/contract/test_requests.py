@@ -11,17 +11,20 @@ from typing import Any
 
 import httpx
 import pytest
-from genrm_api.rewardmodel import EngineName, Sampling, Structured
+from genrm_api.rewardmodel import EngineName, Sampling, Scoring, Structured
 from genrm_scoring import chat, classifiers
+from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import Truncated
 from genrm_scoring.judges import POINTWISE, CritiqueThenScore, Messages
 from genrm_scoring.parsers import distribution
 from genrm_scoring.parsers.logprob import TOP
-from genrm_scoring.transport import Reply
-from genrm_scoring.types import Answer, Question
+from genrm_scoring.scorer import Scorer
+from genrm_scoring.speech import Classifier, SglangClassifier
+from genrm_scoring.transport import AiohttpTransport, Reply
+from genrm_scoring.types import Answer, Question, Sample
 
 from tests.e2e.contract.dialects import CHAT, MODEL, ROWS
-from tests.e2e.contract.engines import ADMIN, CLIENT, SAME, Background, Engine, until
+from tests.e2e.contract.engines import ADMIN, CLIENT, KEY, SAME, Background, Engine, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 Asked = list[Future[httpx.Response]]
@@ -145,6 +148,30 @@ def test_a_classifier_s_number_is_read_the_same_by_every_route(engine: Engine) -
     engine.serve()
     one, other = (read(engine.http.post(path, json=body).content) for path, body, read in routes)
     assert abs(one - other) < SAME
+
+
+async def test_a_classifier_is_asked_about_chats_in_its_own_template(engine: Engine) -> None:
+    """By what scores in runs and gateways: the number is that of the text which the template makes of the chat."""
+    if engine.dialect.scores_at == CHAT:
+        pytest.skip("it gives no numbers")
+    engine.serve()
+    speech = Classifier(MODEL) if engine.dialect.door == "vllm" else SglangClassifier(MODEL)
+    transport = AiohttpTransport(key=KEY)
+    endpoints = StaticEndpoints([str(engine.http.base_url).rstrip("/")])
+    scorer = Scorer(Scoring(), MODEL, endpoints, transport, speech=speech)
+    try:
+        judgement = await scorer.judge(Sample("2 + 2?", "It is 4."))
+    finally:
+        await transport.close()
+    assert judgement.verdict is not None, judgement
+    said = (("user", "2 + 2?"), ("assistant", "It is 4."))
+    written = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
+    if engine.dialect.door == "vllm":
+        body, read = classifiers.classify_body(MODEL, written), classifiers.read_vllm_classify
+    else:
+        tokens = engine.http.post("/tokenize", json={"model": MODEL, "prompt": written}).json()["tokens"]
+        body, read = classifiers.sglang_body(tokens), classifiers.read_sglang_classify
+    assert abs(judgement.verdict.value - read(engine.http.post("/classify", json=body).content)) < SAME
 
 
 def test_a_classifier_of_vllm_writes_a_chat_with_its_own_template(engine: Engine) -> None:

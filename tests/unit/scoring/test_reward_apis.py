@@ -9,7 +9,7 @@ from genrm_api.external import WireFormat
 from genrm_scoring.classifiers import classify_body
 from genrm_scoring.errors import ConfigurationError, NotServing, ParseFailed, RequestRefused, ServerFailed
 from genrm_scoring.reward_apis import request_of, score_in
-from genrm_scoring.speech import Classifier, RewardServer
+from genrm_scoring.speech import Classifier, RewardServer, SglangClassifier
 from genrm_scoring.transport import Reply
 from genrm_scoring.types import Question, Sample
 
@@ -92,6 +92,21 @@ def test_a_classifier_is_shown_the_chat_and_its_number_is_the_verdict() -> None:
     assert classifier.verdict(answer, QUESTION).value == -3.25
     pooled = Classifier("rm", WireFormat.VLLM_POOLING).answer(Reply(200, {}, b'{"data": [{"data": [[1], [2]]}]}'))
     assert Classifier("rm", WireFormat.VLLM_POOLING).verdict(pooled, QUESTION).value == 2.0
+
+
+def test_sglang_is_asked_for_the_chat_s_tokens_first() -> None:
+    classifier = SglangClassifier("rm")
+    asked = json.loads(classifier.body(QUESTION, 0))
+    assert [message["role"] for message in asked["messages"]] == ["user", "assistant"]
+    assert not asked["add_generation_prompt"]
+    assert json.loads(classifier.rendered(Reply(200, {}, b'{"tokens": [5, 6, 7]}'))) == {"input_ids": [5, 6, 7]}
+    answer = classifier.answer(Reply(200, {}, b'{"embedding": [-3.25], "meta_info": {}}'))
+    assert classifier.verdict(answer, QUESTION).value == -3.25
+    with pytest.raises(RequestRefused):
+        classifier.rendered(Reply(400, {}, b'{"message": "no chat template"}'))
+    for strange in (b"x", b"{}", b'{"tokens": ["5"]}'):
+        with pytest.raises(ServerFailed, match="list of tokens"):
+            classifier.rendered(Reply(200, {}, strange))
 
 
 @pytest.mark.parametrize("wire_format", [WireFormat.SGLANG_CLASSIFY, WireFormat.OPENAI_EMBEDDINGS])
