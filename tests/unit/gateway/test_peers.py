@@ -45,7 +45,7 @@ async def test_members_that_ask_different_gateways_meet_and_none_is_lost_when_on
         gateway.begin([url for url in urls if url != gateway.url])
     many = [f"prompt {number}" for number in range(300)]  # ports differ from run to run, and with them whose is which
     of_each = [[group for group in many if ranked(urls, group)[0] == url][:4] for url in urls]
-    groups, of_victim = [group for of_one in of_each for group in of_one], of_each[2]
+    groups = [group for of_one in of_each for group in of_one]
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         early = [
             asyncio.create_task(ask(client, gateway, group, "4", 3)) for group in groups for gateway in gateways[:2]
