@@ -24,6 +24,8 @@ MOST: Final = 0.2
 """For one criterion."""
 WEIGHTS: Final = (0.2, 0.8)
 """Of the criteria, and of the result."""
+_STEPS: Final = tuple(round(MOST * step / 20, 2) for step in range(21))
+"""What an answer that is held to a form can give: a number without an end would never be whole."""
 _WITHIN: Final = Worth(minimum=0.0, maximum=MOST)
 _TEMPLATE: Final = Template(built_in("five-criteria"), ONE)
 _THOUSANDS: Final = re.compile(r"(?<=[0-9]),(?=[0-9]{3}\b)")
@@ -32,9 +34,7 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,64}(?:\.[0-9]{1,64})?|[+-]?\.[0-9]{1,
 
 class FiveCriteria:
     reads_logprobs = False
-    schema = an_object(
-        {"scores": an_object({name: {"type": "number", "minimum": 0, "maximum": MOST} for name in CRITERIA})}
-    )
+    schema = an_object({"scores": an_object({name: {"enum": _STEPS} for name in CRITERIA})})
 
     def messages(self, question: Question) -> Messages:
         if not question.reference:
