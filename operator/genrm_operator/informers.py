@@ -2,7 +2,7 @@
 
 An informer as client-go has them. Kopf watches the RewardModels; of their pods, Leases and other children nobody wants
 more than to know, and what Kopf does for an object (a queue, a task and a memory for each, handlers that are matched
-with every event) was half of this process's work. Three things are ours to decide here, too:
+with every event) took as much CPU as all looks together. Three things are ours to decide here, too:
 
 * What was deleted while nobody watched is in no list: what was known before, and is not listed, is forgotten.
 * A list comes page by page, and the API server may forget it before its last one (410); then it is taken in one piece.
