@@ -236,7 +236,8 @@ def cluster() -> Iterator[Cluster]:
 def simulated_engines(cluster: Cluster) -> Iterator[Simulator]:
     """An engine behind a door at every address that a fake pod of this cluster has."""
     process = cluster.popen_in_box(
-        [sys.executable, "-m", "tests.simulator", "--port", "8000", "--control", f"{cluster.settings.address}:9000"],
+        [sys.executable, "-m", "tests.simulator", "--port", "8000", "--control", f"{cluster.settings.address}:9000",
+         "--patience", "5"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

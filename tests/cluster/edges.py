@@ -114,7 +114,7 @@ class Crowd:
             wait_for("all is as wanted", lambda: not self._unlike(awake), SECONDS, every=0.25)
         except AssertionError:
             tail = "\n".join(self.world.operator.log.read_text().splitlines()[-60:])
-            raise AssertionError(f"{self._unlike(awake)}\noperator:\n{tail}") from None
+            raise AssertionError(f"operator:\n{tail}\n{self._unlike(awake)}") from None
 
     def _unlike(self, awake: Collection[str]) -> list[str]:
         statuses = {o["metadata"]["name"]: o.get("status") or {} for o in self.world.objects("rewardmodels")}
@@ -181,7 +181,7 @@ class Crowd:
             wait_for("every call is held", lambda: not on_its_way(), SECONDS, every=0.1)
         except AssertionError:
             tail = "\n".join(self.world.operator.log.read_text().splitlines()[-40:])
-            raise AssertionError(f"not held: {on_its_way()}\noperator:\n{tail}") from None
+            raise AssertionError(f"operator:\n{tail}\nnot held: {on_its_way()}") from None
         self.world.operator.kill()
 
     def succeeded(self) -> None:

@@ -26,10 +26,13 @@ def main() -> None:
     parser.add_argument("--engine", default="vllm", choices=ENGINES, help="engine of pods nobody configured")
     parser.add_argument("--weights", default="", help="what the launchers of pods nobody configured found, as JSON")
     parser.add_argument("--slot", default="", help="the GPUs that pods nobody configured share: they start at a gate")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds for which a call waits until its pod is configured"
+    )
     options = parser.parse_args()
     host, _, port = options.control.rpartition(":")
     names = (field.name for field in dataclasses.fields(PodSettings))
-    fleet = Fleet(PodSettings(**{name: getattr(options, name) for name in names}))
+    fleet = Fleet(PodSettings(**{name: getattr(options, name) for name in names}), options.patience)
     asyncio.run(serve(fleet, listen(options.host, options.port), listen(host, int(port))))
 
 

@@ -13,6 +13,7 @@ A pod comes into being with the first connection to its address, or when `contro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import secrets
@@ -195,9 +196,11 @@ def _state_order(scope: Scope, body: bytes) -> str:
 class Fleet:
     """The application on the public port: hands each request to the pod whose address was dialled."""
 
-    def __init__(self, default: PodSettings | None = None) -> None:
-        self.default = default or PodSettings()
+    def __init__(self, default: PodSettings | None = None, patience: float = 0.0) -> None:
+        """`patience`: for so many seconds a call to an address waits for somebody to configure its pod."""
+        self.default, self.patience = default or PodSettings(), patience
         self.pods: dict[str, SimPod] = {}
+        self._awaited: dict[str, asyncio.Event] = {}
         self.collisions: list[tuple[str, str]] = []
         """Addresses of two pods on the same GPUs whose memory was up together."""
 
@@ -206,6 +209,8 @@ class Fleet:
             await lifespan(receive, send)
             return
         address = scope["server"][0]
+        if self.patience and address not in self.pods:
+            await self._come(address)
         pod = self.pod(address)
         if scope["path"] == DOOR_PATH and scope["method"] == "PUT":
             receive = again(body := await body_of(receive), receive)
@@ -221,6 +226,12 @@ class Fleet:
                 pass
         else:
             await self._deliver(address, pod, call, scope, receive, send)
+
+    async def _come(self, address: str) -> None:
+        """A fake node calls its pods ready before anybody has told them what they are; a kubelet would not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience):
+                await self._awaited.setdefault(address, asyncio.Event()).wait()
 
     async def _held(self, hold: Hold, address: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Whoever sent it may hang up meanwhile: its body is here already, and its answer is kept."""
@@ -263,6 +274,8 @@ class Fleet:
             pod = self.pods[address] = SimPod(settings or self.default, old if faults is None else faults)
         elif faults is not None:
             pod.engine.faults = faults
+        if told := self._awaited.pop(address, None):
+            told.set()
         return pod
 
     def forget(self, address: str) -> bool:
