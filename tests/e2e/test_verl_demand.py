@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import statistics
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -168,6 +169,57 @@ async def test_a_run_on_a_fleet_wakes_its_models_and_trains_on_their_mixture(
     assert story == {name: ["idle", *["scoring", "idle"] * run.steps] for name in ("judge", "critic")}
     assert read_training(output).learned
     assert lease_phases(api) == []
+
+
+REMEMBERS = {
+    "terms": [
+        {"name": "graded", "rewardModel": {"name": "judge"}, "normalise": {"kind": "zscore", "scope": "running"}},
+    ],
+}
+
+
+def grade(request: dict[str, Any]) -> str:
+    """By the text; of a prompt that is asked of again with other responses, another."""
+    return f"<score>{1 + zlib.crc32(request['messages'][0]['content'].encode()) % 9001 / 1000}</score>"
+
+
+@pytest.mark.proof
+async def test_a_run_that_goes_on_from_a_checkpoint_normalises_by_what_was_known_there(
+    verl_python: Path, models: Path, tmp_path: Path, api: StubApi
+) -> None:
+    """Its third step again, with a validation before it, after a first try has learned from another one."""
+    scoring = {"timeout": "60s", "judge": "pointwise-1-10"}
+    api.put("rewardmodels", "rl", "judge", **reward_model(scoring=scoring))
+    api.put("rewardfleets", "rl", "team", kind="RewardFleet", apiVersion="genrm.dev/v1alpha1", spec=REMEMBERS)
+    api.put("endpointslices", "rl", "judge-pods-a", **endpoint_slice())
+    checkpoints = tmp_path / "checkpoints"
+    both = (f"trainer.default_local_dir={checkpoints}", "trainer.save_freq=1")
+    resume = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={checkpoints / 'global_step_2'}")
+    async with ScriptedJudge(says(grade)) as judge:
+        operator = asyncio.create_task(operate(api, judge, {"judge": []}))
+        scores = []
+        for work, overrides, first in (("first", both, False), ("second", (*both, *resume), True)):
+            folder = tmp_path / work
+            folder.mkdir()
+            rewards = cluster_rewards("team", "rl", folder / "log")
+            run = GrpoRun(verl_python, models, folder, rewards, steps=3, validate_first=first, overrides=overrides)
+            code, output = await run_to_end(run)
+            assert code == 0, output[-4000:]
+            scores.append(read_lines(folder / "log", "scores"))
+        operator.cancel()
+        await asyncio.gather(operator, return_exceptions=True)
+
+    def raws(lines: list[dict[str, Any]], *steps: int) -> list[float]:
+        return [line["terms"]["graded"]["raw"] for line in lines if line["step"] in steps]
+
+    one, two = scores
+    assert [len(raws(one, step)) for step in (1, 2, 3)] == [run.samples_per_step] * 3
+    assert [len(raws(two, step)) for step in (1, 2, 3)] == [0, PROMPTS, run.samples_per_step], "validation, then step 3"
+    known = raws(one, 1, 2)
+    mean, deviation = statistics.fmean(known), statistics.pstdev(known)
+    for line in [*two, *(line for line in one if line["step"] == 3)]:
+        term = line["terms"]["graded"]
+        assert term["value"] == pytest.approx((term["raw"] - mean) / deviation)
 
 
 @pytest.mark.proof

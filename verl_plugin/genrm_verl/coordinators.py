@@ -59,7 +59,7 @@ class Coordinator:
         self._scores = JudgementLog(Path(folder), "scores") if folder else None
         self._summaries = JudgementLog(Path(folder), "steps") if folder else None
         self._steps = StepLog(self._summarise)
-        self._memory = RunningState(Path(self._section.state)) if self._section.state else None
+        self._memory = _memory(self._section)
 
     async def score(self, key: str, size: int, sample: Sample, learn: bool = True) -> Score:
         """The score of one response among its siblings. `learn`: it is one of training.
@@ -69,8 +69,8 @@ class Coordinator:
         """
         try:
             arrivals = await self._ready()
-            if self._memory is not None and learn:
-                self._memory.before(sample.step)
+            if self._memory is not None:
+                self._memory.before(sample.step, learn)
             score = await arrivals.score(key, size, sample, learn=learn)
             if self._scores is not None:
                 self._scores.write(record_score(self._section.run, sample, score, time.time()))
@@ -136,6 +136,12 @@ class Coordinator:
     def _told(self, question: Question, judgement: Judgement) -> None:
         assert self._judgements is not None
         self._judgements.write(record_question(self._section.run, question, judgement, time.time()))
+
+
+def _memory(section: RunSection) -> RunningState | None:
+    if section.state is None:
+        return None
+    return RunningState(Path(section.state), Path(section.resumed_state) if section.resumed_state else None)
 
 
 def _breaker(section: RunSection) -> Breaker | None:

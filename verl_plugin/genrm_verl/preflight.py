@@ -121,6 +121,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                 pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
+    learns = isinstance(resource, RewardFleet) and remembers(resource)
     section = RunSection(
         run=run,
         discovery="k8s",
@@ -133,7 +134,8 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         patience_s=request.patience_s,
         coordinators=_coordinators(target, workers),
         settles=target.drops_samples,
-        state=request.state if isinstance(resource, RewardFleet) and remembers(resource) else None,
+        state=request.state if learns else None,
+        resumed_state=request.resumed_state if learns else None,
         lease_ttl_s=request.lease_ttl_s,
         prewake=request.prewake,
     )

@@ -1,46 +1,65 @@
 """What running normalisation has learned, kept beside the run's checkpoints: one small file for each step.
 
-verl writes checkpoints every so many steps and goes on from the last of them. A run that goes on with step 41 goes on
-with what was known after step 40, whatever was learned after that before it broke off.
+verl writes checkpoints every so many steps and goes on from one of them. A run that goes on with step 41 goes on with
+what was known after step 40, whatever was learned before it broke off; a validation that comes first does so too.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.mixing import Running
 
+log = logging.getLogger(__name__)
+
 
 class RunningState:
     """
     Args:
         folder: made when there is something to keep.
+        resumed: the folder of the run that this one goes on with, if that is another.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, resumed: Path | None = None) -> None:
+        self._folder, self._resumed = folder, resumed or folder
+        self._begun = False
         self._step: int | None = None
         self.of: FleetScorer | None = None
 
-    def before(self, step: int | None) -> None:
-        """A sample of training in this step is about to be scored: with the first of all the state of the step before
-        comes back, if there is one.
+    def before(self, step: int | None, learn: bool = True) -> None:
+        """A sample is about to be scored that was generated after so many steps; one to `learn` from is of training,
+        and its own step counts. With the first of all the state comes back, if there is one.
 
         Raises:
             ConfigurationError: it cannot be read.
         """
-        first, self._step = self._step is None, step
-        if not first or step is None or self.of is None or not (path := self._path(step - 1)).exists():
+        if step is None or self.of is None:
+            return
+        if not self._begun:
+            self._begun = True
+            self._restore(self.of, step - 1 if learn else step)
+        if learn:
+            self._step = step
+
+    def _restore(self, scorer: FleetScorer, step: int) -> None:
+        path = self._path(self._resumed, step)
+        if not path.exists():
+            if step > 0:
+                log.warning(
+                    "running normalisation: the run goes on after step %s, and there is no %s: it begins anew",
+                    step,
+                    path,
+                )
             return
         try:
             saved = json.loads(path.read_text())
-            states = {name: Running.restored(state) for name, state in saved.items()}
+            scorer.running = {name: Running.restored(state) for name, state in saved.items()}
         except (OSError, ValueError, AttributeError) as e:
             raise ConfigurationError("running normalisation", f"{path} cannot be read: {e}") from e
-        self.of.running = states
 
     def step_ended(self) -> None:
         """The step is over: what came in it counts from now on, and is kept."""
@@ -48,10 +67,11 @@ class RunningState:
             return
         self.of.step_ended()
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(self._step)
+        path = self._path(self._folder, self._step)
         fresh = path.with_suffix(".tmp")
         fresh.write_text(json.dumps({name: state.saved() for name, state in self.of.running.items()}))
         fresh.replace(path)
 
-    def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step}.json"
+    @staticmethod
+    def _path(folder: Path, step: int) -> Path:
+        return folder / f"step-{step}.json"

@@ -29,6 +29,7 @@ PLUGIN_MODULE: Final = "genrm_verl.plugin"
 EXTERNAL_MODULES: Final = "VERL_USE_EXTERNAL_MODULES"
 RUN_VARIABLE: Final = "GENRM_RUN"
 MANAGER_MODULE: Final = "pkg://genrm_verl.reward_manager"
+STATE_FOLDER: Final = "genrm-running"
 MANAGER_CLASS: Final = "GenrmRewardManager"
 
 _WHY: Final = {
@@ -56,6 +57,8 @@ class RewardRequest:
     patience_s: float
     state: str | None
     """Where what a run learns is kept; None in verl's old trainer, whose samples know no step."""
+    resumed_state: str | None
+    """Where that of the run is which this one goes on with, if it names it."""
     lease_ttl_s: int
     prewake: bool
     num_workers: int | None
@@ -88,6 +91,8 @@ class RunSection:
     """Reward workers judge, and only whether a group keeps enough scores is found out where its members meet."""
     state: str | None = None
     """Folder of the states of running normalisation, one file a step; for fleets that have any."""
+    resumed_state: str | None = None
+    """The same of the run that this one goes on with, where that is named."""
     lease_ttl_s: int = DEFAULT_TTL_SECONDS
     prewake: bool = False
 
@@ -153,6 +158,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         judgement_log=_path("judgement_log", ours["judgement_log"]),
         patience_s=_seconds("patience_s", ours["patience_s"]),
         state=_state_folder(config),
+        resumed_state=_resumed_state_folder(config),
         lease_ttl_s=_ttl(ours["lease_ttl_s"]),
         prewake=_flag("prewake", ours["prewake"]),
         num_workers=section.get("num_workers"),
@@ -283,7 +289,15 @@ def _state_folder(config: DictConfig) -> str | None:
     checkpoints = OmegaConf.select(config, "trainer.default_local_dir")
     if checkpoints is None or drops_kill_the_run(config):
         return None
-    return str(Path(str(checkpoints)).absolute() / "genrm-running")
+    return str(Path(str(checkpoints)).absolute() / STATE_FOLDER)
+
+
+def _resumed_state_folder(config: DictConfig) -> str | None:
+    """verl may be told to go on from one checkpoint, `<run>/global_step_<n>`, of this run or another."""
+    checkpoint = OmegaConf.select(config, "trainer.resume_from_path")
+    if checkpoint is None or OmegaConf.select(config, "trainer.resume_mode") != "resume_path":
+        return None
+    return str(Path(str(checkpoint)).absolute().parent / STATE_FOLDER)
 
 
 def _path(key: str, value: Any) -> str | None:

@@ -262,6 +262,17 @@ async def test_what_all_of_a_run_is_normalised_by_is_kept_in_one_place(tmp_path:
         section = (await program.config())["genrm"]
         await program.end()
     assert (section["coordinators"], section["state"]) == (1, str(tmp_path / "checkpoints" / "genrm-running"))
+    assert section["resumed_state"] is None
+
+
+async def test_a_run_that_goes_on_from_a_named_checkpoint_reads_what_is_beside_it(tmp_path: Path, api: StubApi) -> None:
+    api.put("rewardfleets", "rl", "team", **fleet("judge", normalise={"kind": "zscore", "scope": "running"}))
+    resumed = ("+trainer.resume_mode=resume_path", "+trainer.resume_from_path=/data/first/global_step_20")
+    async with started(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team", *resumed) as program:
+        section = (await program.config())["genrm"]
+        await program.end()
+    assert section["state"] == str(tmp_path / "checkpoints" / "genrm-running")
+    assert section["resumed_state"] == "/data/first/genrm-running"
 
 
 async def test_what_a_run_cannot_carry_out_ends_it_before_it_starts(tmp_path: Path, api: StubApi) -> None:

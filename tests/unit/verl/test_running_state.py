@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,6 +55,41 @@ async def test_a_run_goes_on_with_what_was_known_at_its_checkpoint(section: RunS
     assert await step(again, 3, 5, 6) == third
     assert await step(again, 4, 7) != third
     await again.close()
+
+
+async def test_a_validation_before_the_first_step_is_on_the_scale_of_the_checkpoint(section: RunSection) -> None:
+    whole = Coordinator(asdict(section))
+    await step(whole, 1, 1, 3)
+    then = await step(whole, 1, 2, 4, learn=False)
+    await step(whole, 2, 100, 200)
+    await whole.close()
+
+    again = Coordinator(asdict(section))
+    assert await step(again, 1, 2, 4, learn=False) == then == [0.0, 2.0]
+    assert await step(again, 2, 2, 4) == then
+    await again.close()
+
+
+async def test_a_run_goes_on_with_a_checkpoint_of_another_folder(
+    section: RunSection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Coordinator(asdict(section))
+    await step(whole, 1, 1, 3)
+    await whole.close()
+    elsewhere = dataclasses.replace(section, state=str(tmp_path / "elsewhere"))
+
+    again = Coordinator(asdict(dataclasses.replace(elsewhere, resumed_state=section.state)))
+    assert await step(again, 2, 2, 4) == [0.0, 2.0]
+    await again.close()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["step-2.json"]
+    assert not caplog.messages
+
+    lost = Coordinator(asdict(dataclasses.replace(section, state=str(tmp_path / "nowhere"))))
+    assert await step(lost, 2, 2, 4) == [-1.0, 1.0]
+    await lost.close()
+    assert [f"there is no {tmp_path / 'nowhere' / 'step-1.json'}: it begins anew" in m for m in caplog.messages] == [
+        True
+    ]
 
 
 async def test_validation_moves_nothing_and_is_on_the_scale_of_training(section: RunSection) -> None:
