@@ -198,7 +198,8 @@ class Scoring(ApiModel):
         ),
         rule(
             "!has(self.template) || self.template.contains('{{')",
-            "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes",
+            "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes, or the name "
+            "of a built-in judge as judge",
             lambda s: s.template is not None and "{{" not in s.template,
         ),
         rule(

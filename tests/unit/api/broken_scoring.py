@@ -13,7 +13,8 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one question for all": (
         scoring(template="Is it good?", parse={"kind": "number"}),
-        "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes",
+        "spec.scoring.template: asks the same of every response; write {{ }} where the sample goes, or the name of "
+        "a built-in judge as judge",
     ),
     "a template nobody can read": (
         scoring(template=TEMPLATE),
