@@ -188,7 +188,10 @@ class Reconciler:
                     raise ended
             pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
             pods = pinning.judge(rm, pods, memory.pin)
-        astray = await self._follow_routers(key, rm)
+        router_key = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
+        astray = await self._routers.follow_all(
+            self.cache.routers[key].values(), router_key, workers(self.cache.pods[key].values())
+        )
         shrinks = None if rm is asked else asked.spec.replicas
         await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray, turns, shrinks_to=shrinks)
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
@@ -263,24 +266,6 @@ class Reconciler:
             with contextlib.suppress(NotFound):
                 await self._kube.delete("Pod", pod.namespace, pod.name, pod.uid)
             await self._reporter.announce.replaced(rm, pod, why)
-
-    async def _follow_routers(self, key: Key, rm: RewardModel) -> tuple[str, str] | None:
-        """Tell every router who serves; return what is wrong with one of them, as (reason, sentence)."""
-        pods = [pod for pod in self.cache.routers[key].values() if not pod.deleting]
-        wanted = workers(self.cache.pods[key].values())
-        token = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
-        for pod in pods:
-            if pod.trouble is not None:
-                return pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}"
-            if not pod.ready or pod.ip is None:
-                continue
-            try:
-                if await self._routers.follow(pod, token, wanted):
-                    log.info("router follows namespace=%s pod=%s workers=%d", pod.namespace, pod.name, len(wanted))
-            except EngineError as error:
-                log.warning("router does not follow namespace=%s %s", pod.namespace, error)
-                return "RouterUnreachable", f"{error}; it is tried again"
-        return None
 
     async def _label(self, key: Key, pod: Pod, serving: str | None, boot_id: str | None) -> None:
         """Patch the pod, and believe the answer at once: the watch repeats it a moment later."""

@@ -6,6 +6,7 @@ the cache, and told whenever the warden's own answer differs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +16,8 @@ from genrm_api.names import ENGINE_PORT, HEADER_EPOCH, ROUTER_PATH, WARDEN_PORT
 from genrm_operator.calls import Calls, Unreachable
 from genrm_operator.errors import EngineError
 from genrm_operator.observed import Pod, SidePod
+
+log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 6.0
 """Seconds for a change: the warden itself waits 4 s for its router."""
@@ -41,6 +44,21 @@ class Routers:
 
     async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._calls.__aexit__(*exc)
+
+    async def follow_all(self, routers: Iterable[SidePod], token: str, wanted: list[str]) -> tuple[str, str] | None:
+        """Tell every router of a RewardModel who serves; return what is wrong with one, as (reason, sentence)."""
+        for pod in [pod for pod in routers if not pod.deleting]:
+            if pod.trouble is not None:
+                return pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}"
+            if not pod.ready or pod.ip is None:
+                continue
+            try:
+                if await self.follow(pod, token, wanted):
+                    log.info("router follows namespace=%s pod=%s workers=%d", pod.namespace, pod.name, len(wanted))
+            except EngineError as error:
+                log.warning("router does not follow namespace=%s %s", pod.namespace, error)
+                return "RouterUnreachable", f"{error}; it is tried again"
+        return None
 
     async def follow(self, pod: SidePod, token: str, wanted: list[str]) -> bool:
         """Make the router's workers equal to `wanted`; return whether anything had to be changed.
