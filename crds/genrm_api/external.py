@@ -40,6 +40,7 @@ NAMES_A_MODEL: Final = (
     WireFormat.OPENAI_CHAT,
     WireFormat.VLLM_CLASSIFY,
     WireFormat.VLLM_POOLING,
+    WireFormat.SGLANG_CLASSIFY,
     WireFormat.OPENAI_EMBEDDINGS,
 )
 
@@ -77,6 +78,18 @@ def endpoint_rules(where: str) -> tuple[Rule, Rule]:
     )
 
 
+ROUTES: Final = {WireFormat.SGLANG_CLASSIFY: "/classify", WireFormat.OPENAI_EMBEDDINGS: "/v1/embeddings"}
+"""Of formats that are asked on two routes of a server: what the one that is written ends with."""
+
+
+def _ends_with_its_route(wire_format: WireFormat, route: str) -> Rule:
+    return rule(
+        f"self.format != '{wire_format}' || self.url.endsWith('{route}')",
+        f"spec.external.url: format {wire_format} is spoken at {route}; write the whole route",
+        lambda e: e.format is wire_format and not e.url.endswith(route),
+    )
+
+
 class External(ApiModel):
     url: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="Base URL: https://api.example.com/v1 for openai-chat, the whole route for a reward API."
@@ -84,8 +97,8 @@ class External(ApiModel):
     format: WireFormat = Field(
         WireFormat.OPENAI_CHAT,
         description="What is spoken there: openai-chat asks a question in words; the others send a text and get a "
-        "number, as vLLM (vllm-classify, vllm-pooling), SGLang (sglang-classify), an embeddings route or the reward "
-        "servers of other frameworks do.",
+        "number, as vLLM (vllm-classify, vllm-pooling), SGLang (sglang-classify, or openai-embeddings, whose "
+        "embedding is the number) or the reward servers of other frameworks do.",
     )
     model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]+$", max_length=253)] | None = Field(
         None, description="Model name in requests, where the format has one. Default: the resource's name."
@@ -98,6 +111,7 @@ class External(ApiModel):
 
     rules: ClassVar = (
         *endpoint_rules("spec.external"),
+        *(_ends_with_its_route(*spoken) for spoken in ROUTES.items()),
         Rule(
             cel=f"self.format in [{', '.join(repr(str(f)) for f in NAMES_A_MODEL)}] || !has(self.model)",
             message="'spec.external.model: found with format ' + self.format + ', whose requests name no model; "

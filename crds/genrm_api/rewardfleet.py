@@ -265,3 +265,8 @@ class RewardFleet(ApiModel):
     @property
     def namespace(self) -> str:
         return str(self.metadata["namespace"])
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the RewardModels that its terms ask, each once."""
+        return list(dict.fromkeys(name for term in self.spec.terms for name in term.models))

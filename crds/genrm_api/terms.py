@@ -42,6 +42,13 @@ class RewardApiFormat(enum.StrEnum):
     GET_REWARD2 = "get-reward2"
     OPENRLHF = "openrlhf"
     SLIME = "slime"
+    OPENAI_EMBEDDINGS = "openai-embeddings"
+    GET_BGE_SIM = "get-bge-sim"
+
+    @property
+    def is_a_similarity(self) -> bool:
+        """Whether the number is how like the reference the response is."""
+        return self in (RewardApiFormat.OPENAI_EMBEDDINGS, RewardApiFormat.GET_BGE_SIM)
 
 
 class RewardApi(ApiModel):
@@ -49,14 +56,28 @@ class RewardApi(ApiModel):
         description="The whole route: http://rules.rl.svc:6009/get_reward2."
     )
     format: RewardApiFormat = Field(
-        RewardApiFormat.GET_REWARD2, description="What is spoken there, as in spec.external.format of a RewardModel."
+        RewardApiFormat.GET_REWARD2,
+        description="What is spoken there: as in spec.external.format of a RewardModel; or how like the reference the "
+        "response is, from -1 to 1: openai-embeddings takes the cosine of their two embeddings, get-bge-sim is "
+        "VeRL-with-RMs' side service, which steps the number itself.",
+    )
+    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]+$", max_length=253)] | None = Field(
+        None, description="Name of the embedding model in requests, for openai-embeddings."
     )
     credentials_secret_ref: EndpointKeyRef | None = Field(
         None, description="Secret with the key that is sent as a bearer token. Read by who asks, never by the operator."
     )
     timeout: Duration = Field("120s", description="Deadline of one score, all its attempts included.")
 
-    rules: ClassVar = (*endpoint_rules("spec.terms.api"), bounded_duration("timeout", "spec.terms.api.timeout"))
+    rules: ClassVar = (
+        *endpoint_rules("spec.terms.api"),
+        bounded_duration("timeout", "spec.terms.api.timeout"),
+        rule(
+            "(self.format == 'openai-embeddings') == has(self.model)",
+            "spec.terms.api.model: belongs to format: openai-embeddings; write both, or neither",
+            lambda a: (a.format is RewardApiFormat.OPENAI_EMBEDDINGS) != (a.model is not None),
+        ),
+    )
 
 
 class TransformKind(enum.StrEnum):
@@ -228,6 +249,7 @@ class TermCombine(enum.StrEnum):
 
 
 _SOURCES: Final = ("reward_model", "rule", "api")
+_NO_JUDGE: Final = " has a critic and no rewardModel that would read its critique; write a Classifier as rewardModel"
 _ONE_SOURCE: Final = " names none or several of rewardModel, rule and api; write exactly one of them"
 _NO_WEIGHT: Final = " has weight 0, which hides what it does; write combine: none, or another weight"
 _RESERVED: Final = " is a word of expressions; write another name"
@@ -237,6 +259,11 @@ _WORDS: Final = ", ".join(map(quoted, (*FUNCTIONS, *KEYWORDS)))
 class Term(ApiModel):
     name: TermName = Field(description="What expressions, gates, logs and metrics call it.")
     reward_model: TermModel | None = Field(None, description="A RewardModel is asked, as its spec.scoring says.")
+    critic: TermModel | None = Field(
+        None,
+        description="A Generative RewardModel that writes a critique of the response first. The rewardModel, a "
+        "Classifier, reads it behind the response (Critique-out-Loud reward models).",
+    )
     rule: AnswerRule | None = Field(None, description="A rule looks at the response.")
     api: RewardApi | None = Field(None, description="A reward API is asked over HTTP.")
     weight: Number = Field(
@@ -270,6 +297,13 @@ class Term(ApiModel):
             ),
         ),
         Rule(
+            cel="!has(self.critic) || has(self.rewardModel)",
+            message=f"'spec.terms: ' + self.name + '{_NO_JUDGE}'",
+            found_wrong=lambda t: (
+                f"spec.terms: {t.name}{_NO_JUDGE}" if t.critic is not None and t.reward_model is None else None
+            ),
+        ),
+        Rule(
             cel="self.weight != 0.0",
             message=f"'spec.terms: ' + self.name + '{_NO_WEIGHT}'",
             found_wrong=lambda t: f"spec.terms: {t.name}{_NO_WEIGHT}" if t.weight == 0 else None,
@@ -280,3 +314,8 @@ class Term(ApiModel):
             found_wrong=lambda t: f"spec.terms: {t.name}{_RESERVED}" if t.name in (*FUNCTIONS, *KEYWORDS) else None,
         ),
     )
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the RewardModels that are asked for it, the one that gives the number first."""
+        return [named.name for named in (self.reward_model, self.critic) if named is not None]

@@ -41,7 +41,7 @@ def fleet_status(fleet: Mapping[str, Any], models: Objects, now: datetime) -> di
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         return _status(fleet, "Degraded", Reason.UNREADABLE, f"{field}: {first['msg']}", 0, 0, now)
-    names = list(dict.fromkeys(t.reward_model.name for t in read.spec.terms if t.reward_model is not None))
+    names = read.models
     ready = [name for name in names if name in models and _condition(models[name], "Ready") == "True"]
     counts = len(names), len(ready)
     if missing := [name for name in names if name not in models]:

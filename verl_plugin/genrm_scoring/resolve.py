@@ -85,8 +85,7 @@ async def models_of(cluster: Cluster, fleet: RewardFleet) -> tuple[RewardModel, 
     Raises:
         RewardModelError, ClusterError
     """
-    names = dict.fromkeys(term.reward_model.name for term in fleet.spec.terms if term.reward_model is not None)
-    return tuple([await resolve(cluster, name, fleet.namespace) for name in names])
+    return tuple([await resolve(cluster, name, fleet.namespace) for name in fleet.models])
 
 
 async def _fleets(cluster: Cluster, namespace: str) -> list[str]:

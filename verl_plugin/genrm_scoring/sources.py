@@ -19,12 +19,13 @@ from genrm_api.scoring import Normalise, Order, Scoring
 
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.groups import Ask, Group, Reported, tournament_rule
+from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
 from genrm_scoring.rules.worker import RuleWorker
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.tournaments.anchor import anchor_text
-from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
+from genrm_scoring.types import Outcome, Question, Sample, Score, ScoreSource
 
 IN_A_WORKER: Final = (RuleKind.MATH, RuleKind.PYTHON)
 """Rules that may run away: SymPy, and what users wrote."""
@@ -112,6 +113,20 @@ class Pointwise:
 
     async def close(self) -> None:
         pass
+
+
+class Critiqued(Pointwise):
+    """Each response by itself, by a classifier that reads a critique of it first, which another model writes."""
+
+    def __init__(self, critic: Scorer, scorer: Scorer) -> None:
+        super().__init__(scorer)
+        self._critic = critic
+
+    async def own(self, sample: Sample) -> Score:
+        critique = await self._critic.ask_once(Question.about(sample))
+        if critique.verdict is None or critique.answer is None:
+            return replace(score_of(critique, _NO_POLICY), detail=f"no critique: {critique.detail}")
+        return await super().own(replace(sample, response=with_critique(sample.response, critique.answer)))
 
 
 class Pairwise:

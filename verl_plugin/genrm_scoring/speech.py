@@ -2,7 +2,7 @@
 
 Chat              a judge that answers in words, in OpenAI's format
 Classifier        a model that answers with a number, through vLLM's `/classify` or `/pooling`
-SglangClassifier  the same through SGLang's `/classify`, which takes no chats
+SglangClassifier  the same through SGLang's `/classify` or `/v1/embeddings`, which take no chats
 RewardServer      another framework's reward server
 """
 
@@ -14,18 +14,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
-from genrm_api.external import WireFormat
+from genrm_api.external import ROUTES, WireFormat
 from genrm_api.rewardmodel import EngineName, Sampling
 
 from genrm_scoring import chat
 from genrm_scoring.classifiers import (
     classify_body,
+    embeddings_body,
+    read_embeddings_score,
     read_sglang_classify,
     read_vllm_classify,
     read_vllm_pooling,
     sglang_body,
 )
-from genrm_scoring.errors import ConfigurationError, ServerFailed
+from genrm_scoring.errors import ServerFailed
 from genrm_scoring.judges import Judge
 from genrm_scoring.replies import refusal, stamps
 from genrm_scoring.reward_apis import request_of, score_in
@@ -116,25 +118,12 @@ _CLASSIFIERS: Final[Mapping[WireFormat, tuple[str, Callable[[bytes], float]]]] =
 
 @dataclass(frozen=True, slots=True)
 class Classifier(InOneStep):
-    """A classifier of chats: the engine writes prompt and response as its own template says.
-
-    Raises:
-        ConfigurationError: the format has no chats. Who wrote one without the model's template would get numbers that
-            look right, and mean something else.
-    """
+    """A classifier of chats: the engine writes prompt and response as its own template says."""
 
     model: str
     wire_format: WireFormat = WireFormat.VLLM_CLASSIFY
     whole_route: bool = False
     """Whether the URL of an endpoint is the route itself."""
-
-    def __post_init__(self) -> None:
-        if self.wire_format not in _CLASSIFIERS:
-            raise ConfigurationError(
-                "format",
-                f"{self.wire_format} takes a text that no engine's chat template has written, which is not carried "
-                f"out; write {' or '.join(_CLASSIFIERS)}",
-            )
 
     @property
     def path(self) -> str:
@@ -144,7 +133,7 @@ class Classifier(InOneStep):
         return json.dumps(classify_body(self.model, _chat_of(question))).encode()
 
     def answer(self, reply: Reply) -> Answer:
-        return _unread(reply)
+        return unread(reply)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         value = _CLASSIFIERS[self.wire_format][1](answer.text.encode())
@@ -157,8 +146,12 @@ class SglangClassifier:
     for the number of these. Who wrote it here would need the model's template and tokenizer."""
 
     model: str
-    path: ClassVar[str] = "/classify"
+    wire_format: WireFormat = WireFormat.SGLANG_CLASSIFY
     renders_at: ClassVar[str | None] = "/tokenize"
+
+    @property
+    def path(self) -> str:
+        return ROUTES[self.wire_format]
 
     def body(self, question: Question, vote: int) -> bytes:
         asked = {"model": self.model, "messages": _chat_of(question), "add_generation_prompt": False}
@@ -171,13 +164,16 @@ class SglangClassifier:
             tokens = [operator.index(token) for token in json.loads(reply.body)["tokens"]]
         except (ValueError, KeyError, TypeError) as e:
             raise ServerFailed(f"200 with something that is no list of tokens: {reply.body[:200]!r}") from e
+        if self.wire_format is WireFormat.OPENAI_EMBEDDINGS:
+            return json.dumps(embeddings_body(self.model, tokens)).encode()
         return json.dumps(sglang_body(tokens)).encode()
 
     def answer(self, reply: Reply) -> Answer:
-        return _unread(reply)
+        return unread(reply)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
-        value = read_sglang_classify(answer.text.encode())
+        embeds = self.wire_format is WireFormat.OPENAI_EMBEDDINGS
+        value = (read_embeddings_score if embeds else read_sglang_classify)(answer.text.encode())
         return Verdict(f"{value:g}", value)
 
 
@@ -192,7 +188,7 @@ class RewardServer(InOneStep):
         return json.dumps(request_of(self.wire_format, question)).encode()
 
     def answer(self, reply: Reply) -> Answer:
-        return _unread(reply)
+        return unread(reply)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         value = score_in(self.wire_format, answer.text.encode())
@@ -204,7 +200,12 @@ def _chat_of(question: Question) -> list[dict[str, str]]:
     return [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": response}]
 
 
-def _unread(reply: Reply) -> Answer:
+def unread(reply: Reply) -> Answer:
+    """An answer whose text is the body, for a `verdict` that reads it.
+
+    Raises:
+        AttemptFailed
+    """
     if reply.status != 200:
         raise refusal(reply)
     revision, boot_id = stamps(reply)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from genrm_api.answer_rules import RuleKind
-from genrm_api.external import EndpointKeyRef, External, WireFormat
+from genrm_api.external import ROUTES, EndpointKeyRef, External, WireFormat
 from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
@@ -23,6 +23,7 @@ from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
 from genrm_api.scoring import Normalise, Scoring, ScoringMode
 from genrm_api.terms import NormaliseScope, RewardApi, Term
 
+from genrm_scoring import chat
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.cluster_code import Code, place
 from genrm_scoring.discovery import KubernetesEndpoints
@@ -31,15 +32,18 @@ from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.groups import Reported
-from genrm_scoring.judges import judge_of
+from genrm_scoring.judges import CritiqueThenScore, judge_of
 from genrm_scoring.mixing import Mixture
 from genrm_scoring.rankings import Listwise
 from genrm_scoring.scorer import Scorer, Told
-from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Pairwise, Pointwise, Source, WorkerRule
+from genrm_scoring.similarity import Similarity
+from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Critiqued, Pairwise, Pointwise, Source, WorkerRule
 from genrm_scoring.speech import Chat, Classifier, RewardServer, SglangClassifier, Speech
 from genrm_scoring.transport import AiohttpTransport
 
 _REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
+EXTERNAL_PATH: Final = "/chat/completions"
+"""Behind the base URL of somebody else's API."""
 _NO_KEYS: Final = "no keys are read here; start with --secrets, a folder with a folder for each Secret"
 
 
@@ -120,7 +124,7 @@ async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
     key = None
     async with AsyncExitStack() as opened:
         if (external := rm.spec.external) is not None:
-            endpoints: Endpoints = StaticEndpoints([external.url])
+            endpoints: Endpoints = StaticEndpoints([external.url.removesuffix(ROUTES.get(external.format, ""))])
             key = None if external.credentials_secret_ref is None else means.key(external.credentials_secret_ref)
         elif means.cluster is not None:
             found = KubernetesEndpoints(means.cluster, rm.name, rm.namespace)
@@ -212,7 +216,7 @@ def _speech(rm: RewardModel, where: str) -> Speech:
     """
     scoring, name = rm.spec.scoring, rm.served_name
     if (external := rm.spec.external) is not None:
-        return _external_speech(external, scoring, name, where)
+        return _external_speech(external, scoring, name)
     if rm.spec.type is RewardModelType.CLASSIFIER:
         if rm.spec.engine.name is EngineName.SGLANG:
             return SglangClassifier(name)
@@ -220,15 +224,14 @@ def _speech(rm: RewardModel, where: str) -> Speech:
     return Chat(judge_of(scoring), name, scoring.sampling, rm.spec.engine.name)
 
 
-def _external_speech(external: External, scoring: Scoring, name: str, where: str) -> Speech:
+def _external_speech(external: External, scoring: Scoring, name: str) -> Speech:
     if external.format in _REWARD_SERVERS:
         return RewardServer(external.format)
     if external.format.asks_in_words:
-        return Chat(judge_of(scoring), name, scoring.sampling, EngineName.CUSTOM, path="/chat/completions")
-    try:
-        return Classifier(name, external.format, whole_route=True)
-    except ConfigurationError as e:
-        raise ConfigurationError(f"{where}.external.format", e.sentence) from None
+        return Chat(judge_of(scoring), name, scoring.sampling, EngineName.CUSTOM, EXTERNAL_PATH)
+    if external.format in ROUTES:
+        return SglangClassifier(name, external.format)
+    return Classifier(name, external.format, whole_route=True)
 
 
 @asynccontextmanager
@@ -295,12 +298,18 @@ async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     if term.reward_model is not None:
         rm = means.model(term.reward_model.name)
         async with reached(rm, means) as way:
-            yield source_of(rm, way, means.patience, in_fleet=True)
+            if term.critic is None:
+                yield source_of(rm, way, means.patience, in_fleet=True)
+                return
+            critic = means.model(term.critic.name)
+            _can_be_together(term, critic, rm)
+            async with reached(critic, means) as its_way:
+                yield Critiqued(_critic_of(critic, its_way), scorer_of(rm, way))
     elif term.api is not None:
         transport = AiohttpTransport(key=_key_of(term.api, means))
         try:
             scoring = Scoring(timeout=term.api.timeout)
-            speech = RewardServer(WireFormat(term.api.format))
+            speech = _api_speech(term.api)
             yield Pointwise(Scorer(scoring, "", StaticEndpoints([term.api.url]), transport, speech=speech))
         finally:
             await transport.close()
@@ -311,6 +320,39 @@ async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
             yield WorkerRule(term.rule, processes=means.rule_processes, source=source, filename=filename)
         else:
             yield BuiltInRule(term.rule)
+
+
+def _api_speech(api: RewardApi) -> Speech:
+    if api.format.is_a_similarity:
+        return Similarity(api.format, api.model or "")
+    return RewardServer(WireFormat(api.format))
+
+
+def _can_be_together(term: Term, critic: RewardModel, rm: RewardModel) -> None:
+    """
+    Raises:
+        ConfigurationError: one of them is of the wrong kind.
+    """
+    if not speaks(critic):
+        sentence = f"{critic.name} does not answer in words; name a Generative RewardModel"
+        raise ConfigurationError(f"spec.terms {term.name} critic", sentence)
+    if speaks(rm):
+        sentence = f"{rm.name} is asked in words, and needs no critic; name a Classifier, or remove critic"
+        raise ConfigurationError(f"spec.terms {term.name} rewardModel", sentence)
+
+
+def speaks(rm: RewardModel) -> bool:
+    """Whether it is asked a question in words, and answers in words."""
+    external = rm.spec.external
+    return rm.spec.type is not RewardModelType.CLASSIFIER and (external is None or external.format.asks_in_words)
+
+
+def _critic_of(rm: RewardModel, way: Reached) -> Scorer:
+    """Its own judge and votes do not count: it is asked for a critique, once."""
+    path = chat.PATH if rm.spec.external is None else EXTERNAL_PATH
+    engine = EngineName.CUSTOM if rm.spec.external is not None else rm.spec.engine.name
+    speech = Chat(CritiqueThenScore(), rm.served_name, rm.spec.scoring.sampling, engine, path)
+    return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech, told=way.told)
 
 
 def _key_of(api: RewardApi, means: Means) -> str | None:

@@ -15,7 +15,8 @@ from genrm_api.rewardmodel import EngineName, Sampling, Scoring, Structured
 from genrm_scoring import chat, classifiers
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import Truncated
-from genrm_scoring.judges import POINTWISE, CritiqueThenScore, Messages
+from genrm_scoring.judges import POINTWISE, Messages
+from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.parsers import distribution
 from genrm_scoring.parsers.logprob import TOP
 from genrm_scoring.scorer import Scorer
@@ -178,7 +179,8 @@ def test_a_classifier_of_vllm_writes_a_chat_with_its_own_template(engine: Engine
     if engine.dialect.kind != "vllm-pooling":
         pytest.skip("vLLM's own")
     engine.serve()
-    messages = CritiqueThenScore().to_classify(Answer("Too short."), Question("2 + 2?", ("4",)))
+    said = with_critique("4", Answer("Too short."))
+    messages = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": said}]
     written = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
 
     def number(asked: str | Messages) -> float:

@@ -199,6 +199,14 @@ BROKEN_SPEC: dict[str, tuple[dict[str, Any], str]] = {
         external(url="api.example.com"),
         "spec.external.url: api.example.com is no base URL; write one like https://api.example.com/v1, without user,",
     ),
+    "a classifier of SGLang without its route": (
+        external(format="sglang-classify"),
+        "spec.external.url: format sglang-classify is spoken at /classify; write the whole route",
+    ),
+    "an embedding for a number without its route": (
+        external(format="openai-embeddings"),
+        "spec.external.url: format openai-embeddings is spoken at /v1/embeddings; write the whole route",
+    ),
     "an endpoint with a password": (external(url="https://a:b@c/v1"), "spec.external.url: https://a:b@c/v1 is no base"),
     "a model for a format without": (
         external(format="get-reward2", model="x"),

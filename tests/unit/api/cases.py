@@ -55,6 +55,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "type": "Classifier", "engine": {"name": "sglang"}, "routing": {"mode": "Router"},
     },
     "a vLLM classifier without": {"type": "Classifier", "routing": {"mode": "Direct"}},
+    "an SGLang of somebody else's": external(url="https://a/classify", format="sglang-classify", model="rm"),
+    "its embeddings": external(url="https://a/v1/embeddings", format="openai-embeddings"),
     "an endpoint": external(model="gpt-x", credentialsSecretRef={"name": "key"}) | scoring(mode="pairwise"),
     "a reward API in the cluster": external(
         url="http://rewards.rl.svc:6009/get_reward2", format="get-reward2", credentialsSecretRef={"name": "key"}

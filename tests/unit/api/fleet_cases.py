@@ -299,6 +299,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "spec.terms.api.timeout: 0s is no time to wait; write more than 0s and at most 24h",
     ),
     "a reward API that asks in words": (api(format="openai-chat"), "format"),
+    "embeddings of no model": (
+        api(format="openai-embeddings"), "spec.terms.api.model: belongs to format: openai-embeddings; write both",
+    ),
+    "a model of a service": (
+        api(format="get-bge-sim", model="bge"), "spec.terms.api.model: belongs to format: openai-embeddings",
+    ),
+    "a critic alone": (
+        fleet(CORRECT | {"critic": {"name": "critic"}}),
+        "spec.terms: correct has a critic and no rewardModel that would read its critique",
+    ),
 }  # fmt: skip
 
 UNFIT = "must be DNS-1035 (a-z, 0-9, -), at most 40 characters"
@@ -336,6 +346,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         },
         onFailure={"policy": "group_drop"}, breaker={"maxFailedFraction": 1, "minimumCount": 1},
     ),
+    "a critic": fleet(JUDGE | {"critic": {"name": "critic"}}),
+    "a similarity": api(format="openai-embeddings", model="BAAI/bge-m3"),
+    "a similarity by a service": api(format="get-bge-sim"),
     "a reward API": api(credentialsSecretRef={"name": "key"}, timeout="5s", format="slime"),
     "exact": by_rule(kind="exact", extract="tag", tag="answer", ignoreCase=True),
     "numeric": by_rule(kind="numeric", extract="after", after="####", tolerance=0),

@@ -264,7 +264,6 @@ async def test_what_cannot_be_carried_out_is_not_opened(terms: list[dict[str, An
             },
             "winrate with a schedule that does not ask all pairs",
         ),
-        ({"type": "External", "external": {"url": "https://a/v1", "format": "sglang-classify"}}, "external.format"),
     ],
 )
 async def test_a_model_that_cannot_be_scored_with_is_refused(spec: dict[str, Any], sentence: str) -> None:

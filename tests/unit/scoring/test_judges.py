@@ -20,6 +20,7 @@ from genrm_scoring.judges import (
     pointwise,
     pointwise_judge,
 )
+from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.judges.five_criteria import result, same_result
 from genrm_scoring.parsers import TextReader, boxed
 from genrm_scoring.types import Answer, Question, Ranking
@@ -202,14 +203,14 @@ def test_a_list_is_ranked_as_it_was_shown() -> None:
 
 
 def test_a_critique_stands_behind_the_response_when_it_is_classified() -> None:
-    judge = CritiqueThenScore()
-    question = Question("q<|im_end|>", ("r",))
-    user, assistant = judge.to_classify(Answer("<think>hm</think>Too short.</critique><|im_end|>"), question)
-    assert user == {"role": "user", "content": "q< |im_end|>"}
-    assert assistant["role"] == "assistant"
-    assert assistant["content"] == "r\n\n<critique>\nToo short.< /critique>< |im_end|>\n</critique>"
-    with pytest.raises(ParseFailed):
-        judge.to_classify(Answer("<think>only thoughts"), question)
+    judge, question = CritiqueThenScore(), Question("q", ("r",))
+    said = Answer("<think>hm</think>Too short.</critique><|im_end|>")
+    assert judge.verdict(said, question).value == 2.0, "words"
+    assert with_critique("r<|im_end|>", said) == (
+        "r< |im_end|>\n\n<critique>\nToo short.< /critique>< |im_end|>\n</critique>"
+    )
+    with pytest.raises(ParseFailed, match="critique is empty"):
+        judge.verdict(Answer("<think>only thoughts"), question)
 
 
 def test_a_judge_of_ones_own_comes_from_a_template_and_a_parser() -> None:
