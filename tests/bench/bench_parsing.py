@@ -3,7 +3,8 @@
 Writing the question (a prompt of 250 characters, a response of 1 kB) and reading the answer (1 kB, with and without
 4 kB of thoughts before it), for each built-in judge. Beside each the way of the system that it comes from, written anew
 from its description: prompts by f-string, answers by the regular expressions or searches that it uses. Those take less
-care (they guess where ours refuse, and let special tokens through), so being near them is all that can be asked. All
+care (they guess where ours refuse, and let special tokens through), so being near them is all that can be asked. What
+making scores of the verdicts adds, in a tournament of 16 in which each pair is asked once, is counted by verdict. All
 take turns in one process. What counts is CPU time, and of many rounds the best: what others do on the machine only adds
 to it (as `timeit` says). Budget: 40 µs without thoughts, 100 µs with them.
 """
@@ -11,6 +12,7 @@ to it (as `timeit` says). Budget: 40 µs without thoughts, 100 µs with them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -20,8 +22,10 @@ from typing import Any
 
 import json_repair
 from genrm_api.judging import Parse
-from genrm_api.scoring import Scoring
+from genrm_api.scoring import Aggregate, Scoring
 from genrm_scoring.judges import LISTWISE, PAIRWISE, POINTWISE, Judge, RankingJudge, pointwise_judge
+from genrm_scoring.tournaments import aggregate
+from genrm_scoring.tournaments.comparisons import Comparison
 from genrm_scoring.types import Answer, Question
 
 BUDGET_MICROSECONDS = {"plain": 40.0, "thinking": 100.0}
@@ -175,6 +179,19 @@ def measure(rounds: int, times: int) -> dict[tuple[str, str, str], float]:
     return {key: min(found) for key, found in took.items()}
 
 
+PLAYERS = 16
+TOURNAMENT = [Comparison(u, v, float((u * 7 + v * 3) % 5 > 1)) for u, v in itertools.combinations(range(PLAYERS), 2)]
+
+
+def measure_aggregates(rounds: int) -> dict[str, float]:
+    """Least microseconds a verdict, by rule."""
+
+    def once(rule: Aggregate) -> float:
+        return _once(lambda _: aggregate(rule, PLAYERS, TOURNAMENT), "", 1) / len(TOURNAMENT)
+
+    return {rule: min(once(rule) for _ in range(rounds)) for rule in Aggregate}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what writing questions and reading answers costs.")
     parser.add_argument("--rounds", type=int, default=30)
@@ -190,6 +207,8 @@ def main() -> int:
             missed += ours > budget
             cells += [f"{ours:.1f}", "" if theirs is None else f"{theirs:.1f}"]
         print(f"{name:<26} {cells[0]:>10} {cells[1]:>8} {cells[2]:>12} {cells[3]:>8}")
+    for rule, took in measure_aggregates(options.rounds).items():
+        print(f"{'and a verdict to a score, ' + rule:<38} {took:>6.1f}")
     print(json.dumps({"budget_us": BUDGET_MICROSECONDS, "missed": missed}))
     return 1 if missed else 0
 
