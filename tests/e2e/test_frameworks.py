@@ -1,15 +1,23 @@
-"""What frameworks call, in a Python with their own libraries."""
+"""What frameworks call, in a Python with their own libraries: the examples as they stand.
+
+TRL and verifiers are the packages of PyPI, and train and score on this machine. OpenRLHF and slime want GPUs: of the
+first the way in which it loads a file is repeated, with torch; the second's contract is kept by unit tests.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.verl_runs import verl_python
+from dev.bootstrap import ensure_layer
+from dev.models import Layout
+from tests.e2e.verl_runs import models, verl_python
 
-__all__ = ["verl_python"]
+__all__ = ["models", "verl_python"]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SPEC = """
@@ -40,3 +48,67 @@ def test_openrlhf_loads_the_example_by_its_path_and_gets_tensors(verl_python: Pa
     command = [str(verl_python), "-c", OPENRLHF, str(example)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def frameworks_python() -> Path:
+    """Python of an environment with TRL, verifiers and our wheel."""
+    return ensure_layer("frameworks")
+
+
+def run(python: Path, cwd: Path, *arguments: str, **environment: str) -> str:
+    own = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "HF_HUB_OFFLINE": "1", **environment}
+    command = [str(python), *arguments]
+    done = subprocess.run(command, env=own, cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+BY_LENGTH = """
+apiVersion: genrm.dev/v1alpha1
+kind: RewardFleet
+metadata: {name: short}
+spec: {terms: [{name: length, rule: {kind: length, unit: characters, maximum: 20, margin: 60}}]}
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+def test_trl_trains_on_our_rewards(frameworks_python: Path, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(BY_LENGTH)
+    rows = [{"prompt": f"Say {word}.", "ground_truth": word} for word in ("one", "two", "three", "four")]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    example = str(Path("examples/frameworks/trl_grpo.py").absolute())
+    spec = {"GENRM_SPEC": str(tmp_path / "rules.yaml"), "STEPS": "2", "TOKENS": "16", "OUT": str(tmp_path / "out")}
+    said = run(frameworks_python, tmp_path, example, str(Layout(models).policy), "data.jsonl", **spec)
+    logged = [json.loads(line.replace("'", '"')) for line in re.findall(r"\{'loss.*?\}", said)]
+    assert len(logged) == 2, said[-3000:]
+    for step in logged:
+        assert 0 < float(step["reward"]) <= 1 and float(step["reward_std"]) > 0 and float(step["grad_norm"]) > 0
+
+
+VERIFIERS = """
+import asyncio, sys
+import verifiers as vf
+sys.path.insert(0, sys.argv[1])
+from verifiers_environment import load_environment
+
+environment = load_environment("data.jsonl", spec="rules.yaml")
+states = [
+    {"prompt": [{"role": "user", "content": "2 + 2?"}], "completion": [{"role": "assistant", "content": said}],
+     "answer": "4", "task": "default", "info": {}, "example_id": 0, "timing": {}, "trajectory": []}
+    for said in ("4", "5")
+]
+asyncio.run(environment.rubric.score_group(states))
+print([state["reward"] for state in states])
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+def test_verifiers_scores_a_group_by_our_rubric(frameworks_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(SPEC)
+    row = {"prompt": [{"role": "user", "content": "2 + 2?"}], "answer": "4"}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
+    folder = str(Path("examples/frameworks").absolute())
+    assert "[2.0, 0.0]" in run(frameworks_python, tmp_path, "-c", VERIFIERS, folder)
