@@ -30,7 +30,7 @@ UV_VERSION = "0.13.8"
 SOURCE_ROOTS = ("crds", "operator", "verl_plugin", ".")
 ENGINES = ("engine-cpu", "sglang-cpu", "router")
 """Environments that images are made of: they hold none of our code, so they have no layer in the clone."""
-_OURS = {ROOT: ("pyproject.toml", "crds", "operator", "verl_plugin")}
+_OURS: dict[Path, tuple[str, ...]] = {ROOT: ("pyproject.toml", "crds", "operator", "verl_plugin")}
 WHEELS = {"verl-cpu": {**_OURS, ROOT / "dev" / "verl_cpu": (".",)}, "frameworks": _OURS}
 """What layers get as a user would, beside their environment: our wheel, and the shim that lets verl train without a
 GPU."""
