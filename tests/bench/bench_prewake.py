@@ -21,8 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from genrm_api.names import API_VERSION
-from genrm_scoring.kubernetes import connect
-from genrm_scoring.leases import run_lease
+from genrm_scoring.kubernetes import run_lease
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
@@ -94,7 +93,7 @@ class Played:
 
         sampling = asyncio.create_task(self._sample(now))
         prewake = self.policy is Policy.PREWAKE
-        async with connect() as cluster, run_lease(cluster, "bench", self.name, NAMESPACE, prewake=prewake) as lease:
+        async with run_lease(self.name, run="bench", namespace=NAMESPACE, prewake=prewake) as lease:
             for step in steps:
                 at = now()
                 await asyncio.sleep(step.first)

@@ -23,7 +23,7 @@ from genrm_api.leases import Phase, lease_manifest, lease_name
 from genrm_scoring.cluster import LEASES
 from genrm_scoring.errors import ApiRejected
 from genrm_scoring.kubernetes import connect
-from genrm_scoring.leases import run_lease
+from genrm_scoring.leases import model_lease
 
 from dev.cluster import Cluster
 from tests.cluster.conftest import RELEASE, SYSTEM, wait_for
@@ -376,7 +376,7 @@ async def test_the_plugin_says_who_it_is_and_a_rival_run_learns_whose_the_lease_
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig["rival"]))
     async with connect() as rival:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig["trainer"]))
-        async with connect() as trainer, run_lease(trainer, "run-1", "judge", place.namespace) as lease:
+        async with connect() as trainer, model_lease(trainer, "run-1", "judge", place.namespace) as lease:
             made = await trainer.get(LEASES, place.namespace, lease.name)
             assert made["metadata"]["annotations"]["genrm.dev/created-by"] == place.account("trainer")
             with pytest.raises(ApiRejected, match=rf"belongs to {place.account('trainer')}"):

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from genrm_api.leases import Phase
 from genrm_operator.tokens import admin_token
-from genrm_scoring import Judgement, LeaseThread, run_lease
-from genrm_scoring.kubernetes import connect
+from genrm_scoring import Judgement, LeaseThread
+from genrm_scoring.kubernetes import run_lease
 
 from dev import sglang_cpu
 from dev.bootstrap import ensure_env
@@ -134,15 +134,9 @@ def nights(stack: Stack, many: int) -> None:
             assert {a.boot_id for a in load.attempts if a.status == 200} == set(doors[name].by_boot), "no engine died"
 
 
-@contextmanager
-def lease(name: str) -> Iterator[LeaseThread]:
+def lease(name: str) -> LeaseThread:
     """A run's Lease on a model, held as a run holds it."""
-    held = LeaseThread(connect, lambda cluster: run_lease(cluster, "soak", name, NAMESPACE))
-    held.start(timeout=30)
-    try:
-        yield held
-    finally:
-        held.close(timeout=30)
+    return run_lease(name, run="soak", namespace=NAMESPACE)
 
 
 def say(stack: Stack, leases: Sequence[LeaseThread], phase: Phase) -> list[float]:

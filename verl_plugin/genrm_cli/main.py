@@ -20,7 +20,6 @@ from genrm_api.leases import Phase
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring import spec_file
 from genrm_scoring.errors import ConfigurationError, GenrmError
-from genrm_scoring.leases import run_lease
 from genrm_scoring.resolve import resolve
 from genrm_scoring.targets import Means, key_in, reached, scorer_of
 from rich.console import Console
@@ -104,7 +103,7 @@ async def _of_cluster(
     given: argparse.Namespace, means: Means, opened: AsyncExitStack
 ) -> tuple[list[RewardModel], Means]:
     """The models, awake for as long as `opened` is."""
-    from genrm_scoring.kubernetes import connect
+    from genrm_scoring.kubernetes import connect, run_lease
 
     if not given.judges:
         raise ConfigurationError("NAME", "missing; write the names of RewardModels (kubectl get rm), or --spec")
@@ -113,8 +112,7 @@ async def _of_cluster(
     run = f"genrm-eval-{secrets.token_hex(4)}"
     for rm in models:
         if rm.spec.external is None:
-            uid = rm.metadata.get("uid")
-            held = run_lease(cluster, run, rm.name, rm.namespace, reward_model_uid=uid)
+            held = run_lease(rm.name, run=run, namespace=rm.namespace)
             (await opened.enter_async_context(held)).set_phase(Phase.SCORING)
     return models, replace(means, cluster=cluster)
 

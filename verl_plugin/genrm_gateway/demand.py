@@ -15,7 +15,7 @@ from genrm_api.leases import Phase
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.errors import GenrmError
-from genrm_scoring.leases import run_lease
+from genrm_scoring.leases import model_lease
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Demand:
     async def _hold(self) -> None:
         while self._users:
             model = self._model
-            held = run_lease(
+            held = model_lease(
                 self._cluster, self._run, model.name, model.namespace, reward_model_uid=model.metadata.get("uid")
             )
             try:

@@ -18,7 +18,8 @@ breaker     stops a run whose scores mostly fail; telemetry says what else a ste
 fleet       a RewardFleet carried out; sources: where its numbers come from; targets: from a resource to what scores
 spec_file   resources from a file instead of a cluster
 rewards     all of that as a function; frameworks: as TRL, OpenRLHF, slime and verifiers call it; none imported here
-leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread is their synchronous twin
+leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread does so in a thread of its
+            own, for programs with an event loop and without; `kubernetes.run_lease` is its easy form
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here
 """
@@ -29,8 +30,8 @@ from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot, StaticEndpoin
 from genrm_scoring.errors import GenrmError
 from genrm_scoring.fleet_leases import FleetLease, fleet_lease
 from genrm_scoring.journal import JudgementLog
-from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, run_lease, run_phase, slot_lease
+from genrm_scoring.lease_thread import AsyncLease, LeaseThread
+from genrm_scoring.leases import RunLease, model_lease, run_phase, slot_lease
 from genrm_scoring.resolve import resolve, resolve_target
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.transport import AiohttpTransport, Transport
@@ -38,6 +39,7 @@ from genrm_scoring.types import Judgement, Outcome, Question, Ranking, Sample, S
 
 __all__ = [
     "AiohttpTransport",
+    "AsyncLease",
     "Cluster",
     "Endpoint",
     "Endpoints",
@@ -60,9 +62,9 @@ __all__ = [
     "Transport",
     "Verdict",
     "fleet_lease",
+    "model_lease",
     "resolve",
     "resolve_target",
-    "run_lease",
     "run_phase",
     "score_of",
     "slot_lease",

@@ -7,6 +7,9 @@ run that names the model itself, then meet at that model and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,8 +18,8 @@ from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.errors import NoSuchRewardModel
-from genrm_scoring.leases import RunLease, run_lease, run_phase
-from genrm_scoring.resolve import models_of, resolve_fleet
+from genrm_scoring.leases import RunLease, model_lease, run_phase
+from genrm_scoring.resolve import models_of, resolve_fleet, resolve_target
 
 
 class FleetLease:
@@ -35,10 +38,19 @@ class FleetLease:
 
     @asynccontextmanager
     async def scoring(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as needed:
-            for lease in self.leases:
-                await needed.enter_async_context(lease.scoring())
+        self.begin_scoring()
+        try:
             yield
+        finally:
+            self.end_scoring()
+
+    def begin_scoring(self) -> None:
+        for lease in self.leases:
+            lease.begin_scoring()
+
+    def end_scoring(self) -> None:
+        for lease in self.leases:
+            lease.end_scoring()
 
     async def settled(self) -> None:
         await asyncio.gather(*(lease.settled() for lease in self.leases))
@@ -53,6 +65,30 @@ class FleetLease:
 
 
 @asynccontextmanager
+async def target_lease(
+    cluster: Cluster,
+    name: str,
+    namespace: str | None = None,
+    run: str | None = None,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    priority: int = 0,
+    prewake: bool = False,
+) -> AsyncIterator[FleetLease]:
+    """Hold the Leases of `run` on the RewardModel or RewardFleet `name`, while the block is open; see `model_lease`.
+
+    Args:
+        namespace: default: that of the credentials.
+        run: default: `own_name`.
+
+    Raises:
+        RewardModelError, ClusterError, LeaseTaken
+    """
+    _, models = await resolve_target(cluster, name, namespace)
+    async with run_leases(cluster, run or own_name(), models, ttl_seconds, priority, prewake) as lease:
+        yield lease
+
+
+@asynccontextmanager
 async def fleet_lease(
     cluster: Cluster,
     run: str,
@@ -62,7 +98,7 @@ async def fleet_lease(
     priority: int = 0,
     prewake: bool = False,
 ) -> AsyncIterator[FleetLease]:
-    """Hold the Leases of `run` on every model that a RewardFleet names, while the block is open; see `run_lease`.
+    """Hold the Leases of `run` on every model that a RewardFleet names, while the block is open; see `model_lease`.
 
     Raises:
         NoSuchRewardModel: there is no such fleet, or it names a model that does not exist.
@@ -89,7 +125,7 @@ async def run_leases(
     async with AsyncExitStack() as held:
         leases = [
             await held.enter_async_context(
-                run_lease(cluster, run, rm.name, rm.namespace, ttl_seconds, rm.metadata.get("uid"), priority, prewake)
+                model_lease(cluster, run, rm.name, rm.namespace, ttl_seconds, rm.metadata.get("uid"), priority, prewake)
             )
             for rm in models
             if not rm.spec.is_external
@@ -109,3 +145,8 @@ async def run_phases(
             if not rm.spec.is_external
         ]
         yield FleetLease(leases)
+
+
+def own_name() -> str:
+    """A name for a run that nobody named: no two processes share it, so that neither takes the other's Lease."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

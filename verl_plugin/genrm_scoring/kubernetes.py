@@ -1,4 +1,10 @@
-"""`Cluster` on the official client's asyncio half. The only module here that imports a Kubernetes client.
+"""`Cluster` on the official client's asyncio half, and a run's Lease in the cluster that the environment points to:
+
+    async with run_lease("judge") as lease:
+        async with lease.scoring():
+            ...
+
+The only module here that imports a Kubernetes client (a contract in pyproject.toml sees to it).
 
 Credentials, first hit wins: the file(s) named by KUBECONFIG, the pod's service account, ~/.kube/config. Tokens expire:
 on a 401 they are loaded once more before the call is given up.
@@ -16,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from genrm_api.leases import DEFAULT_TTL_SECONDS
 from kubernetes.aio import client, config
 from yaml import YAMLError
 
@@ -30,6 +37,8 @@ from genrm_scoring.errors import (
     NotFound,
     WatchExpired,
 )
+from genrm_scoring.fleet_leases import target_lease
+from genrm_scoring.lease_thread import LeaseThread
 
 CALL_SECONDS: Final = 4.0
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -45,6 +54,38 @@ async def connect() -> AsyncIterator[KubernetesCluster]:
         yield cluster
     finally:
         await cluster.close()
+
+
+def run_lease(
+    name: str,
+    *,
+    run: str | None = None,
+    namespace: str | None = None,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    priority: int = 0,
+    prewake: bool = False,
+) -> LeaseThread:
+    """Hold a run's Lease on the RewardModel `name`, or on all models of the RewardFleet, while the block is open; with
+    `async with`, or with `with` in a program without an event loop. Its phase starts as idle.
+
+    It is renewed in a thread, so that the program may do what it likes meanwhile.
+
+    Args:
+        run: what the models are needed for, as their status shows it; a second Lease of that name is refused. Default:
+            a name of this process's own.
+        namespace: default: that of the credentials.
+        ttl_seconds: after which the engines may sleep if this process dies.
+        priority: of runs that wait for the same GPUs the larger comes first.
+        prewake: wake the engines ahead of each block of `scoring`, by how long the pauses before it took.
+
+    Raises (the block, when it is entered):
+        RewardModelError, ClusterError, ConfigurationError, LeaseTaken
+    """
+    hold = partial(
+        target_lease, name=name, namespace=namespace, run=run, ttl_seconds=ttl_seconds, priority=priority,
+        prewake=prewake,
+    )  # fmt: skip
+    return LeaseThread(connect, hold)
 
 
 class KubernetesCluster:

@@ -1,33 +1,47 @@
-"""A Lease for programs that have no event loop: verl's driver and its trainer are synchronous.
+"""A Lease that is renewed whatever the program does: in a thread, with an event loop and a Cluster of its own.
 
-It starts a thread, as `rewards` does and nothing else in our libraries. It runs an event loop of its own, in which a
-Cluster and a Lease live; the program talks to it through `set_phase`, which never waits, and `close`. The thread is a
-daemon: it must not keep a finished program alive, and a killed program takes the renewal down with it, which is the
-point of the Lease.
+verl's driver and its trainer have no event loop; a program that has one may block it for longer than the Lease lives,
+by a step of training for example, and the engines would sleep under its scoring. So both talk to the same thread:
+
+    with LeaseThread(connect, open_lease) as lease:          async with LeaseThread(connect, open_lease) as lease:
+        with lease.scoring():                                    async with lease.scoring():
+            lease.awake(120)                                         await lease.awake(120)
+
+`kubernetes.run_lease` is that with the cluster of the environment. A killed program takes the thread and with it the
+renewal down, which is the point of the Lease.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
-import threading
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import ParamSpec, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Final, ParamSpec, Protocol, Self, TypeVar
 
 from genrm_api.leases import Phase
 
 from genrm_scoring.cluster import Cluster
+from genrm_scoring.errors import ClusterUnreachable
+from genrm_scoring.loop_thread import LoopThread
+
+OPEN_SECONDS: Final = 60.0
+"""For a Lease, or all of a fleet, to be there; each call to the API server has a few seconds of its own."""
+CLOSE_SECONDS: Final = 10.0
 
 
 class Lease(Protocol):
-    """A `RunLease`, or a `FleetLease`."""
+    """A `RunLease`, or a `FleetLease`; nothing here waits but `awake`."""
 
     @property
     def name(self) -> str: ...
 
     def set_phase(self, phase: Phase, needed_in: float | None = None) -> None: ...
+
+    def begin_scoring(self) -> None: ...
+
+    def end_scoring(self) -> None: ...
 
     async def awake(self, timeout: float) -> float: ...
 
@@ -39,30 +53,75 @@ Open = Callable[[Cluster], AbstractAsyncContextManager[Lease]]
 
 
 class LeaseThread:
-    """Keeps one Lease, or those of a fleet, in a background thread, from `start` to `close`."""
+    """Keeps one Lease, or those of a fleet, in a background thread, from `start` to `close`; as a context manager of
+    either kind, while the block is open.
+
+    Raises (the block, when it is entered):
+        GenrmError: the Lease could not be opened.
+    """
 
     def __init__(self, connect: Connect, open_lease: Open) -> None:
-        self._connect = connect
-        self._open_lease = open_lease
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_AtOnce())
-        self._opened: concurrent.futures.Future[Lease] = concurrent.futures.Future()
-        self._leave = asyncio.Event()
-        self._thread = threading.Thread(target=self._main, name="genrm-lease", daemon=True)
+        @asynccontextmanager
+        async def opening() -> AsyncIterator[Lease]:
+            async with connect() as cluster, open_lease(cluster) as lease:
+                yield lease
 
-    def start(self, timeout: float) -> Lease:
+        self._there = LoopThread("genrm-lease", opening, executor=_AtOnce())
+
+    def start(self, timeout: float) -> Self:
         """Open the Lease and wait for it.
 
         Raises:
             GenrmError: it could not be opened.
             TimeoutError
         """
-        self._thread.start()
-        return self._opened.result(timeout)
+        self._there.open(timeout)
+        return self
+
+    def close(self, timeout: float) -> None:
+        """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
+        self._there.close(timeout)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start(OPEN_SECONDS)
+        except TimeoutError:
+            raise _not_opened() from None
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close(CLOSE_SECONDS)
+
+    async def __aenter__(self) -> AsyncLease:
+        try:
+            await self._there.aopen(OPEN_SECONDS)
+        except TimeoutError:
+            raise _not_opened() from None
+        return AsyncLease(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._there.aclose(CLOSE_SECONDS)
+
+    @property
+    def name(self) -> str:
+        """Of the Lease, or of all; empty until it is there."""
+        return lease.name if (lease := self._there.opened) is not None else ""
 
     def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
         """As that of `RunLease`; returns at once, also while the API server is away."""
-        self._tell(self._set_phase, phase, needed_in)
+        if (lease := self._there.opened) is not None:
+            self._there.tell(lease.set_phase, phase, needed_in)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """As that of `RunLease`: the reward model is needed while any such block is open. Neither end waits."""
+        lease = self._lease()
+        self._there.tell(lease.begin_scoring)
+        try:
+            yield
+        finally:
+            self._there.tell(lease.end_scoring)
 
     def awake(self, timeout: float) -> float:
         """As that of `RunLease`; this one waits.
@@ -70,37 +129,49 @@ class LeaseThread:
         Raises:
             NotAwake, WakeRefused
         """
-        lease = self._opened.result()
-        return asyncio.run_coroutine_threadsafe(lease.awake(timeout), self._loop).result()
+        return self.when_awake(timeout).result()
 
-    def close(self, timeout: float) -> None:
-        """Leave the Lease (a holder deletes it) and end the thread; gives up after `timeout` seconds."""
-        if self._thread.is_alive():
-            self._tell(self._leave.set)
-            self._thread.join(timeout)
+    def when_awake(self, timeout: float) -> concurrent.futures.Future[float]:
+        """The same for who waits in a way of their own."""
+        return self._there.ask(self._lease().awake(timeout))
 
-    def _tell(self, what: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the Lease ended meanwhile, by itself
-            self._loop.call_soon_threadsafe(what, *args)
+    def _lease(self) -> Lease:
+        if (lease := self._there.opened) is None:
+            raise RuntimeError("the Lease is not open; enter the block, or call start()")
+        return lease
 
-    def _set_phase(self, phase: Phase, needed_in: float | None) -> None:
-        if self._opened.done() and not self._opened.exception():
-            self._opened.result().set_phase(phase, needed_in)
 
-    def _main(self) -> None:
-        try:
-            self._loop.run_until_complete(self._live())
-        except BaseException as e:
-            if self._opened.done():
-                raise
-            self._opened.set_exception(e)
-        finally:
-            self._loop.close()
+class AsyncLease:
+    """A `LeaseThread` for a program with an event loop, which it may block as it likes."""
 
-    async def _live(self) -> None:
-        async with self._connect() as cluster, self._open_lease(cluster) as lease:
-            self._opened.set_result(lease)
-            await self._leave.wait()
+    def __init__(self, thread: LeaseThread) -> None:
+        self._thread = thread
+
+    @property
+    def name(self) -> str:
+        return self._thread.name
+
+    def set_phase(self, phase: Phase, needed_in: float | None = None) -> None:
+        """As that of `RunLease`; returns at once."""
+        self._thread.set_phase(phase, needed_in)
+
+    @asynccontextmanager
+    async def scoring(self) -> AsyncIterator[None]:
+        """As that of `RunLease`."""
+        with self._thread.scoring():
+            yield
+
+    async def awake(self, timeout: float) -> float:
+        """As that of `RunLease`.
+
+        Raises:
+            NotAwake, WakeRefused
+        """
+        return await asyncio.wrap_future(self._thread.when_awake(timeout))
+
+
+def _not_opened() -> ClusterUnreachable:
+    return ClusterUnreachable("KUBECONFIG", f"no Lease for this run within {OPEN_SECONDS:g} s")
 
 
 class _AtOnce(concurrent.futures.ThreadPoolExecutor):

@@ -4,6 +4,10 @@ Two parts can be played, by two processes of one run or by one: the *holder* cre
 in the end; whoever knows what the run is doing writes its *phase*. `LeasePlan` decides what to write next, `RunLease`
 writes it in one task. The phase is written again with every third of the TTL, so that a Lease which somebody deleted
 comes back right. An API server that is away for less than the TTL costs nothing.
+
+All of it lives in the event loop that it is called in, and ends when somebody blocks that loop for a TTL. Programs use
+`kubernetes.run_lease`, which gives it a loop of its own; these are for who has one (`rewards`, `LeaseThread`), or has a
+loop that nobody blocks (the gateway's).
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ GRANT_SECONDS: Final = 0.2
 class RunLease:
     """One run's Lease on one reward model, or on the GPUs of one of its slots.
 
-    Use `run_lease` or `slot_lease` (holder), or `run_phase` (phase only).
+    Use `model_lease` or `slot_lease` (holder), or `run_phase` (phase only).
     """
 
     def __init__(
@@ -102,19 +106,26 @@ class RunLease:
         Between two of them the engines sleep; with `prewake` they are woken ahead of the next one, by what the pauses
         before it took, and at once only when it begins earlier than each of the last ones.
         """
+        self.begin_scoring()
+        try:
+            yield
+        finally:
+            self.end_scoring()
+
+    def begin_scoring(self) -> None:
+        """Enter a block of `scoring`; for who is not in this event loop and cannot hold it open."""
         if self._paused_at is not None:
             self._forecast.learn(_now() - self._paused_at)
             self._paused_at = None
         self._scoring += 1
         self.set_phase(Phase.SCORING)
-        try:
-            yield
-        finally:
-            self._scoring -= 1
-            if not self._scoring:
-                self._paused_at = _now()
-                needed_in = self._forecast.needed_in() if self._prewakes else None
-                self.set_phase(Phase.IDLE if needed_in is None else Phase.PREWAKE, needed_in)
+
+    def end_scoring(self) -> None:
+        self._scoring -= 1
+        if not self._scoring:
+            self._paused_at = _now()
+            needed_in = self._forecast.needed_in() if self._prewakes else None
+            self.set_phase(Phase.IDLE if needed_in is None else Phase.PREWAKE, needed_in)
 
     @asynccontextmanager
     async def holding(self, timeout: float) -> AsyncIterator[float]:
@@ -272,7 +283,7 @@ class RunLease:
 
 
 @asynccontextmanager
-async def run_lease(
+async def model_lease(
     cluster: Cluster,
     run: str,
     reward_model: str,
@@ -282,7 +293,7 @@ async def run_lease(
     priority: int = 0,
     prewake: bool = False,
 ) -> AsyncIterator[RunLease]:
-    """Hold the Lease of `run` while the block is open; its phase starts as idle.
+    """Hold the Lease of `run` on a model while the block is open; its phase starts as idle.
 
     With the uid the RewardModel owns the Lease: what a killed run leaves behind goes when the model goes. Of runs that
     wait for the same GPUs the one with the higher priority comes first. With `prewake` the engines are woken ahead of

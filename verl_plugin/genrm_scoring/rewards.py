@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
-import secrets
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -26,8 +22,9 @@ from genrm_api.rewardfleet import RewardFleet
 from genrm_scoring import spec_file
 from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.errors import ConfigurationError
-from genrm_scoring.fleet_leases import FleetLease, run_leases
+from genrm_scoring.fleet_leases import FleetLease, own_name, run_leases
 from genrm_scoring.gathering import PATIENCE
+from genrm_scoring.loop_thread import LoopThread
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.targets import Means, key_in, module_in, opened_target
@@ -54,13 +51,8 @@ class Rewards:
     """
 
     def __init__(self, opening: Open) -> None:
-        self._opening = opening
-        self._loop = asyncio.new_event_loop()
-        self._leave = asyncio.Event()
-        self._opened: concurrent.futures.Future[Opened] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=self._main, name="genrm-rewards", daemon=True)
-        self._thread.start()
-        self._opened.result(OPEN_SECONDS)
+        self._there = LoopThread("genrm-rewards", opening)
+        self._opened = self._there.open(OPEN_SECONDS)
 
     def score(self, samples: Sequence[Sample], groups: Sequence[Hashable] | None = None) -> list[Score]:
         """The scores of some samples, in their order; waits for them.
@@ -79,9 +71,7 @@ class Rewards:
         return await asyncio.wrap_future(self._ask(samples, groups))
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._leave.set)
-            self._thread.join()
+        self._there.close()
 
     def _ask(
         self, samples: Sequence[Sample], groups: Sequence[Hashable] | None
@@ -89,10 +79,10 @@ class Rewards:
         keys = [sample.question for sample in samples] if groups is None else groups
         if len(keys) != len(samples):
             raise ValueError(f"{len(keys)} groups for {len(samples)} samples; give each sample one")
-        return asyncio.run_coroutine_threadsafe(self._score(samples, keys), self._loop)
+        return self._there.ask(self._score(samples, keys))
 
     async def _score(self, samples: Sequence[Sample], keys: Sequence[Hashable]) -> list[Score]:
-        opened = self._opened.result()
+        opened = self._opened
         members: dict[Hashable, list[int]] = {}
         for place, key in enumerate(keys):
             members.setdefault(key, []).append(place)
@@ -106,21 +96,6 @@ class Rewards:
         for places, group in zip(members.values(), found, strict=True):
             scores.update(zip(places, group, strict=True))
         return [scores[place] for place in range(len(samples))]
-
-    def _main(self) -> None:
-        try:
-            self._loop.run_until_complete(self._live())
-        except BaseException as e:
-            if self._opened.done():
-                raise
-            self._opened.set_exception(e)
-        finally:
-            self._loop.close()
-
-    async def _live(self) -> None:
-        async with self._opening() as opened:
-            self._opened.set_result(opened)
-            await self._leave.wait()
 
 
 def rewards_of_file(
@@ -191,7 +166,7 @@ def rewards_of_cluster(
                 code = await approved_code(cluster, resource, allow_cluster_code, "allow_cluster_code")
             found = replace(means, cluster=cluster, model=by_name.__getitem__, code=code)
             async with (
-                run_leases(cluster, run or _own_name(), models, prewake=prewake) as lease,
+                run_leases(cluster, run or own_name(), models, prewake=prewake) as lease,
                 opened_target(resource, found) as source,
             ):
                 yield Opened(source, lease)
@@ -226,7 +201,3 @@ def means_of(rules: Path | str | None, secrets: Path | str | None, patience: flo
     module = None if rules is None else module_in(Path(rules), "rules")
     means = Means(module=module, patience=patience)
     return means if secrets is None else replace(means, key=key_in(Path(secrets)))
-
-
-def _own_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

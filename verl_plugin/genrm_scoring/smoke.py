@@ -21,7 +21,7 @@ from genrm_scoring.cluster import Cluster
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints
 from genrm_scoring.errors import GenrmError
-from genrm_scoring.leases import run_lease
+from genrm_scoring.leases import model_lease
 from genrm_scoring.resolve import resolve
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
@@ -42,7 +42,7 @@ async def smoke(cluster: Cluster, name: str, namespace: str, wait_seconds: float
     phase = (model.status and model.status.phase) or "not seen by the operator yet"
     say(f"RewardModel {namespace}/{name}: {phase}")
     run = f"smoke-{uuid.uuid4().hex[:8]}"
-    held = run_lease(cluster, run, name, namespace, reward_model_uid=model.metadata.get("uid"))
+    held = model_lease(cluster, run, name, namespace, reward_model_uid=model.metadata.get("uid"))
     async with held as lease, KubernetesEndpoints(cluster, name, namespace) as endpoints:
         lease.set_phase(Phase.SCORING)
         say(f"holds Lease {namespace}/{lease.name}, waits up to {wait_seconds:g} s for a pod that serves")

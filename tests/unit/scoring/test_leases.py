@@ -19,7 +19,7 @@ from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, run_lease, run_phase, slot_lease
+from genrm_scoring.leases import RunLease, model_lease, run_phase, slot_lease
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,7 +125,7 @@ class TestPlan:
 
 async def test_a_run_holds_renews_and_releases_its_lease() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1):
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1):
         lease = stored(cluster)
         assert (lease.run, lease.reward_model, lease.phase, lease.ttl_seconds) == ("run-1", "judge", Phase.IDLE, 1)
         await cluster.until(lambda: len(cluster.patches) >= 2)
@@ -135,14 +135,14 @@ async def test_a_run_holds_renews_and_releases_its_lease() -> None:
 
 async def test_a_lease_says_who_created_it_for_the_api_server_to_hold_them_to_it() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl"):
+    async with model_lease(cluster, "run-1", "judge", "rl"):
         (lease,) = cluster.objects.values()
         assert lease["metadata"]["annotations"][ANNOTATION_CREATED_BY] == await cluster.username()
 
 
 async def test_the_phase_is_scoring_while_any_scoring_block_is_open() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl") as lease:
+    async with model_lease(cluster, "run-1", "judge", "rl") as lease:
         async with lease.scoring():
             async with lease.scoring():
                 await asyncio.wait_for(lease.settled(), 5)
@@ -154,7 +154,7 @@ async def test_the_phase_is_scoring_while_any_scoring_block_is_open() -> None:
 async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
     cluster = FakeCluster()
     async with (
-        run_lease(cluster, "run-1", "judge", "rl"),
+        model_lease(cluster, "run-1", "judge", "rl"),
         run_phase(cluster, "run-1", "judge", "rl") as phases,
     ):
         before = stored(cluster).renewal
@@ -167,7 +167,7 @@ async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
 
 async def test_a_prewake_says_in_how_many_seconds_and_says_less_with_every_repeat() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
         lease.set_phase(Phase.PREWAKE, needed_in=30.0)
         await asyncio.wait_for(lease.settled(), 5)
         first = stored(cluster)
@@ -184,7 +184,7 @@ async def test_a_prewake_says_in_how_many_seconds_and_says_less_with_every_repea
 
 async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl") as lease, lease.scoring():
+    async with model_lease(cluster, "run-1", "judge", "rl") as lease, lease.scoring():
         waiting = asyncio.create_task(lease.awake(10))
         await cluster.until(lambda: cluster.calls.count(("get", lease.name)) >= 2)
         cluster.fail = AWAY
@@ -200,7 +200,7 @@ async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> N
 
 async def test_a_run_is_expected_back_after_as_long_as_it_was_away_before() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, prewake=True) as lease:
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, prewake=True) as lease:
         async with lease.scoring():
             await asyncio.wait_for(lease.settled(), 5)
         await asyncio.wait_for(lease.settled(), 5)
@@ -218,7 +218,7 @@ async def test_a_run_is_expected_back_after_as_long_as_it_was_away_before() -> N
 
 async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest.LogCaptureFixture) -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, priority=7) as lease, lease.scoring():
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, priority=7) as lease, lease.scoring():
         assert stored(cluster).priority == 7
         (found,) = cluster.objects.values()
         found["metadata"]["annotations"][ANNOTATION_REFUSED] = "run run-1 holds slot a by rl/policy"
@@ -263,7 +263,7 @@ async def hold(slot: RunLease, timeout: float = 10) -> None:
 
 async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl") as lease:
+    async with model_lease(cluster, "run-1", "judge", "rl") as lease:
         cluster.fail = AWAY
         lease.set_phase(Phase.SCORING)
         await cluster.until(lambda: cluster.calls.count(("patch", lease.name)) >= 3)
@@ -275,7 +275,7 @@ async def test_an_outage_delays_the_phase_and_loses_nothing() -> None:
 async def test_a_lease_that_somebody_deleted_comes_back_with_its_phase() -> None:
     cluster = FakeCluster()
     async with (
-        run_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease,
+        model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease,
         run_phase(cluster, "run-1", "judge", "rl", ttl_seconds=1) as phases,
     ):
         phases.set_phase(Phase.SCORING)
@@ -287,9 +287,9 @@ async def test_a_lease_that_somebody_deleted_comes_back_with_its_phase() -> None
 
 async def test_two_processes_never_hold_the_lease_of_one_run() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl"):
+    async with model_lease(cluster, "run-1", "judge", "rl"):
         with pytest.raises(LeaseTaken):
-            async with run_lease(cluster, "run-1", "judge", "rl"):
+            async with model_lease(cluster, "run-1", "judge", "rl"):
                 pass
         assert stored(cluster).run == "run-1"
 
@@ -298,13 +298,13 @@ async def test_a_lease_that_cannot_be_created_says_why_at_once() -> None:
     cluster = FakeCluster()
     cluster.fail = AWAY
     with pytest.raises(ClusterUnreachable):
-        async with run_lease(cluster, "run-1", "judge", "rl"):
+        async with model_lease(cluster, "run-1", "judge", "rl"):
             pass
 
 
 async def test_leaving_while_the_api_is_away_does_not_raise() -> None:
     cluster = FakeCluster()
-    async with run_lease(cluster, "run-1", "judge", "rl"):
+    async with model_lease(cluster, "run-1", "judge", "rl"):
         cluster.fail = AWAY
     assert stored(cluster).run == "run-1"
 
@@ -320,7 +320,7 @@ class TestThread:
             yield self.cluster
 
         def open_lease(cluster: Cluster) -> AbstractAsyncContextManager[RunLease]:
-            kind = partial(run_lease if hold else run_phase, run="run-1", reward_model="judge", namespace="rl")
+            kind = partial(model_lease if hold else run_phase, run="run-1", reward_model="judge", namespace="rl")
             return kind(cluster)
 
         return LeaseThread(connect, open_lease)
