@@ -1,7 +1,7 @@
 """An event loop in a thread of its own, with one thing open in it: for what must go on whatever the program does.
 
 A program without an event loop has nothing else to keep such a thing alive; one that has a loop may block it, and what
-renews itself there would stop. Nothing else in our libraries starts a thread. It is a daemon: it must not keep a
+renews itself there would stop. Nothing else in this package keeps a thread. It is a daemon: it must not keep a
 finished program alive, and a killed program takes it down.
 """
 
