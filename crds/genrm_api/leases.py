@@ -113,6 +113,30 @@ def micro_time(at: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """The operator's answer to a run: `2026-11-21T10:00:00.000000Z waited=2.100 engine=1.900`."""
+
+    at: str
+    """RFC 3339."""
+    waited: float | None = None
+    """Seconds for which the operator saw the run in phase `scoring` before every replica served; 0 if they did."""
+    engine: float | None = None
+    """What of these the engines' own wakes took, the longest of all replicas; `None`: none was woken by a call."""
+
+    def __str__(self) -> str:
+        facts = {"waited": self.waited, "engine": self.engine}
+        return " ".join([self.at, *(f"{name}={value:.3f}" for name, value in facts.items() if value is not None)])
+
+    @classmethod
+    def read(cls, word: str) -> Grant:
+        """What another version of the operator left out, or says besides, is no error."""
+        at, _, said = word.partition(" ")
+        facts = dict(re.findall(r"(\w+)=([0-9]+(?:\.[0-9]+)?)(?= |$)", said))
+        waited, engine = (float(facts[name]) if name in facts else None for name in ("waited", "engine"))
+        return cls(at, waited, engine)
+
+
+@dataclass(frozen=True, slots=True)
 class DemandLease:
     """What matters of a Lease object. `renewal` is opaque: only whether it changes counts."""
 

@@ -37,7 +37,7 @@ ANNOTATION_RUN: Final = f"{GROUP}/run"
 ANNOTATION_CREATED_BY: Final = f"{GROUP}/created-by"
 """On a Lease: the user that created it, as the API server knows them. The chart's admission policies hold to it."""
 ANNOTATION_GRANTED: Final = f"{GROUP}/granted"
-"""On a Lease, written by the operator: RFC 3339 time at which every replica was serving for it; absent while not. On
+"""On a Lease, written by the operator: since when every replica serves for it, as `leases.Grant`; absent while not. On
 one for a slot's GPUs: what `ANNOTATION_ASKED` says, so that no answer to an earlier wish is taken for one."""
 ANNOTATION_ASKED: Final = f"{GROUP}/asked"
 """On a Lease for a slot's GPUs: a word that is new with each wish for them."""

@@ -10,9 +10,10 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Self
 
-from genrm_api.leases import Sighting
+from genrm_api.leases import DemandLease, Grant, Phase, Sighting, micro_time
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason, RewardModelStatus
 
@@ -140,6 +141,10 @@ class Memory:
     """Seconds of the last ones."""
     last_sleep_seconds: float | None = None
     engine: str | None = None
+    waiting: dict[str, float] = field(default_factory=dict)
+    """Leases of runs that score and are not granted it yet: since when."""
+    engine_wakes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When the engine of each pod was last told to wake, and when it had; by uid."""
     engine_boot_id: str | None = None
     """Of the engine that was asked for its version."""
 
@@ -181,6 +186,17 @@ class Memory:
             return rm.status.usual_wake_seconds if rm.status is not None else None
         return sorted(self.wakes)[math.ceil(len(self.wakes) * USUAL) - 1]
 
+    def wait(self, held: Iterable[DemandLease], now: float) -> None:
+        """Note which runs begin to wait for it."""
+        names = [lease.name for lease in held if lease.phase is Phase.SCORING and lease.granted is None]
+        self.waiting = {name: self.waiting.get(name, now) for name in names}
+
+    def grant(self, lease: DemandLease, now: float, date: datetime) -> Grant:
+        """The answer to a run, now that every replica serves."""
+        since = self.waiting.get(lease.name, now)
+        shares = [ended - max(began, since) for began, ended in self.engine_wakes.values() if ended > since]
+        return Grant(micro_time(date), now - since, max(shares, default=None))
+
     def apply_refused(self) -> float:
         """Seconds until it is tried again."""
         self.refused_applies += 1
@@ -208,7 +224,7 @@ class Memory:
         self.failures[uid] = Failure(times, now + delay, message, before.unfit + unfit)
 
     def forget_pods(self, alive: set[str]) -> None:
-        for store in (self.failures, self.restarts, self.shut, self.golden.checks, self.nights):
+        for store in (self.failures, self.restarts, self.shut, self.golden.checks, self.nights, self.engine_wakes):
             for uid in set(store) - alive:
                 del store[uid]
 

@@ -218,6 +218,7 @@ class Reconciler:
         lives = effective_spec(rm).lifecycle
         wants = demand(lives, leases.values(), memory.sightings, now, memory.past(rm))
         memory.wants = (wants, rm.metadata.get("generation"))
+        memory.wait(wants.held, now)
         return wants
 
     # ------------------------------------------------------------------ act
@@ -245,7 +246,9 @@ class Reconciler:
                 hooked = self._hooked(rm, adapter, memory)
                 canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
                 at_gate = transitions.rests_at_gate(rm) or lifecycle.is_in_the_way(pod)
-                target = transitions.Target(rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, at_gate)
+                target = transitions.Target(
+                    rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, memory.engine_wakes, at_gate
+                )
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task)
             case GiveUp(pod):

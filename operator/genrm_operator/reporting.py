@@ -85,7 +85,7 @@ class Reporter:
         if memory.pin != pinning.written(rm):
             self._queue.add(key)  # the pods' ConfigMap follows from the status that has just been written
         refused = sentence if reason is Reason.SLOT_DEADLOCK else None
-        await self._grant(wants, granted=new["phase"] == "Serving", refused=refused)
+        await self._grant(wants, memory, granted=new["phase"] == "Serving", refused=refused)
 
     async def external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
         new = status.external(rm, problem, datetime.now(UTC))
@@ -104,14 +104,17 @@ class Reporter:
             if answer["metadata"].get("generation") != rm.metadata.get("generation"):
                 self._queue.add(key)
 
-    async def _grant(self, wants: Demand, *, granted: bool, refused: str | None) -> None:
-        """Tell each run, in its own Lease, since when every replica serves for it; or why none ever will."""
+    async def _grant(self, wants: Demand, memory: Memory, *, granted: bool, refused: str | None) -> None:
+        """Tell each run, in its own Lease, since when every replica serves for it, and how long it waited for that; or
+        why none ever will."""
         for lease in wants.held:
             should = granted and lease.phase.wants_awake
             no = refused if lease.phase.wants_awake else None
             if should == (lease.granted is not None) and no == lease.refused:
                 continue
-            word = (lease.granted or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")) if should else None
+            word = None
+            if should:
+                word = lease.granted or str(memory.grant(lease, self._now(), datetime.now(UTC)))
             patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: word, ANNOTATION_REFUSED: no}}}
             try:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)

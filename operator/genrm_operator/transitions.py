@@ -76,6 +76,8 @@ class Target:
     """Where what the engine computes can be compared, and is to be."""
     nights: dict[str, Night] = field(default_factory=dict)
     """Where is written, by uid of the pod, what its last sleep gave back."""
+    engine_wakes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Where is written, by uid of the pod, when its engine began and ended its last wake."""
     at_gate: bool = False
     """It sleeps by its end: it rests at its start gate."""
 
@@ -116,8 +118,11 @@ async def wake(target: Target, doors: Doors) -> None:
         if target.canary is not None:
             target.canary.sleeps(pod)
         limit = durations.seconds(target.rm.spec.lifecycle.wake.timeout)
+        now = asyncio.get_running_loop().time
+        began = now()
         for call in target.adapter.wake(target.rm):
             await front.call_engine(pod, token, call, limit)
+        target.engine_wakes[pod.uid] = (began, now())
         if target.hooked is not None and await front.is_asleep(pod, token, target.adapter.asleep):
             raise EngineError(pod.name, STILL_SLEEPS)
     verified = door is not None and pod.verified_boot_id == door.boot_id

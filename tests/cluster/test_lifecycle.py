@@ -8,7 +8,7 @@ from functools import partial
 
 import httpx
 import pytest
-from genrm_api.leases import Phase
+from genrm_api.leases import Grant, Phase
 
 from tests.cluster.conftest import World, wait_for
 
@@ -38,6 +38,8 @@ def test_a_run_wakes_its_model_for_scoring_and_only_for_that(world: World) -> No
     assert [ask(ip).status_code for ip in world.addresses()] == [200, 200]
     granted = world.objects("leases")[0]["metadata"]["annotations"].get("genrm.dev/granted")
     assert granted, "the operator answers in the run's own Lease"
+    grant = Grant.read(granted)
+    assert grant.waited is not None and grant.engine is not None and grant.engine <= grant.waited < 10
     world.renew("run-1", Phase.IDLE)
     status = world.phase("Asleep")
     wait_for("no endpoint is published", lambda: world.serving() == [])

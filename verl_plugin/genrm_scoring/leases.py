@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase, lease_manifest, lease_name, micro_time
+from genrm_api.leases import DEFAULT_TTL_SECONDS, Grant, Phase, lease_manifest, lease_name, micro_time
 from genrm_api.names import (
     ANNOTATION_ASKED,
     ANNOTATION_GRANTED,
@@ -73,6 +73,8 @@ class RunLease:
         self._prewakes = prewakes
         self._slot = slot
         self._pods = tuple(pods)
+        self._granted_word: str | None = None
+        """The last one that was told."""
         self._refused: str | None = None
         self._plan = LeasePlan(float(ttl_seconds), holds)
         self._acquired_at: datetime | None = None
@@ -92,8 +94,9 @@ class RunLease:
         """
         now, before = _now(), self._plan.wanted
         asked = None if before is None else before.asked
-        if before is None or phase.wants_awake != before.phase.wants_awake:
+        if before is None or phase is not before.phase:
             self._asked_at = now
+        if before is None or phase.wants_awake != before.phase.wants_awake:
             asked = secrets.token_hex(8) if self._slot is not None and phase.wants_awake else None
         self._plan.want(phase, now, None if needed_in is None else now + needed_in, asked)
         self._settled.clear()
@@ -149,7 +152,7 @@ class RunLease:
         await self._settled.wait()
 
     async def awake(self, timeout: float) -> float:
-        """Wait until every replica serves for this run, by the operator's word; return the seconds since it was asked.
+        """Wait until every replica serves for this run, by the operator's word; return the seconds since its phase.
 
         Nobody has to wait: judgements of the scorer do so by themselves. It is for those who ask the Service directly,
         and for logs. Outages of the API server are waited out.
@@ -167,10 +170,7 @@ class RunLease:
                     await asyncio.sleep(GRANT_SECONDS)
         except TimeoutError:
             raise NotAwake(self._reward_model, self.namespace, timeout, self._slot) from None
-        seconds = _now() - self._asked_at
-        if self._slot is None:
-            log.info("reward model %s/%s is awake after %.1f s", self.namespace, self._reward_model, seconds)
-        return seconds
+        return _now() - self._asked_at
 
     async def _granted(self) -> bool:
         try:
@@ -183,13 +183,24 @@ class RunLease:
         return granted is not None and (self._slot is None or (wanted is not None and granted == wanted.asked))
 
     def _heard(self, lease: Mapping[str, Any]) -> Mapping[str, str]:
-        """The annotations of our Lease, as somebody has just seen them; what the operator refuses is told once."""
+        """The annotations of our Lease, as somebody has just seen them; what the operator says there is told once."""
         annotations: Mapping[str, str] = lease["metadata"].get("annotations") or {}
+        granted = annotations.get(ANNOTATION_GRANTED)
+        wanted = self._plan.wanted
+        if granted != self._granted_word and self._slot is None and wanted is not None and wanted.phase.wants_awake:
+            self._granted_word = granted
+            if granted is not None:
+                self._report(Grant.read(granted))
         refused = annotations.get(ANNOTATION_REFUSED)
         if refused is not None and refused != self._refused:
             log.error("%s", WakeRefused(self._reward_model, self.namespace, refused, self._slot))
         self._refused = refused
         return annotations
+
+    def _report(self, grant: Grant) -> None:
+        seconds = _now() - self._asked_at if grant.waited is None else grant.waited
+        engine = "" if grant.engine is None else f" (engine {grant.engine:.1f} s)"
+        log.info("reward model %s/%s is awake in %.1f s%s", self.namespace, self._reward_model, seconds, engine)
 
     async def acquire(self) -> None:
         """Create the Lease, phase idle; one attempt.

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from genrm_api.leases import DemandLease, Phase, lease_manifest, lease_name
+from genrm_api.leases import DemandLease, Grant, Phase, lease_manifest, lease_name
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +56,22 @@ def test_what_is_no_time_to_come_is_now(said: str | None, phase: Phase, needed_i
     if said is not None:
         obj["metadata"]["annotations"]["genrm.dev/needed-in-seconds"] = said
     assert DemandLease.from_object(obj).needed_in == needed_in
+
+
+AT = "2026-11-21T10:00:00.000005Z"
+
+
+@pytest.mark.parametrize(
+    ("word", "grant"),
+    [
+        (f"{AT} waited=2.100 engine=1.900", Grant(AT, 2.1, 1.9)),
+        (f"{AT} waited=0.000", Grant(AT, 0.0)),
+        pytest.param(AT, Grant(AT), id="an older operator's"),
+        pytest.param(f"{AT} waited=2 canary=0.3 engine=1 by=x", Grant(AT, 2.0, 1.0), id="a newer one's"),
+        pytest.param(f"{AT} waited=-1 engine=nan", Grant(AT), id="no seconds"),
+        pytest.param("", Grant(""), id="nothing"),
+    ],
+)
+def test_a_grant_says_how_long_was_waited_and_for_what_of_it_for_the_engine(word: str, grant: Grant) -> None:
+    assert Grant.read(word) == grant
+    assert Grant.read(str(grant)) == grant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -210,6 +211,32 @@ def test_nine_of_ten_wakes_are_usual_and_a_new_process_goes_on_from_the_status()
     assert memory.usual_wake_seconds(rm) == 9.0
     allowed = memory.past(rm).wake_seconds
     assert allowed is not None and 9.0 < allowed < 11.0
+
+
+WAKES = {"u0": (11.0, 12.0), "u1": (11.0, 12.9), "u2": (3.0, 5.0)}
+
+
+@pytest.mark.parametrize(
+    ("phase", "seen", "wakes", "waited", "engine"),
+    [
+        pytest.param(Phase.SCORING, 11.0, WAKES, 2.1, 1.9, id="as long as the slowest engine of this wake"),
+        pytest.param(Phase.SCORING, 12.5, WAKES, 0.6, 0.4, id="another run's wake, from when it came"),
+        pytest.param(Phase.SCORING, 13.0, WAKES, 0.1, None, id="all were awake"),
+        pytest.param(Phase.SCORING, 11.0, {}, 2.1, None, id="no engine was woken by a call"),
+        pytest.param(Phase.PREWAKE, 11.0, WAKES, 0.0, None, id="nobody waits for a pre-wake"),
+    ],
+)
+def test_a_run_is_told_how_long_it_waited_and_what_of_it_was_the_engines(
+    phase: Phase, seen: float, wakes: dict[str, tuple[float, float]], waited: float, engine: float | None
+) -> None:
+    memory, lease = Memory(engine_wakes=wakes), make_lease("a", phase)
+    for now in (seen, seen + 0.05):
+        memory.wait([lease], now)
+    grant = memory.grant(lease, 13.1, datetime(2026, 11, 21, tzinfo=UTC))
+    assert (grant.at, grant.waited) == ("2026-11-21T00:00:00.000000Z", pytest.approx(waited))
+    assert grant.engine == (None if engine is None else pytest.approx(engine))
+    memory.wait([dataclasses.replace(lease, granted=str(grant))], 14.0)
+    assert not memory.waiting
 
 
 def test_one_crashed_run_does_not_put_another_runs_model_to_sleep() -> None:

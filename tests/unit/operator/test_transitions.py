@@ -94,6 +94,19 @@ async def test_what_a_sleep_gave_back_is_measured(simulator: Simulator, kind: st
         assert (bad.after >> 30, bad.effective) == (61, False)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_the_engine_itself_takes_to_wake_is_measured(simulator: Simulator, kind: str) -> None:
+    pod, now = target(simulator, kind), asyncio.get_running_loop().time
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        assert not pod.engine_wakes, "it was awake"
+        await run(Transition.SLEEP, pod, doors)
+        before = now()
+        await run(Transition.WAKE, pod, doors)
+        (began, ended) = pod.engine_wakes[pod.pod.uid]
+        assert before < began < ended < now()
+
+
 @pytest.mark.parametrize("kind", SGLANG)
 async def test_an_engine_that_does_not_warm_up_by_itself_is_asked_before_it_serves(
     simulator: Simulator, kind: str

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -196,6 +198,49 @@ async def test_who_wants_to_wait_is_told_when_the_operator_has_granted_it() -> N
         del found["metadata"]["annotations"][ANNOTATION_GRANTED]
         with pytest.raises(NotAwake, match=r"rl/judge is not awake after 0\.3 s; look with kubectl -n rl describe rm"):
             await lease.awake(0.3)
+
+
+async def test_who_said_so_ahead_waits_from_when_it_scores() -> None:
+    cluster = FakeCluster()
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
+        lease.set_phase(Phase.PREWAKE, needed_in=30.0)
+        await cluster.until(lambda: len(cluster.patches) >= 2)
+        (found,) = cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_GRANTED] = "2026-11-21T10:00:00.000000Z"
+        now = asyncio.get_running_loop().time
+        began = now()
+        async with lease.scoring():
+            assert 0 < await lease.awake(5) <= now() - began
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (" waited=2.100 engine=1.900", r"reward model rl/judge is awake in 2\.1 s \(engine 1\.9 s\)$"),
+        (" waited=0.000", r"reward model rl/judge is awake in 0\.0 s$"),
+        pytest.param("", r"reward model rl/judge is awake in \d\.\d s$", id="by an older operator"),
+    ],
+)
+async def test_what_a_wake_took_is_told_once_whether_somebody_waits_for_it_or_not(
+    said: str, told: str, asks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="genrm_scoring.leases")
+    cluster = FakeCluster()
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
+        (found,) = cluster.objects.values()
+        for night in range(2):
+            async with lease.scoring():
+                await asyncio.wait_for(lease.settled(), 5)
+                found["metadata"]["annotations"][ANNOTATION_GRANTED] = f"2026-11-21T10:00:0{night}.000000Z{said}"
+                if asks:
+                    await lease.awake(5)
+                await cluster.until(lambda night=night: len(caplog.messages) > night)  # type: ignore[misc]
+                renewed = len(cluster.patches)
+                await cluster.until(lambda renewed=renewed: len(cluster.patches) >= renewed + 3)  # type: ignore[misc]
+            await asyncio.wait_for(lease.settled(), 5)
+            del found["metadata"]["annotations"][ANNOTATION_GRANTED]
+    assert [bool(re.search(told, message)) for message in caplog.messages] == [True, True], caplog.messages
 
 
 async def test_a_run_is_expected_back_after_as_long_as_it_was_away_before() -> None:
