@@ -16,7 +16,7 @@ from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelType
-from genrm_api.scoring import DEFAULT_JUDGE, Normalise, Order, Schedule, Scoring, ScoringMode, default_aggregate
+from genrm_api.scoring import JUDGES, Normalise, Schedule, Scoring, ScoringMode, default_aggregate, default_order
 
 OWN_NAMESPACE = Peer(pod_selector=LabelSelector())
 """Every pod of the RewardModel's own namespace."""
@@ -150,13 +150,11 @@ def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
     filled: dict[str, object] = {"mode": mode, "normalise": scoring.normalise or Normalise.NONE}
     if mode is not ScoringMode.CLASSIFY:
         filled |= {
-            # Of several responses there is one built-in judge each, which has no name here.
-            "judge": scoring.judge
-            or (DEFAULT_JUDGE if scoring.template is None and mode is ScoringMode.POINTWISE else None),
+            "judge": scoring.judge or (JUDGES[mode][0] if scoring.template is None else None),
             "votes": scoring.votes or Votes(count=1),
         }
     if mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
-        filled["order"] = scoring.order or Order.BALANCED
+        filled["order"] = scoring.order or default_order(mode)
     if mode is ScoringMode.PAIRWISE:
         filled |= {
             "aggregate": scoring.aggregate or default_aggregate(scoring.schedule),

@@ -117,6 +117,13 @@ class Parse(ApiModel):
     strip_thinking: Flag = Field(True, description="Leave thinking blocks out of what is read.")
 
     rules: ClassVar = (
+        rule(
+            "self.kind != 'ranking' || !(has(self.values) || has(self.minimum) || has(self.maximum))",
+            "spec.scoring.parse.kind: ranking gives no number; remove values, minimum and maximum",
+            lambda p: (
+                p.kind is ParseKind.RANKING and not (p.values is None and p.minimum is None and p.maximum is None)
+            ),
+        ),
         *_belongs(ParseKind.TAG, "tag", "the name of the tag"),
         *_belongs(ParseKind.REGEX, "pattern", "a regular expression"),
         *_belongs(ParseKind.JSON, "field", "the path to the verdict"),
@@ -150,7 +157,7 @@ class Votes(ApiModel):
     combine: Combine = Field(
         Combine.MEAN,
         description="What the votes become: mean, median, mode (of several the mean), or trimmed: the mean without the "
-        "lowest and the highest quarter.",
+        "lowest and the highest quarter. In mode listwise mean alone, over the pairs of the orders.",
     )
 
 

@@ -6,16 +6,17 @@ The same keys stand in a scoring spec file of a run.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
-from genrm_api.judging import Calibrate, Canary, OnFailure, Parse, ParseKind, Sampling, Votes
+from genrm_api.judging import Calibrate, Canary, Combine, OnFailure, Parse, ParseKind, Sampling, Votes
 from genrm_api.lifecycle import bounded_duration, camel
 from genrm_api.rules import ApiModel, Rule, quoted, rule
 from genrm_api.values import Duration, Int
 
-DEFAULT_JUDGE: Final = "boxed-true-false"
+PointwiseJudge = Literal["boxed-true-false", "pointwise-1-10", "five-criteria", "rider-json"]
 
 
 class ScoringMode(enum.StrEnum):
@@ -23,6 +24,15 @@ class ScoringMode(enum.StrEnum):
     PAIRWISE = "pairwise"
     LISTWISE = "listwise"
     CLASSIFY = "classify"
+
+
+JUDGES: Final[Mapping[ScoringMode, tuple[str, ...]]] = {
+    ScoringMode.POINTWISE: get_args(PointwiseJudge),
+    ScoringMode.PAIRWISE: ("pairwise-abtie",),
+    ScoringMode.LISTWISE: ("listwise-ranking",),
+}
+"""The built-in judges of each mode, the default first."""
+DEFAULT_JUDGE: Final = JUDGES[ScoringMode.POINTWISE][0]
 
 
 class Order(enum.StrEnum):
@@ -93,6 +103,11 @@ class Schedule(ApiModel):
     )
 
 
+def default_order(mode: ScoringMode) -> Order:
+    """Of a list there are no halves to balance: it is shown by content, and otherwise to every further vote."""
+    return Order.HASH if mode is ScoringMode.LISTWISE else Order.BALANCED
+
+
 def default_aggregate(schedule: Schedule | None) -> Aggregate:
     """Win rate, where every response has met every other one; else the rule that knows who has met whom."""
     return Aggregate.WINRATE if schedule is None or schedule.kind is ScheduleKind.ALL else Aggregate.BT
@@ -124,6 +139,52 @@ def _only_in(modes: tuple[ScoringMode, ...], fields: tuple[str, ...]) -> Rule:
     )
 
 
+def _judges_of(mode: ScoringMode, what: str) -> Rule:
+    """The built-in judges of `mode` in another one would be asked something they were not made for."""
+    names = JUDGES[mode]
+    sentence = f" {what}; write mode: {mode}, or remove it"
+
+    def found_wrong(scoring: Scoring) -> str | None:
+        if scoring.judge not in names or (scoring.mode or ScoringMode.POINTWISE) is mode:
+            return None
+        return f"spec.scoring.judge: {scoring.judge}{sentence}"
+
+    fits = f"(has(self.mode) ? self.mode : '{ScoringMode.POINTWISE}') == '{mode}'"
+    return Rule(
+        cel=f"!has(self.judge) || !(self.judge in [{', '.join(map(quoted, names))}]) || {fits}",
+        message=f"'spec.scoring.judge: ' + self.judge + {quoted(sentence)}",
+        found_wrong=found_wrong,
+    )
+
+
+_OF_PAIRS: Final = (Order.BALANCED, Order.BOTH)
+_ORDER_OF_PAIRS: Final = " is of pairs, and mode listwise shows a whole list; write hash or given, or remove it"
+_AVERAGED: Final = " is of numbers, and votes on an order are averaged over its pairs; write mean, or remove it"
+_NO_ORDER: Final = " orders nothing, and mode listwise asks for an order; write ranking"
+_COMPARING: Final = "(has(self.mode) && self.mode in ['pairwise', 'listwise'])"
+_LISTWISE: Final = "(has(self.mode) && self.mode == 'listwise')"
+
+
+def _of_pairs(scoring: Scoring) -> str | None:
+    if scoring.mode is not ScoringMode.LISTWISE or scoring.order not in _OF_PAIRS:
+        return None
+    return f"spec.scoring.order: {scoring.order}{_ORDER_OF_PAIRS}"
+
+
+def _of_numbers(scoring: Scoring) -> str | None:
+    votes = scoring.votes
+    if scoring.mode is not ScoringMode.LISTWISE or votes is None or votes.combine is Combine.MEAN:
+        return None
+    return f"spec.scoring.votes.combine: {votes.combine}{_AVERAGED}"
+
+
+def _orders_nothing(scoring: Scoring) -> str | None:
+    parse = scoring.parse
+    if scoring.mode is not ScoringMode.LISTWISE or parse is None or parse.kind is ParseKind.RANKING:
+        return None
+    return f"spec.scoring.parse.kind: {parse.kind}{_NO_ORDER}"
+
+
 def _same_answer(scoring: Scoring) -> bool:
     return scoring.votes is not None and scoring.votes.count > 1 and scoring.sampling.temperature == 0
 
@@ -144,15 +205,16 @@ class Scoring(ApiModel):
         description="pointwise: one response a question. pairwise: two. listwise: all of a prompt. classify: no "
         "question, the model gives a number. Default: pointwise; classify for a Classifier.",
     )
-    judge: Literal["boxed-true-false", "pointwise-1-10", "five-criteria", "rider-json"] | None = Field(
+    judge: Literal[PointwiseJudge, "pairwise-abtie", "listwise-ranking"] | None = Field(
         None,
-        description="Built-in judge: prompt, parser and what its verdicts are worth. Default: "
-        f"{DEFAULT_JUDGE}, unless there is a template.",
+        description="Built-in judge: prompt, parser and what its verdicts are worth. Default, unless there is a "
+        "template: " + ", ".join(f"{names[0]} in mode {mode}" for mode, names in JUDGES.items()) + ".",
     )
     template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
         None,
         description="A judge of your own: the question as a template in a part of Jinja, with the variables question, "
-        "response and reference. What responses share comes first.",
+        "reference, and response; in mode pairwise response_a and response_b, in mode listwise responses. What "
+        "responses share comes first.",
     )
     sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
     parse: Parse | None = Field(None, description="How the answer to a template is read.")
@@ -160,8 +222,8 @@ class Scoring(ApiModel):
     order: Order | None = Field(
         None,
         description="Which response comes first in a question about several. balanced: each in half of its "
-        "pairs. both: "
-        "both ways, disagreement is a tie. hash: by content. given: as sampled. Default: balanced.",
+        "pairs. both: both ways, disagreement is a tie. hash: by content. given: as sampled. Default: balanced; hash "
+        "in mode listwise, which knows hash and given.",
     )
     schedule: Schedule | None = Field(None, description="Which pairs are judged. Absent: all.")
     aggregate: Aggregate | None = Field(
@@ -176,7 +238,11 @@ class Scoring(ApiModel):
     normalise: Normalise | None = Field(
         None, description="What is done to the scores of a group: none, minmax, maxabs, zscore, rank. Default: none."
     )
-    calibrate: Calibrate | None = Field(None, description="What is done to each score. Absent: nothing.")
+    calibrate: Calibrate | None = Field(
+        None,
+        description="What is done to each score, in modes pointwise and classify: those of responses that were "
+        "compared are on the scale of aggregate. Absent: nothing.",
+    )
     timeout: Duration = Field(
         "120s",
         description="Deadline of one judgement, all its attempts and waits included. With several replicas a first "
@@ -229,5 +295,29 @@ class Scoring(ApiModel):
             "!has(self.parse) || self.parse.kind != 'ranking' || (has(self.mode) && self.mode == 'listwise')",
             "spec.scoring.parse.kind: ranking needs several responses; write mode: listwise, or another kind",
             lambda s: s.parse is not None and s.parse.kind == "ranking" and s.mode is not ScoringMode.LISTWISE,
+        ),
+        Rule(
+            cel=f"!{_LISTWISE} || !has(self.parse) || self.parse.kind == 'ranking'",
+            message=f"'spec.scoring.parse.kind: ' + self.parse.kind + {quoted(_NO_ORDER)}",
+            found_wrong=_orders_nothing,
+        ),
+        _judges_of(ScoringMode.POINTWISE, "looks at one response"),
+        _judges_of(ScoringMode.PAIRWISE, "compares two responses"),
+        _judges_of(ScoringMode.LISTWISE, "puts all responses in an order"),
+        Rule(
+            cel=f"!{_LISTWISE} || !has(self.order) || !(self.order in [{', '.join(map(quoted, _OF_PAIRS))}])",
+            message=f"'spec.scoring.order: ' + self.order + {quoted(_ORDER_OF_PAIRS)}",
+            found_wrong=_of_pairs,
+        ),
+        Rule(
+            cel=f"!{_LISTWISE} || !has(self.votes) || self.votes.combine == 'mean'",
+            message=f"'spec.scoring.votes.combine: ' + self.votes.combine + {quoted(_AVERAGED)}",
+            found_wrong=_of_numbers,
+        ),
+        rule(
+            f"!{_COMPARING} || !has(self.calibrate)",
+            "spec.scoring.calibrate: scores of responses that were compared are on the scale of "
+            "spec.scoring.aggregate; remove it, or write spec.scoring.normalise",
+            lambda s: s.calibrate is not None and s.mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE),
         ),
     )

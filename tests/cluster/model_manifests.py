@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import yaml
+from genrm_api.scoring import JUDGES
 
 from dev.bootstrap import ROOT
 from tests.cluster.manifests import Dice, Grammar, Words, drop, part
@@ -67,7 +68,7 @@ WORDS: Final[dict[str, Words]] = {
     ),
     "values": (["a", "", "A.b-c"], ["-a", "a b", "é", "x" * 64]),
     "choice": (["yes", "no", "\\boxed{True}", "é"], ["", "x" * 257]),
-    "judge": (["boxed-true-false", "pointwise-1-10", "five-criteria", "rider-json"], ["x", ""]),
+    "judge": ([name for names in JUDGES.values() for name in names], ["x", ""]),
     "path": (["/x", "/x?level=1&y=%20"], ["", "x", "http://x/", "/x y", "/é", "/x#y", "/x\n", "/" + "x" * 253]),
     "body": (["{}", '{"tags": ["x"]}', "{\n}"], ["", "[]", " {}", "\n{}", "{" + "x" * 4096]),
 }  # fmt: skip
@@ -110,15 +111,27 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         drop(dice, scoring, "schedule", "aggregate")
     if scoring.get("mode") not in ("pairwise", "listwise"):
         drop(dice, scoring, "order", "anchor")
+    else:
+        drop(dice, scoring, "calibrate")
+    if scoring.get("judge") not in JUDGES.get(str(scoring.get("mode", "pointwise")), ()):
+        drop(dice, scoring, "judge")
+    if scoring.get("mode") == "listwise":
+        drop(dice, part(scoring, "votes"), "combine")
+        if scoring.get("order") in ("balanced", "both"):
+            drop(dice, scoring, "order")
     if "template" in scoring and dice.mostly():
         scoring.pop("judge", None)
         scoring.setdefault("parse", {"kind": "boxed"})
     elif "template" not in scoring:
         drop(dice, scoring, "parse")
-    kind = part(scoring, "parse").get("kind")
+    parse = part(scoring, "parse")
+    if parse and scoring.get("mode") == "listwise" and dice.mostly():
+        parse["kind"] = "ranking"
+        drop(dice, parse, "values", "minimum", "maximum")
+    kind = parse.get("kind")
     for field, of in (("tag", "tag"), ("pattern", "regex"), ("field", "json")):
         if kind != of:
-            drop(dice, part(scoring, "parse"), field)
+            drop(dice, parse, field)
     structured = part(part(scoring, "sampling"), "structured")
     reads_json = kind == "json" or scoring.get("judge") in ("five-criteria", "rider-json")
     if structured and dice.mostly():

@@ -21,7 +21,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from genrm_api.scoring import Aggregate, Normalise, Order, ScheduleKind, Scoring, default_aggregate
+from genrm_api.scoring import (
+    Aggregate,
+    Normalise,
+    ScheduleKind,
+    Scoring,
+    ScoringMode,
+    default_aggregate,
+    default_order,
+)
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough
@@ -110,7 +118,7 @@ class Group:
         self._rule = tournament_rule(self.scoring)
         self._tournament = Tournament(
             self.players + (self.anchor is not None),
-            order=self.scoring.order or Order.BALANCED,
+            order=self.scoring.order or default_order(ScoringMode.PAIRWISE),
             kind=ScheduleKind.ALL if schedule is None else schedule.kind,
             budget=None if schedule is None else schedule.budget,
             rounds=None if schedule is None else schedule.rounds,

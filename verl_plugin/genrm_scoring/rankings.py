@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from genrm_api.scoring import Aggregate, Scoring
+from genrm_api.scoring import Aggregate, Scoring, ScoringMode, default_order
 
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised
@@ -47,14 +47,16 @@ class Listwise:
             why = "one response alone: there is nothing to rank; spec.scoring.anchor names a text of the data set"
             return settle([Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)], self._scoring.on_failure)
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
-        orders = presentations(texts, self._votes)
+        orders = presentations(texts, self._votes, self._scoring.order or default_order(ScoringMode.LISTWISE))
         judgements = await asyncio.gather(*(self._ranked(shown, order) for order in orders))
-        said = [
-            comparison
+        rankings = [
+            (order, judgement.verdict.ranking.best_first)
             for order, judgement in zip(orders, judgements, strict=True)
             if judgement.verdict is not None and judgement.verdict.ranking is not None
-            for comparison in compared(texts, order, judgement.verdict.ranking.best_first)
         ]
+        if 2 * len(rankings) <= len(orders):  # as of any other votes, more than half of them have to say something
+            rankings = []
+        said = [c for order, best_first in rankings for c in compared(texts, order, best_first)]
         if not orders:  # all texts are equal
             said = [Comparison(u, v, 0.5, asked=False) for u, v in itertools.combinations(range(len(shown)), 2)]
         standings = aggregate(Aggregate.WINRATE, len(shown), said)

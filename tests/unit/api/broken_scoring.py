@@ -36,6 +36,52 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(template=TEMPLATE, parse={"kind": "ranking"}),
         "spec.scoring.parse.kind: ranking needs several responses; write mode: listwise, or another kind",
     ),
+    "a judge of one asked for pairs": (
+        scoring(mode="pairwise", judge="pointwise-1-10"),
+        "spec.scoring.judge: pointwise-1-10 looks at one response; write mode: pointwise, or remove it",
+    ),
+    "a judge of one asked for lists": (
+        scoring(mode="listwise", judge="boxed-true-false"),
+        "spec.scoring.judge: boxed-true-false looks at one response; write mode: pointwise, or remove it",
+    ),
+    "a judge of pairs asked about one": (
+        scoring(judge="pairwise-abtie"),
+        "spec.scoring.judge: pairwise-abtie compares two responses; write mode: pairwise, or remove it",
+    ),
+    "a judge of lists asked for pairs": (
+        scoring(mode="pairwise", judge="listwise-ranking"),
+        "spec.scoring.judge: listwise-ranking puts all responses in an order; write mode: listwise, or remove it",
+    ),
+    "a list in half of its pairs": (
+        scoring(mode="listwise", order="balanced"),
+        "spec.scoring.order: balanced is of pairs, and mode listwise shows a whole list; write hash or given, or",
+    ),
+    "a list both ways": (
+        scoring(mode="listwise", order="both"),
+        "spec.scoring.order: both is of pairs, and mode listwise shows a whole list; write hash or given, or remove",
+    ),
+    "the median order": (
+        scoring(mode="listwise", votes={"count": 3, "combine": "median"}),
+        "spec.scoring.votes.combine: median is of numbers, and votes on an order are averaged over its pairs; write "
+        "mean, or remove it",
+    ),
+    "a tournament calibrated": (
+        scoring(mode="pairwise", calibrate={"kind": "sigmoid"}),
+        "spec.scoring.calibrate: scores of responses that were compared are on the scale of spec.scoring.aggregate; "
+        "remove it, or write spec.scoring.normalise",
+    ),
+    "rankings calibrated": (
+        scoring(mode="listwise", calibrate={"kind": "affine", "offset": 1}),
+        "spec.scoring.calibrate: scores of responses that were compared are on the scale of",
+    ),
+    "a list read as a number": (
+        scoring(mode="listwise", template=TEMPLATE, parse={"kind": "number"}),
+        "spec.scoring.parse.kind: number orders nothing, and mode listwise asks for an order; write ranking",
+    ),
+    "an order within bounds": (
+        scoring(mode="listwise", template=TEMPLATE, parse={"kind": "ranking", "maximum": 10}),
+        "spec.scoring.parse.kind: ranking gives no number; remove values, minimum and maximum",
+    ),
     "a tag without name": (
         scoring(template=TEMPLATE, parse={"kind": "tag"}),
         "spec.scoring.parse.tag: missing with kind tag; write the name of the tag",

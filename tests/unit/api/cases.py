@@ -84,6 +84,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         sampling={"temperature": 0.7, "chatTemplateKwargs": {"enable_thinking": False, "deep": [{"x": None}]}},
     ),
     "a ranking": scoring(mode="listwise", template=TEMPLATE, parse={"kind": "ranking"}, order="hash", anchor="chosen"),
+    "the built-in judge of pairs": scoring(mode="pairwise", judge="pairwise-abtie", normalise="rank"),
+    "the built-in judge of lists": scoring(
+        mode="listwise", judge="listwise-ranking", order="given", votes={"count": 3, "combine": "mean"},
+    ),
+    "an object about two": scoring(
+        mode="pairwise", template=TEMPLATE, parse={"kind": "json", "field": "a"},
+        sampling={"structured": {"jsonObject": True}},
+    ),
     "a life": {
         "lifecycle": {
             "state": "Auto", "sleep": {"mode": "ScaleToZero", "onDrainTimeout": "Abort", "timeout": "5s"},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
+from genrm_api.scoring import Schedule
 
 from tests.unit.api.shapes import CUSTOM, external, hooked, manifest, slots
 
@@ -82,8 +83,9 @@ def test_an_endpoint_outside_the_cluster_has_no_pods() -> None:
     [
         ("Generative", {}, {"mode": "pointwise", "judge": "boxed-true-false", "normalise": "none", "order": None}),
         ("Generative", {"template": "{{ r }}", "parse": {"kind": "number"}}, {"mode": "pointwise", "judge": None}),
-        ("Generative", {"mode": "listwise"}, {"order": "balanced", "aggregate": None, "schedule": None}),
-        ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate", "judge": None}),
+        ("Generative", {"mode": "listwise"}, {"order": "hash", "aggregate": None, "judge": "listwise-ranking"}),
+        ("Generative", {"mode": "pairwise"}, {"order": "balanced", "judge": "pairwise-abtie", "schedule": Schedule()}),
+        ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate"}),
         ("Generative", {"mode": "pairwise", "schedule": {"kind": "active", "budget": 8}}, {"aggregate": "bt"}),
         ("Classifier", {}, {"mode": "classify", "judge": None, "votes": None, "normalise": "none"}),
     ],

@@ -201,6 +201,30 @@ async def test_a_ranking_that_is_none_fails_the_group() -> None:
     assert {score.outcome for score in scores} == {Outcome.PARSE_FAILED} and scores[0].value is None
 
 
+async def test_a_list_is_shown_in_the_order_that_the_spec_says() -> None:
+    async def first_shown(order: str, *responses: str) -> str:
+        async with ScriptedJudge(says("<ranking>1, 2, 3</ranking>")) as judge:
+            rm = external("judge", judge.url, mode="listwise", order=order)
+            async with reached(rm, Means()) as way:
+                await source_of(rm, way).scores(answers(*responses))
+        text = judge.requests[0]["messages"][0]["content"]
+        return min(responses, key=text.index)
+
+    one, other = ("answer a", "answer b", "answer c"), ("answer c", "answer b", "answer a")
+    assert await first_shown("given", *one) == "answer a" and await first_shown("given", *other) == "answer c"
+    assert await first_shown("hash", *one) == await first_shown("hash", *other)
+
+
+async def test_most_votes_on_an_order_must_be_one() -> None:
+    order, none = says("<ranking>1, 2</ranking>"), says("I cannot say.")
+    for script, outcome in (((none, order, order), Outcome.OK), ((none, none, order), Outcome.PARSE_FAILED)):
+        async with ScriptedJudge(*script) as judge:
+            rm = external("judge", judge.url, mode="listwise", votes={"count": 3}, sampling={"temperature": 1.0})
+            async with reached(rm, Means()) as way:
+                scores = await source_of(rm, way).scores(answers("a", "b"))
+        assert {score.outcome for score in scores} == {outcome}
+
+
 async def test_python_of_the_user_runs_in_a_worker() -> None:
     source = "def score(response, ground_truth):\n    return float(len(response))\n"
     worker = WorkerRule(AnswerRule.model_validate({"kind": "python", "function": "score"}), processes=2, source=source)
@@ -243,18 +267,6 @@ async def test_what_cannot_be_carried_out_is_not_opened(terms: list[dict[str, An
                 "scoring": {"template": "{{ respnse }}", "parse": {"kind": "number"}},
             },
             "RewardModel judge spec.scoring.template: .*did you mean response",
-        ),
-        (
-            {
-                "type": "External",
-                "external": {"url": "https://a/v1"},
-                "scoring": {
-                    "mode": "listwise",
-                    "template": "{{ responses }}",
-                    "parse": {"kind": "number"},
-                },
-            },
-            "spec.scoring.parse.kind: number orders nothing",
         ),
         (
             {

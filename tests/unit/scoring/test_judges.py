@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from genrm_api.scoring import Scoring
+from genrm_api.scoring import JUDGES, Scoring
 from genrm_scoring.errors import ConfigurationError, ParseFailed, Unaskable
 from genrm_scoring.judges import (
     LISTWISE,
@@ -16,6 +16,7 @@ from genrm_scoring.judges import (
     Asks,
     CritiqueThenScore,
     CustomAlignment,
+    judge_of,
     pairwise,
     pointwise,
     pointwise_judge,
@@ -257,8 +258,27 @@ def test_a_template_that_leaves_a_response_out_is_refused() -> None:
         pairwise("{{ question }} {{ response_a }}", read)
 
 
-def test_every_pointwise_judge_can_be_named_in_a_spec() -> None:
-    for name, judge in POINTWISE.items():
-        assert pointwise_judge(Scoring.model_validate({"judge": name})) is judge
-    with pytest.raises(ValueError, match="judge"):
-        Scoring.model_validate({"judge": "pairwise-abtie"})
+def test_every_judge_can_be_named_in_its_mode_and_in_no_other() -> None:
+    modes: dict[str, Mapping[str, Any]] = {"pointwise": POINTWISE, "pairwise": PAIRWISE, "listwise": LISTWISE}
+    assert {str(mode): set(names) for mode, names in JUDGES.items()} == {mode: set(of) for mode, of in modes.items()}
+    for mode, judges in modes.items():
+        for name, judge in judges.items():
+            assert judge_of(Scoring.model_validate({"mode": mode, "judge": name})) is judge
+            for other in modes.keys() - {mode}:
+                with pytest.raises(ValueError, match=f"spec.scoring.judge: {name} .*write mode: {mode}"):
+                    Scoring.model_validate({"mode": other, "judge": name})
+        assert judge_of(Scoring.model_validate({"mode": mode})) is next(iter(judges.values()))
+
+
+def test_an_object_about_two_responses_is_held_to_its_form_too() -> None:
+    spec = {
+        "mode": "pairwise",
+        "template": "{{ response_a }} {{ response_b }}",
+        "parse": {"kind": "json", "field": "better", "values": {"A": 1, "B": 0}},
+    }
+    assert judge_of(Scoring.model_validate(spec)).schema == {
+        "type": "object",
+        "properties": {"better": {"enum": ["A", "B"]}},
+        "required": ["better"],
+        "additionalProperties": False,
+    }

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from genrm_api.scoring import Aggregate, Anchor
+from genrm_api.scoring import Aggregate, Anchor, Order
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
@@ -36,6 +36,10 @@ def test_over_two_votes_nobody_stands_nearer_to_the_top(texts: list[bytes], pair
     for shown in presentations(texts, 2 * pairs):
         places.update({u: at for at, u in enumerate(shown)})
     assert set(places.values()) == {pairs * (len(texts) - 1)}
+
+
+def test_as_sampled_the_lowest_number_comes_first() -> None:
+    assert presentations([b"b", b"a", b"b", b"c"], 3, Order.GIVEN) == [(0, 1, 3), (3, 1, 0), (1, 3, 0)]
 
 
 def test_with_as_many_pairs_of_votes_as_texts_everyone_is_first_and_last_twice() -> None:

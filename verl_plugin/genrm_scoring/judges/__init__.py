@@ -1,17 +1,17 @@
 """Judges: how responses become a question, and an answer becomes a verdict.
 
 A judge is pure text (see `judge`); it raises `ParseFailed` where the answer is not unmistakably a verdict, and never
-guesses. One built-in a file, its template beside the others in `genrm_scoring.templates`. `POINTWISE` are the values of
-`spec.scoring.judge`; `pointwise_judge` makes the one that a `scoring` block describes.
+guesses. One built-in a file, its template beside the others in `genrm_scoring.templates`. `POINTWISE`, `PAIRWISE` and
+`LISTWISE` are the values of `spec.scoring.judge` in each mode; `judge_of` makes the one that a `scoring` block
+describes.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from genrm_api.judging import Parse, ParseKind
-from genrm_api.scoring import DEFAULT_JUDGE, Scoring, ScoringMode
+from genrm_api.scoring import JUDGES, Scoring, ScoringMode
 
-from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.judges.boxed import BOXED_TRUE_FALSE
 from genrm_scoring.judges.critique import CritiqueThenScore
 from genrm_scoring.judges.five_criteria import FiveCriteria
@@ -59,7 +59,7 @@ def pointwise_judge(scoring: Scoring) -> Judge:
         ConfigurationError: its template or its parser cannot work.
     """
     if scoring.template is None or scoring.parse is None:
-        return POINTWISE[scoring.judge or DEFAULT_JUDGE]
+        return POINTWISE[scoring.judge or JUDGES[ScoringMode.POINTWISE][0]]
     logprobs = scoring.parse.kind is ParseKind.LOGPROB
     return pointwise(
         scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
@@ -78,19 +78,16 @@ def judge_of(scoring: Scoring) -> Judge:
     if scoring.mode is not ScoringMode.PAIRWISE:
         return pointwise_judge(scoring)
     if scoring.template is None or scoring.parse is None:
-        return PAIRWISE["pairwise-abtie"]
+        return PAIRWISE[scoring.judge or JUDGES[ScoringMode.PAIRWISE][0]]
     logprobs = scoring.parse.kind is ParseKind.LOGPROB
-    return pairwise(scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs)
+    return pairwise(
+        scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
+    )
 
 
 def _listwise_judge(scoring: Scoring) -> RankingJudge:
     if scoring.template is None or scoring.parse is None:
-        return LISTWISE["listwise-ranking"]
-    if scoring.parse.kind is not ParseKind.RANKING:
-        raise ConfigurationError(
-            "scoring.parse.kind",
-            f"{scoring.parse.kind} orders nothing, and mode listwise asks for an order; write ranking",
-        )
+        return LISTWISE[scoring.judge or JUDGES[ScoringMode.LISTWISE][0]]
     return listwise(scoring.template, strip_thinking=scoring.parse.strip_thinking)
 
 

@@ -54,13 +54,15 @@ def pointwise(
     return Templated(using(source, ONE, {"response"}), reader, about_one, reads_logprobs, schema)
 
 
-def pairwise(source: str, reader: Reader, *, reads_logprobs: bool = False) -> Templated:
+def pairwise(
+    source: str, reader: Reader, *, reads_logprobs: bool = False, schema: Mapping[str, Any] | None = None
+) -> Templated:
     """A judge of two responses; `reader` gives the preference for the first.
 
     Raises:
         ConfigurationError: the template is none, or leaves a response out.
     """
-    return Templated(using(source, PAIR, {"response_a", "response_b"}), reader, about_two, reads_logprobs)
+    return Templated(using(source, PAIR, {"response_a", "response_b"}), reader, about_two, reads_logprobs, schema)
 
 
 def using(source: str, variables: frozenset[str], needed: set[str]) -> Template:

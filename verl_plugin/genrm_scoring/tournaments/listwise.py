@@ -1,6 +1,7 @@
 """All responses of a group in one question: in which orders they are shown, and what the rankings say.
 
-The first order is by the texts' hashes, which nobody chose. Further votes show it turned and reversed: every second one
+The first order is by the texts' hashes, which nobody chose, or as they were sampled, which a judge who favours the top
+rewards. Further votes show it turned and reversed: every second one
 is the reverse of the one before, so that a judge who favours the top, or the end, evenly along the list, favours nobody
 over two votes; each further two start elsewhere. Equal texts are shown once and share what is said of them.
 
@@ -14,23 +15,29 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
+from genrm_api.scoring import Order
+
 from genrm_scoring.tournaments.comparisons import Comparison
 
 
-def presentations(texts: Sequence[bytes], votes: int) -> list[tuple[int, ...]]:
-    """In which order each vote shows the responses (by number; of equal texts, the lowest). `texts` may be digests.
+def presentations(texts: Sequence[bytes], votes: int, order: Order = Order.HASH) -> list[tuple[int, ...]]:
+    """In which order each vote shows the responses (by number; of equal texts, the lowest). `texts` may be digests,
+    `order` is `hash` or `given`.
 
     A group without two different texts takes no question: [].
     """
     shown = {text: u for u, text in reversed(list(enumerate(texts)))}
     if len(shown) < 2:
         return []
-    order = tuple(shown[text] for text in sorted(shown, key=lambda text: hashlib.sha256(text).digest()))
+    if order is Order.GIVEN:
+        first = tuple(sorted(shown.values()))
+    else:
+        first = tuple(shown[text] for text in sorted(shown, key=lambda text: hashlib.sha256(text).digest()))
     turns = -(-votes // 2)
     found = []
     for vote in range(votes):
-        start = vote // 2 * len(order) // turns
-        turned = order[start:] + order[:start]
+        start = vote // 2 * len(first) // turns
+        turned = first[start:] + first[:start]
         found.append(turned[::-1] if vote % 2 else turned)
     return found
 
