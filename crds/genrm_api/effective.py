@@ -154,7 +154,7 @@ def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
             "votes": scoring.votes or Votes(count=1),
         }
     if mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
-        filled["order"] = scoring.order or default_order(mode)
+        filled["order"] = scoring.order or default_order(mode, scoring.compat)
     if mode is ScoringMode.PAIRWISE:
         filled |= {
             "aggregate": scoring.aggregate or default_aggregate(scoring.schedule),

@@ -50,6 +50,10 @@ class Aggregate(enum.StrEnum):
     BT = "bt"
 
 
+class Compat(enum.StrEnum):
+    RM_GALLERY = "rm-gallery"
+
+
 class Anchor(enum.StrEnum):
     CHOSEN = "chosen"
     REFERENCE = "reference"
@@ -103,8 +107,10 @@ class Schedule(ApiModel):
     )
 
 
-def default_order(mode: ScoringMode) -> Order:
+def default_order(mode: ScoringMode, compat: Compat | None = None) -> Order:
     """Of a list there are no halves to balance: it is shown by content, and otherwise to every further vote."""
+    if compat is Compat.RM_GALLERY:
+        return Order.GIVEN
     return Order.HASH if mode is ScoringMode.LISTWISE else Order.BALANCED
 
 
@@ -114,7 +120,7 @@ def default_aggregate(schedule: Schedule | None) -> Aggregate:
 
 
 IN_WORDS: Final = (
-    "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor",
+    "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor", "compat",
 )  # fmt: skip
 """Keys that mean something only to a model that answers in words."""
 
@@ -156,6 +162,21 @@ def _judges_of(mode: ScoringMode, what: str) -> Rule:
         found_wrong=found_wrong,
     )
 
+
+_FIXED: Final = ("order", "schedule", "anchor", "normalise", "votes")
+"""What `compat: rm-gallery` says itself."""
+_FIXED_SENTENCE: Final = ": found beside compat, which shows, asks and scales as RM-Gallery does; remove one of them"
+
+
+def _fixed(scoring: Scoring) -> str | None:
+    if scoring.compat is None:
+        return None
+    name = next((name for name in _FIXED if getattr(scoring, name) is not None), None)
+    return None if name is None else f"spec.scoring.{name}{_FIXED_SENTENCE}"
+
+
+_ANY_FIXED: Final = " || ".join(f"has(self.{name})" for name in _FIXED)
+_FIRST_FIXED: Final = " : ".join(f"has(self.{name}) ? '{name}'" for name in _FIXED[:-1]) + f" : '{_FIXED[-1]}'"
 
 _OF_PAIRS: Final = (Order.BALANCED, Order.BOTH)
 _ORDER_OF_PAIRS: Final = " is of pairs, and mode listwise shows a whole list; write hash or given, or remove it"
@@ -238,6 +259,12 @@ class Scoring(ApiModel):
     normalise: Normalise | None = Field(
         None, description="What is done to the scores of a group: none, minmax, maxabs, zscore, rank. Default: none."
     )
+    compat: Compat | None = Field(
+        None,
+        description="rm-gallery: the scores of RM-Gallery 0.1.7 in mode pairwise, where the earlier response is always "
+        "shown first, each rule scales its scores inside the group, and the ties of dgr fall by coins, which sampling."
+        "seed and the prompt decide. Absent: the definitions of docs/explanation/tournaments.md.",
+    )
     calibrate: Calibrate | None = Field(
         None,
         description="What is done to each score, in modes pointwise and classify: those of responses that were "
@@ -300,6 +327,23 @@ class Scoring(ApiModel):
             cel=f"!{_LISTWISE} || !has(self.parse) || self.parse.kind == 'ranking'",
             message=f"'spec.scoring.parse.kind: ' + self.parse.kind + {quoted(_NO_ORDER)}",
             found_wrong=_orders_nothing,
+        ),
+        rule(
+            "!has(self.compat) || (has(self.mode) && self.mode == 'pairwise')",
+            "spec.scoring.compat: rm-gallery is of pairs; write mode: pairwise, or for its pointwise and listwise "
+            "scores normalise: minmax instead",
+            lambda s: s.compat is not None and s.mode is not ScoringMode.PAIRWISE,
+        ),
+        rule(
+            "!has(self.compat) || !has(self.aggregate) || self.aggregate != 'bt'",
+            "spec.scoring.aggregate: bt is no rule of RM-Gallery; write winrate, copeland, dgr or elo, or remove "
+            "spec.scoring.compat",
+            lambda s: s.compat is not None and s.aggregate is Aggregate.BT,
+        ),
+        Rule(
+            cel=f"!has(self.compat) || !({_ANY_FIXED})",
+            message=f"'spec.scoring.' + ({_FIRST_FIXED}) + {quoted(_FIXED_SENTENCE)}",
+            found_wrong=_fixed,
         ),
         _judges_of(ScoringMode.POINTWISE, "looks at one response"),
         _judges_of(ScoringMode.PAIRWISE, "compares two responses"),

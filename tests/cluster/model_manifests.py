@@ -108,12 +108,16 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     elif scoring.get("mode") in ("classify", None):
         drop(dice, scoring, "mode")
     if scoring.get("mode") != "pairwise":
-        drop(dice, scoring, "schedule", "aggregate")
+        drop(dice, scoring, "schedule", "aggregate", "compat")
+    elif "compat" in scoring:
+        drop(dice, scoring, "order", "schedule", "anchor", "normalise", "votes")
+        if scoring.get("aggregate") == "bt":
+            drop(dice, scoring, "aggregate")
     if scoring.get("mode") not in ("pairwise", "listwise"):
         drop(dice, scoring, "order", "anchor")
     else:
         drop(dice, scoring, "calibrate")
-    if scoring.get("judge") not in JUDGES.get(str(scoring.get("mode", "pointwise")), ()):
+    if not any(scoring.get("mode", "pointwise") == mode and scoring.get("judge") in JUDGES[mode] for mode in JUDGES):
         drop(dice, scoring, "judge")
     if scoring.get("mode") == "listwise":
         drop(dice, part(scoring, "votes"), "combine")

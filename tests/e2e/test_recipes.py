@@ -25,13 +25,15 @@ from tests.unit.gateway.serving import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
+VERDICT = {"structured": {"choice": [f"<result>{word}</result>" for word in ("A", "B", "tie")]}}
 FORM: Mapping[str, Mapping[str, Any]] = {
     "genrm-demo": {"structured": {"choice": [r"\boxed{True}", r"\boxed{False}"]}},
     # Greedy, such a model writes white space between two words of JSON until it is cut off.
     "five-criteria": {"structured": {"jsonObject": True}, "maxTokens": 512, "temperature": 1, "seed": 7},
     "rider": {"structured": {"jsonObject": True}, "maxTokens": 256},
     "consistency": {"structured": {"jsonObject": True}, "maxTokens": 256},
-    "alignment": {"structured": {"choice": [f"<result>{word}</result>" for word in ("A", "B", "tie")]}},
+    "alignment": VERDICT,
+    "alignment-as-there": VERDICT,
 }
 """What a model that cannot judge is held to."""
 
@@ -93,8 +95,9 @@ async def test_verl_with_rms(real_vllm: Engine) -> None:
         assert wrong["score"] == 0.0 and answered(real_vllm) == before + 2
 
 
-async def test_rm_gallery(real_vllm: Engine) -> None:
-    async with recipe("rm-gallery.md", "alignment", real_vllm) as client:
+@pytest.mark.parametrize("name", ["alignment", "alignment-as-there"])
+async def test_rm_gallery(real_vllm: Engine, name: str) -> None:
+    async with recipe("rm-gallery.md", name, real_vllm) as client:
         before = answered(real_vllm)
         samples = [{"prompt": "Say hello.", "response": said} for said in ("Hello!", "Go away.", "Good day.", "Hm.")]
         scores = (await client.post("/v1/score", json={"samples": samples})).json()["scores"]

@@ -42,7 +42,7 @@ class Arrivals(Protocol):
 
 def arrivals_of(source: Source, patience: float) -> Arrivals:
     """`patience`: see `gathering.PATIENCE`."""
-    if isinstance(source, Pairwise):
+    if isinstance(source, Pairwise) and not source.as_sampled:
         return Tournaments(source, patience)
     if isinstance(source, Pointwise):
         return AskedAtOnce(source, patience)

@@ -18,11 +18,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from genrm_api.scoring import (
     Aggregate,
+    Compat,
     Normalise,
     ScheduleKind,
     Scoring,
@@ -34,7 +36,7 @@ from genrm_api.scoring import (
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.normalise import normalise
-from genrm_scoring.tournaments import Standings, aggregate
+from genrm_scoring.tournaments import Standings, aggregate, rm_gallery
 from genrm_scoring.tournaments.anchor import Anchored, without_anchor
 from genrm_scoring.tournaments.schedule import Tournament
 from genrm_scoring.tournaments.seating import Question as Pairing
@@ -118,7 +120,7 @@ class Group:
         self._rule = tournament_rule(self.scoring)
         self._tournament = Tournament(
             self.players + (self.anchor is not None),
-            order=self.scoring.order or default_order(ScoringMode.PAIRWISE),
+            order=self.scoring.order or default_order(ScoringMode.PAIRWISE, self.scoring.compat),
             kind=ScheduleKind.ALL if schedule is None else schedule.kind,
             budget=None if schedule is None else schedule.budget,
             rounds=None if schedule is None else schedule.rounds,
@@ -208,10 +210,11 @@ class Group:
         players = self.players + (self.anchor is not None)
         # In an order of their own: not even rounding is to tell which answer came first.
         said = sorted(self._tournament.comparisons, key=lambda c: (c.first, c.second, c.preference))
-        if self._rule is Aggregate.DGR and players > THREAD_ABOVE:
-            standings = await asyncio.to_thread(aggregate, self._rule, players, said)
-        else:
-            standings = aggregate(self._rule, players, said)
+        compute: Callable[[], Standings] = partial(aggregate, self._rule, players, said)
+        if self.scoring.compat is Compat.RM_GALLERY:
+            compute = partial(rm_gallery.standings, self._rule, players, said, self._coins)
+        long = self._rule is Aggregate.DGR and (players > THREAD_ABOVE or self.scoring.compat is not None)
+        standings = await asyncio.to_thread(compute) if long else compute()
         anchored = without_anchor(standings) if self.anchor is not None else None
         failed = Counter(j.outcome for ended in self._ended.values() for j in ended)
         each = {outcome: count // 2 for outcome, count in failed.items()}  # a question is about two
@@ -220,6 +223,12 @@ class Group:
         scores = whole_enough(settle(normalised(self.scoring, found, self._without), self.scoring.on_failure))
         if not self._scores.done():
             self._scores.set_result(scores)
+
+    @property
+    def _coins(self) -> int:
+        """What the coins of ties are drawn from: of each prompt others, and the same ones when it is judged again."""
+        drawn = hashlib.sha256(b"%d %s" % (self.scoring.sampling.seed or 0, self.seed)).digest()
+        return int.from_bytes(drawn[:8])
 
     def _without(self, player: int) -> Score:
         """Of a response about which nothing was said."""

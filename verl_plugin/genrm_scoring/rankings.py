@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from genrm_api.scoring import Aggregate, Scoring, ScoringMode, default_order
+from genrm_api.scoring import Aggregate, Order, Scoring, ScoringMode, default_order
 
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
+from genrm_scoring.tournaments.seating import numbers
 from genrm_scoring.types import Judgement, Outcome, Question, Sample, Score, ScoreSource
 
 
@@ -29,6 +30,7 @@ class Listwise:
 
     def __init__(self, scoring: Scoring, ask: Ask, reported: Reported | None = None) -> None:
         self._scoring, self._ask, self._reported = scoring, ask, reported
+        self._order = scoring.order or default_order(ScoringMode.LISTWISE)
         self._votes = scoring.votes.count if scoring.votes is not None else 1
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
@@ -39,6 +41,13 @@ class Listwise:
         """
         if not samples:
             return []
+        if self._order is not Order.GIVEN:
+            return await self._scores(samples)
+        number = numbers([sample.session for sample in samples])
+        scores = await self._scores([samples[at] for at in sorted(range(len(samples)), key=number.__getitem__)])
+        return [scores[own] for own in number]
+
+    async def _scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
         shown, anchored = list(samples), self._scoring.anchor is not None
         if self._scoring.anchor is not None:
             first = samples[0]
@@ -47,7 +56,7 @@ class Listwise:
             why = "one response alone: there is nothing to rank; spec.scoring.anchor names a text of the data set"
             return settle([Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)], self._scoring.on_failure)
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
-        orders = presentations(texts, self._votes, self._scoring.order or default_order(ScoringMode.LISTWISE))
+        orders = presentations(texts, self._votes, self._order)
         judgements = await asyncio.gather(*(self._ranked(shown, order) for order in orders))
         rankings = [
             (order, judgement.verdict.ranking.best_first)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
 from genrm_api.judging import FailurePolicy, OnFailure
-from genrm_api.scoring import Normalise, Order, Scoring
+from genrm_api.scoring import Normalise, Order, Scoring, ScoringMode, default_order
 
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.groups import Ask, Group, Reported, tournament_rule
@@ -25,6 +25,7 @@ from genrm_scoring.rules import rule_of, score_of_rule
 from genrm_scoring.rules.worker import RuleWorker
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.tournaments.anchor import anchor_text
+from genrm_scoring.tournaments.seating import numbers
 from genrm_scoring.types import Outcome, Question, Sample, Score, ScoreSource
 
 IN_A_WORKER: Final = (RuleKind.MATH, RuleKind.PYTHON)
@@ -144,6 +145,12 @@ class Pairwise:
         tournament_rule(scoring)
         self._scoring, self._ask, self._patience, self._reported = scoring, ask, patience, reported
 
+    @property
+    def as_sampled(self) -> bool:
+        """Whether it matters which response is which, so that all have to be there before any is asked about."""
+        order = self._scoring.order or default_order(ScoringMode.PAIRWISE, self._scoring.compat)
+        return order is Order.GIVEN
+
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
         """
         Raises:
@@ -154,8 +161,9 @@ class Pairwise:
             return []
         if (group := self.group(samples[0], len(samples))) is None:
             return self.alone()
+        number = numbers([sample.session for sample in samples]) if self.as_sampled else range(len(samples))
         async with group:
-            scores = await asyncio.gather(*(group.score(i, sample) for i, sample in enumerate(samples)))
+            scores = await asyncio.gather(*map(group.score, number, samples))
         self.over(group)
         return scores
 

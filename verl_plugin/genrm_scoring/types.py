@@ -63,7 +63,8 @@ class ScoreSource(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One response to be judged. `uid`, `session` and `step` only identify it in logs."""
+    """One response to be judged. `session` is its number among the responses to its prompt, which has a meaning only
+    where responses are shown as sampled (`order: given`); `uid` and `step` only identify it in logs."""
 
     question: str
     response: str

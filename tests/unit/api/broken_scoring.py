@@ -82,6 +82,35 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(mode="listwise", template=TEMPLATE, parse={"kind": "ranking", "maximum": 10}),
         "spec.scoring.parse.kind: ranking gives no number; remove values, minimum and maximum",
     ),
+    "RM-Gallery of one": (
+        scoring(compat="rm-gallery", judge="pointwise-1-10"),
+        "spec.scoring.compat: rm-gallery is of pairs; write mode: pairwise, or for its pointwise and listwise scores "
+        "normalise: minmax instead",
+    ),
+    "a rule that RM-Gallery has not": (
+        scoring(mode="pairwise", compat="rm-gallery", aggregate="bt"),
+        "spec.scoring.aggregate: bt is no rule of RM-Gallery; write winrate, copeland, dgr or elo, or remove",
+    ),
+    "RM-Gallery without bias": (
+        scoring(mode="pairwise", compat="rm-gallery", order="balanced"),
+        "spec.scoring.order: found beside compat, which shows, asks and scales as RM-Gallery does; remove one of them",
+    ),
+    "RM-Gallery in a circle": (
+        scoring(mode="pairwise", compat="rm-gallery", schedule={"kind": "circular"}),
+        "spec.scoring.schedule: found beside compat",
+    ),
+    "RM-Gallery with a yardstick": (
+        scoring(mode="pairwise", compat="rm-gallery", anchor="chosen"),
+        "spec.scoring.anchor: found beside compat",
+    ),
+    "RM-Gallery scaled again": (
+        scoring(mode="pairwise", compat="rm-gallery", normalise="rank"),
+        "spec.scoring.normalise: found beside compat",
+    ),
+    "RM-Gallery with votes": (
+        scoring(mode="pairwise", compat="rm-gallery", votes={"count": 3}),
+        "spec.scoring.votes: found beside compat",
+    ),
     "a tag without name": (
         scoring(template=TEMPLATE, parse={"kind": "tag"}),
         "spec.scoring.parse.tag: missing with kind tag; write the name of the tag",

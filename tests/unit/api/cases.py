@@ -88,6 +88,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the built-in judge of lists": scoring(
         mode="listwise", judge="listwise-ranking", order="given", votes={"count": 3, "combine": "mean"},
     ),
+    "the scores of RM-Gallery": scoring(
+        mode="pairwise", compat="rm-gallery", aggregate="dgr", sampling={"temperature": 0.7, "seed": 3},
+    ),
     "an object about two": scoring(
         mode="pairwise", template=TEMPLATE, parse={"kind": "json", "field": "a"},
         sampling={"structured": {"jsonObject": True}},

@@ -85,6 +85,11 @@ def test_an_endpoint_outside_the_cluster_has_no_pods() -> None:
         ("Generative", {"template": "{{ r }}", "parse": {"kind": "number"}}, {"mode": "pointwise", "judge": None}),
         ("Generative", {"mode": "listwise"}, {"order": "hash", "aggregate": None, "judge": "listwise-ranking"}),
         ("Generative", {"mode": "pairwise"}, {"order": "balanced", "judge": "pairwise-abtie", "schedule": Schedule()}),
+        (
+            "Generative",
+            {"mode": "pairwise", "compat": "rm-gallery"},
+            {"order": "given", "aggregate": "winrate", "normalise": "none", "schedule": Schedule()},
+        ),
         ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate"}),
         ("Generative", {"mode": "pairwise", "schedule": {"kind": "active", "budget": 8}}, {"aggregate": "bt"}),
         ("Classifier", {}, {"mode": "classify", "judge": None, "votes": None, "normalise": "none"}),

@@ -92,6 +92,19 @@ async def test_rm_gallery() -> None:
     assert values == pytest.approx([1 / 3, -1, 1, -1 / 3]) and len(judge.requests) == 6
 
 
+async def test_rm_gallery_with_its_own_numbers() -> None:
+    """A judge who likes A likes who was sampled earlier, and a tie is no win for anybody."""
+
+    def first_but_not_the_last(request: dict[str, Any]) -> str:
+        return f"<result>{'tie' if 'wordless' in request['messages'][0]['content'] else 'A'}</result>"
+
+    async with recipe("rm-gallery.md", "alignment-as-there", says(first_but_not_the_last)) as (client, judge):
+        samples = [{"prompt": "Say words.", "response": text} for text in ("one", "two", "wordless")]
+        reply = await client.post("/v1/score", json={"samples": samples})
+        values = [score["value"] for score in reply.json()["scores"]]
+    assert values == pytest.approx([1, -1, -1]) and len(judge.requests) == 3
+
+
 def test_every_recipe_is_tried_here() -> None:
     assert {path.name for path in RECIPES.glob("*.md")} == {
         "genrm-remote.md", "reward-api.md", "rm-gallery.md", "verl-with-rms.md"

@@ -128,6 +128,20 @@ async def test_one_that_never_comes_is_given_up() -> None:
     await held.close()
 
 
+async def test_shown_as_sampled_they_keep_their_numbers_in_whatever_order_they_come() -> None:
+    shown: list[tuple[str, ...]] = []
+
+    async def ask(question: Question) -> Judgement:
+        shown.append(question.responses)
+        return Judgement(Outcome.OK, 0.1, 1, verdict=Verdict("A", 1.0))
+
+    held = arrivals_of(Pairwise(Scoring.model_validate({"mode": "pairwise", "order": "given"}), ask, LONG), LONG)
+    came = [Sample("p", text, session=session) for text, session in (("c", 7), ("a", 1), ("b", 4))]
+    found = await asyncio.gather(*(held.score("g", 3, sample) for sample in came))
+    assert sorted(shown) == [("a", "b"), ("a", "c"), ("b", "c")] and values(found) == [0.0, 1.0, 0.5]
+    await held.close()
+
+
 async def test_one_response_alone_ends_by_the_policy() -> None:
     held, ask = tournaments(onFailure={"policy": "value", "value": -1})
     assert (await held.score("g", 1, *samples("1"))).value == -1.0 and not ask.asked

@@ -5,9 +5,9 @@ the group, count a tie as no win (winrate), divide by the best (copeland), throw
 the first best order it meets (dgr), and update game by game (elo). Why ours are others:
 docs/explanation/tournaments.md.
 
-From rm_gallery/gallery/evaluation/llm_judge/evaluators/{pairwise,pointwise,listwise}.py. Two things there depend on
-chance and are fixed here: the coins come from `random.Random(seed)`, one for each tie in the order of the pairs, and
-games are played in that order too.
+From rm_gallery/gallery/evaluation/llm_judge/evaluators/pairwise.py. Two things there depend on chance and are fixed
+here: the coins come from `random.Random(seed)`, one for each tie in the order of the pairs, and games are played in
+that order too. Its pointwise and listwise scores are those of our modes with `normalise: minmax`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from genrm_api.scoring import Aggregate, Normalise
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.normalise import normalise
-from genrm_scoring.tournaments.comparisons import Comparison
+from genrm_scoring.tournaments.comparisons import Comparison, tally
+from genrm_scoring.tournaments.standings import Standings
 from genrm_scoring.tournaments.subset_dp import best_orders
 
 Game = tuple[int, int, int]
@@ -49,17 +50,15 @@ def scores(rule: Aggregate, players: int, comparisons: Sequence[Comparison], see
     raise ConfigurationError("scoring.aggregate", f"{rule} is not among the rules of RM-Gallery; remove compat")
 
 
-def pointwise(values: Sequence[float]) -> list[float]:
-    """Numbers from 1 to 10, spread over [-1, 1] inside the group."""
-    return normalise(Normalise.MINMAX, values)
+def standings(rule: Aggregate, players: int, comparisons: Sequence[Comparison], seed: int) -> Standings:
+    """The same as the standings of a group. Who has no verdict at all has no score, where RM-Gallery made one up.
 
-
-def listwise(ranking: Sequence[int]) -> list[float]:
-    """From 1 for the best to -1 for the last; `ranking` holds the responses' numbers, the best first."""
-    found = [0.0] * len(ranking)
-    for place, response in enumerate(ranking):
-        found[response] = 1.0 - 2.0 * place / (len(ranking) - 1) if len(ranking) > 1 else 0.0
-    return found
+    Raises:
+        ConfigurationError: RM-Gallery has no rule of this name.
+    """
+    table = tally(players, comparisons)
+    found = scores(rule, players, comparisons, seed)
+    return Standings(tuple(score if row else None for score, row in zip(found, table.margins, strict=True)), table)
 
 
 def _game(comparison: Comparison) -> Game:

@@ -20,6 +20,15 @@ Question = tuple[int, int]
 """Two responses by number, the first one shown first."""
 
 
+def numbers(sampled: Sequence[int | None]) -> list[int]:
+    """Which number each response has, 0 to n - 1: by when it was sampled, if that is known of all, however they come;
+    else in the order in which they came."""
+    known = [at for at in sampled if at is not None]
+    if len(set(known)) < len(sampled):
+        return list(range(len(sampled)))
+    return [sorted(known).index(at) for at in known]
+
+
 def seats(players: int, seed: bytes) -> list[int]:
     """The seat of each player, 0 to `players` - 1: a permutation that anyone with the seed draws again."""
     drawn = sorted(range(players), key=lambda u: hashlib.sha256(b"%d %s" % (u, seed)).digest())
