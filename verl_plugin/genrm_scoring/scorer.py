@@ -22,7 +22,7 @@ from genrm_scoring.balancing import Balancer, LeastInFlight
 from genrm_scoring.calibration import calibrated
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot
 from genrm_scoring.errors import AttemptFailed, AttemptTimeout, NoEndpoint, NotServing, ParseFailed, Transient
-from genrm_scoring.judges import Judge, pointwise_judge
+from genrm_scoring.judges import Judge, judge_of
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.speech import Chat, Speech
 from genrm_scoring.transport import Transport
@@ -85,14 +85,13 @@ class Scorer:
         speech: Speech | None = None,
         told: Told | None = None,
     ) -> None:
-        """`judge` stands in for the one that `scoring` describes, as one that compares responses does; `speech` for a
-        judge in OpenAI's chat. `told` hears of every question that was asked.
+        """`judge` stands in for the one that `scoring` describes, `speech` for a judge in OpenAI's chat. `told` hears of every question that was asked.
 
         Raises:
             ConfigurationError: the judge's template or parser cannot work.
         """
         self._scoring = scoring
-        self._speech = speech or Chat(judge or pointwise_judge(scoring), model, scoring.sampling, engine)
+        self._speech = speech or Chat(judge or judge_of(scoring), model, scoring.sampling, engine)
         self._votes = scoring.votes or Votes(count=1)
         self._timeout = durations.seconds(scoring.timeout)
         self._endpoints = endpoints

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from genrm_api.leases import Phase
-from genrm_api.rewardmodel import RewardModel
+from genrm_api.rewardmodel import RewardModel, ScoringMode
 
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.discovery import KubernetesEndpoints
@@ -25,9 +25,11 @@ from genrm_scoring.leases import model_lease
 from genrm_scoring.resolve import resolve
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
-from genrm_scoring.types import Judgement, Outcome, Sample
+from genrm_scoring.types import Judgement, Outcome, Question, Sample
 
 SAMPLE: Final = Sample(question="What is 17 plus 25?", response="17 plus 25 is 42.", uid="smoke", reference="42")
+OTHER: Final = "17 plus 25 is 32."
+"""For a judge that compares."""
 WAIT_SECONDS: Final = 300.0
 Say = Callable[[str], None]
 
@@ -56,6 +58,9 @@ async def _judge(model: RewardModel, endpoints: Endpoints) -> Judgement:
     transport = AiohttpTransport()
     try:
         scorer = Scorer(model.spec.scoring, model.served_name, endpoints, transport, engine=model.spec.engine.name)
+        if model.spec.scoring.mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
+            responses = (SAMPLE.response, OTHER)
+            return await scorer.ask_once(Question(SAMPLE.question, responses, SAMPLE.reference))
         return await scorer.judge(SAMPLE)
     finally:
         await transport.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
 from genrm_scoring.cluster import ENDPOINT_SLICES, REWARD_MODELS
 from genrm_scoring.errors import NoSuchRewardModel
-from genrm_scoring.smoke import SAMPLE, main, outcome, smoke
+from genrm_scoring.smoke import OTHER, SAMPLE, main, outcome, smoke
 from genrm_scoring.types import Outcome
 
 from tests.unit.scoring.fake_cluster import FakeCluster
@@ -16,10 +17,11 @@ from tests.unit.scoring.scripted_judge import ScriptedJudge, says
 from tests.unit.scoring.stub_api import endpoint_slice, reward_model
 
 
-async def fleet() -> FakeCluster:
+async def fleet(**spec: Any) -> FakeCluster:
     cluster = FakeCluster()
     meta = {"name": "judge", "namespace": "rl", "uid": "u1"}
-    await cluster.put(REWARD_MODELS, {"metadata": meta, **reward_model()})
+    model = reward_model()
+    await cluster.put(REWARD_MODELS, {**model, "metadata": meta, "spec": {**model["spec"], **spec}})
     return cluster
 
 
@@ -69,6 +71,26 @@ async def test_an_answer_that_is_no_verdict_is_told_in_the_engines_words() -> No
         judgement = await smoke(cluster, "judge", "rl", 10, lambda _: None)
     assert judgement is not None and judgement.outcome is Outcome.PARSE_FAILED
     assert "I cannot say." in outcome(judgement)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "said"),
+    [
+        ({"mode": "pairwise"}, "<result>A</result>"),
+        ({"mode": "pairwise", "judge": "pairwise-abtie"}, "<result>tie</result>"),
+        ({"mode": "listwise", "judge": "listwise-ranking"}, "<ranking>1, 2</ranking>"),
+    ],
+    ids=str,
+)
+async def test_a_model_that_compares_is_asked_about_two(scoring: dict[str, str], said: str) -> None:
+    cluster = await fleet(scoring=scoring)
+    async with ScriptedJudge(says(said)) as judge:
+        port = int(judge.url.rpartition(":")[2])
+        slice_ = {"metadata": {"name": "a", "namespace": "rl"}}
+        await cluster.put(ENDPOINT_SLICES, slice_ | endpoint_slice("judge-1", port=port, address="127.0.0.{}"))
+        judgement = await smoke(cluster, "judge", "rl", 10, lambda _: None)
+    assert judgement is not None and judgement.outcome is Outcome.OK, judgement
+    assert all(text in str(judge.requests[0]) for text in (SAMPLE.response, OTHER))
 
 
 @pytest.mark.parametrize("target", ["judge", "rl/", "/judge"])
