@@ -16,7 +16,17 @@ from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelType
-from genrm_api.scoring import JUDGES, Normalise, Schedule, Scoring, ScoringMode, default_aggregate, default_order
+from genrm_api.scoring import (
+    DEFAULT_JUDGE,
+    JUDGES,
+    Normalise,
+    Schedule,
+    Scoring,
+    ScoringMode,
+    Versus,
+    default_aggregate,
+    default_order,
+)
 
 OWN_NAMESPACE = Peer(pod_selector=LabelSelector())
 """Every pod of the RewardModel's own namespace."""
@@ -154,6 +164,8 @@ def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
             "votes": scoring.votes or Votes(count=1),
         }
     if mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
+        if scoring.alone is not None and scoring.alone.vs is Versus.POINTWISE:
+            filled["alone"] = scoring.alone.model_copy(update={"judge": scoring.alone.judge or DEFAULT_JUDGE})
         filled["order"] = scoring.order or default_order(mode, scoring.compat)
     if mode is ScoringMode.PAIRWISE:
         filled |= {

@@ -60,6 +60,39 @@ class Anchor(enum.StrEnum):
     BASELINE = "baseline"
 
 
+class Versus(enum.StrEnum):
+    CHOSEN = "chosen"
+    REFERENCE = "reference"
+    BASELINE = "baseline"
+    POINTWISE = "pointwise"
+
+
+class Alone(ApiModel):
+    """What becomes of a response without siblings where scores come of comparing, as in validation with n = 1."""
+
+    vs: Versus = Field(
+        description="chosen, reference, baseline: a text of the data set; the score is the chance that the judge "
+        "prefers the response to it, both ways round. pointwise: the model looks at the response by itself."
+    )
+    judge: PointwiseJudge | None = Field(
+        None, description=f"The built-in judge of vs: pointwise, which gives the score. Default: {DEFAULT_JUDGE}."
+    )
+
+    rules: ClassVar = (
+        Rule(
+            cel="self.vs == 'pointwise' || !has(self.judge)",
+            message="'spec.scoring.alone.judge: found with vs ' + self.vs + ', where the judge of spec.scoring "
+            "compares; remove it or write vs: pointwise'",
+            found_wrong=lambda a: (
+                f"spec.scoring.alone.judge: found with vs {a.vs}, where the judge of spec.scoring compares; remove it "
+                "or write vs: pointwise"
+                if a.vs is not Versus.POINTWISE and a.judge is not None
+                else None
+            ),
+        ),
+    )
+
+
 class Normalise(enum.StrEnum):
     NONE = "none"
     MINMAX = "minmax"
@@ -120,7 +153,7 @@ def default_aggregate(schedule: Schedule | None) -> Aggregate:
 
 
 IN_WORDS: Final = (
-    "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor", "compat",
+    "judge", "template", "sampling", "parse", "votes", "order", "schedule", "aggregate", "anchor", "compat", "alone",
 )  # fmt: skip
 """Keys that mean something only to a model that answers in words."""
 
@@ -256,6 +289,11 @@ class Scoring(ApiModel):
         None,
         description="A text of the data set that joins each group, and is not trained: chosen, reference, baseline.",
     )
+    alone: Alone | None = Field(
+        None,
+        description="What a response is compared with that has no siblings; groups of several know nothing of it. "
+        "Absent: the anchor, and without one the response has no score.",
+    )
     normalise: Normalise | None = Field(
         None, description="What is done to the scores of a group: none, minmax, maxabs, zscore, rank. Default: none."
     )
@@ -317,7 +355,7 @@ class Scoring(ApiModel):
             _object_unread,
         ),
         _only_in((ScoringMode.PAIRWISE,), ("schedule", "aggregate")),
-        _only_in((ScoringMode.PAIRWISE, ScoringMode.LISTWISE), ("order", "anchor")),
+        _only_in((ScoringMode.PAIRWISE, ScoringMode.LISTWISE), ("order", "anchor", "alone")),
         rule(
             "!has(self.parse) || self.parse.kind != 'ranking' || (has(self.mode) && self.mode == 'listwise')",
             "spec.scoring.parse.kind: ranking needs several responses; write mode: listwise, or another kind",

@@ -114,8 +114,10 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         if scoring.get("aggregate") == "bt":
             drop(dice, scoring, "aggregate")
     if scoring.get("mode") not in ("pairwise", "listwise"):
-        drop(dice, scoring, "order", "anchor")
+        drop(dice, scoring, "order", "anchor", "alone")
     else:
+        if part(scoring, "alone").get("vs") != "pointwise":
+            drop(dice, part(scoring, "alone"), "judge")
         drop(dice, scoring, "calibrate")
     if not any(scoring.get("mode", "pointwise") == mode and scoring.get("judge") in JUDGES[mode] for mode in JUDGES):
         drop(dice, scoring, "judge")

@@ -131,7 +131,7 @@ class Tournaments:
         held = self._held.get(key)
         if held is None:
             if (group := self._source.group(sample, size)) is None:
-                (score,) = self._source.alone()
+                (score,) = await self._source.alone(sample)
                 return score
             held = self._held[key] = _Tournament(group, size)
             await group.__aenter__()

@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 from genrm_api.judging import FailurePolicy, OnFailure
 
 from genrm_scoring.errors import FailureRaised
 from genrm_scoring.types import Score, ScoreSource
+
+NO_POLICY: Final = OnFailure(policy=FailurePolicy.DROP)
+"""For a score about which somebody else decides later."""
 
 
 def survivors_needed(n: int) -> int:

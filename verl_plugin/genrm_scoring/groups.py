@@ -200,7 +200,9 @@ class Group:
 
     async def _judge(self, pairing: Pairing) -> None:
         first, second = (self._samples[player] for player in pairing)
-        judgement = await self.ask(Question(first.question, (first.response, second.response), first.reference))
+        met = self.anchor if self.players in pairing else None
+        reference = reference_beside(met, first)
+        judgement = await self.ask(Question(first.question, (first.response, second.response), reference))
         if judgement.verdict is None:
             for player in pairing:
                 self._ended.setdefault(player, []).append(judgement)
@@ -237,6 +239,11 @@ class Group:
         if ended := self._ended.get(player):
             return failed_like(ended)
         return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="there was nobody to compare it with")
+
+
+def reference_beside(anchor: Sample | None, sample: Sample) -> str | None:
+    """What the judge is shown as the reference: not the anchor itself, which it would recognise and prefer."""
+    return None if anchor is not None and anchor.response == sample.reference else sample.reference
 
 
 def normalised(scoring: Scoring, found: Sequence[float | None], without: Callable[[int], Score]) -> list[Score]:

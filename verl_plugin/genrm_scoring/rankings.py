@@ -7,17 +7,18 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 
 from genrm_api.scoring import Aggregate, Order, Scoring, ScoringMode, default_order
 
+from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised
+from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised, reference_beside
 from genrm_scoring.tournaments import Comparison, aggregate
-from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
+from genrm_scoring.tournaments.anchor import without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
 from genrm_scoring.tournaments.seating import numbers
-from genrm_scoring.types import Judgement, Outcome, Question, Sample, Score, ScoreSource
+from genrm_scoring.types import Judgement, Question, Sample, Score
 
 
 class Listwise:
@@ -26,9 +27,11 @@ class Listwise:
     Args:
         ask: asks once; it does not vote itself.
         reported: is told of each group's standings.
+        own: asks about one response by itself, as `alone.own_of` makes it.
     """
 
-    def __init__(self, scoring: Scoring, ask: Ask, reported: Reported | None = None) -> None:
+    def __init__(self, scoring: Scoring, ask: Ask, reported: Reported | None = None, own: Own | None = None) -> None:
+        self._single = Single(scoring, own)
         self._scoring, self._ask, self._reported = scoring, ask, reported
         self._order = scoring.order or default_order(ScoringMode.LISTWISE)
         self._votes = scoring.votes.count if scoring.votes is not None else 1
@@ -41,23 +44,26 @@ class Listwise:
         """
         if not samples:
             return []
+        if len(samples) == 1:
+            if (opponent := self._single.opponent(samples[0])) is None:
+                return await self._single.score(samples[0])
+            return await self._scores(self._single.rules, samples, opponent, max(2, self._votes))
+        anchor = None if self._scoring.anchor is None else met(self._scoring.anchor, samples[0])
+        each = partial(self._scores, self._scoring, anchor=anchor, votes=self._votes)
         if self._order is not Order.GIVEN:
-            return await self._scores(samples)
+            return await each(samples)
         number = numbers([sample.session for sample in samples])
-        scores = await self._scores([samples[at] for at in sorted(range(len(samples)), key=number.__getitem__)])
+        scores = await each([samples[at] for at in sorted(range(len(samples)), key=number.__getitem__)])
         return [scores[own] for own in number]
 
-    async def _scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
-        shown, anchored = list(samples), self._scoring.anchor is not None
-        if self._scoring.anchor is not None:
-            first = samples[0]
-            shown.append(replace(first, response=anchor_text(self._scoring.anchor, first.reference, first.extra)))
-        if len(shown) == 1:
-            why = "one response alone: there is nothing to rank; spec.scoring.anchor names a text of the data set"
-            return settle([Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)], self._scoring.on_failure)
+    async def _scores(
+        self, scoring: Scoring, samples: Sequence[Sample], anchor: Sample | None, votes: int
+    ) -> Sequence[Score]:
+        shown = [*samples, *([] if anchor is None else [anchor])]
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
-        orders = presentations(texts, self._votes, self._order)
-        judgements = await asyncio.gather(*(self._ranked(shown, order) for order in orders))
+        reference = reference_beside(anchor, shown[0])
+        orders = presentations(texts, votes, self._order)
+        judgements = await asyncio.gather(*(self._ranked(shown, order, reference) for order in orders))
         rankings = [
             (order, judgement.verdict.ranking.best_first)
             for order, judgement in zip(orders, judgements, strict=True)
@@ -69,19 +75,19 @@ class Listwise:
         if not orders:  # all texts are equal
             said = [Comparison(u, v, 0.5, asked=False) for u, v in itertools.combinations(range(len(shown)), 2)]
         standings = aggregate(Aggregate.WINRATE, len(shown), said)
-        without = without_anchor(standings) if anchored else None
+        without = None if anchor is None else without_anchor(standings)
         failed = [judgement for judgement in judgements if judgement.verdict is None]
         if self._reported is not None:
             counts = dict(Counter(judgement.outcome for judgement in failed))
             self._reported(Report(standings, len(orders), 1, counts, without))
         found = standings.scores if without is None else without.scores
-        scores = normalised(self._scoring, found, lambda _: failed_like(failed))
-        return whole_enough(settle(scores, self._scoring.on_failure))
+        scores = normalised(scoring, found, lambda _: failed_like(failed))
+        return whole_enough(settle(scores, scoring.on_failure))
 
-    async def _ranked(self, shown: Sequence[Sample], order: Sequence[int]) -> Judgement:
+    async def _ranked(self, shown: Sequence[Sample], order: Sequence[int], reference: str | None) -> Judgement:
         responses = tuple(shown[place].response for place in order)
         first = shown[0]
-        return await self._ask(Question(first.question, responses, first.reference, first.data_source, first.extra))
+        return await self._ask(Question(first.question, responses, reference, first.data_source, first.extra))
 
     async def close(self) -> None:
         pass

@@ -85,7 +85,8 @@ class Scorer:
         speech: Speech | None = None,
         told: Told | None = None,
     ) -> None:
-        """`judge` stands in for the one that `scoring` describes, `speech` for a judge in OpenAI's chat. `told` hears of every question that was asked.
+        """`judge` stands in for the one that `scoring` describes, `speech` for a judge in OpenAI's chat. `told` hears
+        of every question that was asked.
 
         Raises:
             ConfigurationError: the judge's template or parser cannot work.
@@ -99,6 +100,18 @@ class Scorer:
         self._balancer = balancer or LeastInFlight()
         self._budget = budget or RetryBudget()
         self._told = told
+
+    def asking(self, scoring: Scoring) -> Scorer:
+        """The same model, asked as `scoring` says: at the same endpoints, and out of the same budget for retries.
+
+        Raises:
+            TypeError: it does not answer in words.
+        """
+        if not isinstance(self._speech, Chat):
+            raise TypeError(f"a model that is asked by {type(self._speech).__name__} has no judge to choose")
+        speech = replace(self._speech, judge=judge_of(scoring), sampling=scoring.sampling)
+        shared = self._endpoints, self._transport, self._balancer, self._budget
+        return Scorer(scoring, speech.model, *shared, speech=speech, told=self._told)
 
     async def score(self, sample: Sample) -> tuple[Judgement, Score]:
         judgement = await self.judge(sample)

@@ -14,23 +14,21 @@ from functools import partial
 from typing import Final, Protocol
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
-from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.scoring import Normalise, Order, Scoring, ScoringMode, default_order
 
-from genrm_scoring.failure import settle, whole_enough
+from genrm_scoring.alone import Own, Single, met
+from genrm_scoring.failure import NO_POLICY, settle, whole_enough
 from genrm_scoring.groups import Ask, Group, Reported, tournament_rule
 from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
 from genrm_scoring.rules.worker import RuleWorker
 from genrm_scoring.scorer import Scorer, score_of
-from genrm_scoring.tournaments.anchor import anchor_text
 from genrm_scoring.tournaments.seating import numbers
-from genrm_scoring.types import Outcome, Question, Sample, Score, ScoreSource
+from genrm_scoring.types import Question, Sample, Score
 
 IN_A_WORKER: Final = (RuleKind.MATH, RuleKind.PYTHON)
 """Rules that may run away: SymPy, and what users wrote."""
-_NO_POLICY: Final = OnFailure(policy=FailurePolicy.DROP)
 
 
 class Source(Protocol):
@@ -96,7 +94,7 @@ class Pointwise:
 
     async def own(self, sample: Sample) -> Score:
         """What the model says of a response, whatever becomes of its siblings."""
-        return score_of(await self._scorer.judge(sample), _NO_POLICY)
+        return score_of(await self._scorer.judge(sample), NO_POLICY)
 
     def settled(self, found: Sequence[Score]) -> Sequence[Score]:
         """The own scores of a group, after what is done to them together.
@@ -126,23 +124,31 @@ class Critiqued(Pointwise):
     async def own(self, sample: Sample) -> Score:
         critique = await self._critic.ask_once(Question.about(sample))
         if critique.verdict is None or critique.answer is None:
-            return replace(score_of(critique, _NO_POLICY), detail=f"no critique: {critique.detail}")
+            return replace(score_of(critique, NO_POLICY), detail=f"no critique: {critique.detail}")
         return await super().own(replace(sample, response=with_critique(sample.response, critique.answer)))
 
 
 class Pairwise:
-    """A tournament of the responses, and of the anchor if `scoring` names one. One response alone, without an anchor,
-    has nobody to be compared with.
+    """A tournament of the responses, and of the anchor if `scoring` names one.
 
     Args:
         reported: is told of each tournament when it is over.
+        own: asks about one response by itself, as `alone.own_of` makes it.
 
     Raises:
         ConfigurationError: `scoring` describes no tournament that can be held.
     """
 
-    def __init__(self, scoring: Scoring, ask: Ask, patience: float, reported: Reported | None = None) -> None:
+    def __init__(
+        self,
+        scoring: Scoring,
+        ask: Ask,
+        patience: float,
+        reported: Reported | None = None,
+        own: Own | None = None,
+    ) -> None:
         tournament_rule(scoring)
+        self._single = Single(scoring, own)
         self._scoring, self._ask, self._patience, self._reported = scoring, ask, patience, reported
 
     @property
@@ -160,7 +166,7 @@ class Pairwise:
         if not samples:
             return []
         if (group := self.group(samples[0], len(samples))) is None:
-            return self.alone()
+            return await self.alone(samples[0])
         number = numbers([sample.session for sample in samples]) if self.as_sampled else range(len(samples))
         async with group:
             scores = await asyncio.gather(*map(group.score, number, samples))
@@ -168,25 +174,26 @@ class Pairwise:
         return scores
 
     def group(self, first: Sample, players: int) -> Group | None:
-        """The tournament that `first` and its siblings hold; None if there is nobody to compare with.
+        """The tournament that `first` and its siblings hold; None if it has none, and meets nobody: then `alone`.
 
         Raises:
             ConfigurationError: the data set has no text for the anchor.
         """
-        scoring, anchor = self._scoring, None
-        if scoring.anchor is not None:
-            anchor = replace(first, response=anchor_text(scoring.anchor, first.reference, first.extra))
-        if players == 1:
-            if anchor is None:
-                return None
-            # One pair cannot be balanced, and must not be told by who came first.
-            scoring = scoring.model_copy(update={"order": Order.BOTH})
         seed = hashlib.sha256(first.question.encode(errors="replace")).digest()
-        return Group(scoring, self._ask, players, self._patience, seed, anchor)
+        if players == 1:
+            opponent = self._single.opponent(first)
+            rules = self._single.rules
+            return None if opponent is None else Group(rules, self._ask, 1, self._patience, seed, opponent)
+        anchor = None if self._scoring.anchor is None else met(self._scoring.anchor, first)
+        return Group(self._scoring, self._ask, players, self._patience, seed, anchor)
 
-    def alone(self) -> Sequence[Score]:
-        why = "one response alone: there is nobody to compare it with; spec.scoring.anchor names a text of the data set"
-        return settle([Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail=why)], self._scoring.on_failure)
+    async def alone(self, sample: Sample) -> Sequence[Score]:
+        """The score of a response that meets nobody, as the group that it is.
+
+        Raises:
+            FailureRaised
+        """
+        return await self._single.score(sample)
 
     def over(self, group: Group) -> None:
         if group.report is not None and self._reported is not None:

@@ -24,6 +24,7 @@ from genrm_api.scoring import Normalise, Scoring, ScoringMode
 from genrm_api.terms import NormaliseScope, RewardApi, Term
 
 from genrm_scoring import chat
+from genrm_scoring.alone import own_of
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.cluster_code import Code, place
 from genrm_scoring.discovery import KubernetesEndpoints
@@ -180,9 +181,9 @@ def source_with(
         reported: hears of every group that was compared.
     """
     if scoring.mode is ScoringMode.PAIRWISE:
-        return Pairwise(scoring, scorer.ask, patience, reported)
+        return Pairwise(scoring, scorer.ask, patience, reported, own_of(scoring, scorer))
     if scoring.mode is ScoringMode.LISTWISE:
-        return Listwise(scoring, scorer.ask_once, reported)
+        return Listwise(scoring, scorer.ask_once, reported, own_of(scoring, scorer))
     return Pointwise(scorer, scoring if settles else None)
 
 

@@ -82,6 +82,15 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(mode="listwise", template=TEMPLATE, parse={"kind": "ranking", "maximum": 10}),
         "spec.scoring.parse.kind: ranking gives no number; remove values, minimum and maximum",
     ),
+    "alone where all are": (
+        scoring(alone={"vs": "reference"}),
+        "spec.scoring.alone needs a mode that compares responses; remove it or write mode: pairwise or listwise",
+    ),
+    "a judge of one beside a text": (
+        scoring(mode="pairwise", alone={"vs": "baseline", "judge": "pointwise-1-10"}),
+        "spec.scoring.alone.judge: found with vs baseline, where the judge of spec.scoring compares; remove it or "
+        "write vs: pointwise",
+    ),
     "RM-Gallery of one": (
         scoring(compat="rm-gallery", judge="pointwise-1-10"),
         "spec.scoring.compat: rm-gallery is of pairs; write mode: pairwise, or for its pointwise and listwise scores "

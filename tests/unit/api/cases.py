@@ -88,6 +88,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the built-in judge of lists": scoring(
         mode="listwise", judge="listwise-ranking", order="given", votes={"count": 3, "combine": "mean"},
     ),
+    "alone with a text": scoring(mode="listwise", alone={"vs": "chosen"}, anchor="baseline"),
+    "alone by itself": scoring(mode="pairwise", alone={"vs": "pointwise", "judge": "pointwise-1-10"}),
     "the scores of RM-Gallery": scoring(
         mode="pairwise", compat="rm-gallery", aggregate="dgr", sampling={"temperature": 0.7, "seed": 3},
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
-from genrm_api.scoring import Schedule
+from genrm_api.scoring import Alone, Schedule, Versus
 
 from tests.unit.api.shapes import CUSTOM, external, hooked, manifest, slots
 
@@ -85,6 +85,11 @@ def test_an_endpoint_outside_the_cluster_has_no_pods() -> None:
         ("Generative", {"template": "{{ r }}", "parse": {"kind": "number"}}, {"mode": "pointwise", "judge": None}),
         ("Generative", {"mode": "listwise"}, {"order": "hash", "aggregate": None, "judge": "listwise-ranking"}),
         ("Generative", {"mode": "pairwise"}, {"order": "balanced", "judge": "pairwise-abtie", "schedule": Schedule()}),
+        (
+            "Generative",
+            {"mode": "pairwise", "alone": {"vs": "pointwise"}},
+            {"alone": Alone(vs=Versus.POINTWISE, judge="boxed-true-false")},
+        ),
         (
             "Generative",
             {"mode": "pairwise", "compat": "rm-gallery"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,17 @@ async def test_shown_as_sampled_they_keep_their_numbers_in_whatever_order_they_c
     came = [Sample("p", text, session=session) for text, session in (("c", 7), ("a", 1), ("b", 4))]
     found = await asyncio.gather(*(held.score("g", 3, sample) for sample in came))
     assert sorted(shown) == [("a", "b"), ("a", "c"), ("b", "c")] and values(found) == [0.0, 1.0, 0.5]
+    await held.close()
+
+
+async def test_one_response_alone_meets_the_text_that_waits_for_such_and_its_siblings_do_not() -> None:
+    held, ask = tournaments(alone={"vs": "reference"})
+    (one,) = samples("3")
+    assert (await held.score("g", 1, replace(one, reference="2"))).value == 1.0
+    assert sorted(ask.asked) == [("2", "3"), ("3", "2")]
+    assert (await held.score("g", 1, one)).outcome is Outcome.SKIPPED
+    found = await asyncio.gather(*(held.score("g", 2, replace(s, reference="2")) for s in samples("1", "3")))
+    assert values(found) == [0.0, 1.0] and len(ask.asked) == 3
     await held.close()
 
 

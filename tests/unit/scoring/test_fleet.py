@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,15 +155,10 @@ async def test_responses_are_compared_in_pairs() -> None:
             pairs = source_of(rm, way)
             assert [s.value for s in await pairs.scores(answers("short", "a long answer"))] == [0.0, 1.0]
             (alone,) = await pairs.scores(answers("short"))
-    assert alone.value is None and alone.outcome is Outcome.SKIPPED and "nobody to compare" in alone.detail
+    assert alone.value is None and alone.outcome is Outcome.SKIPPED and "spec.scoring.alone.vs" in alone.detail
 
 
 async def test_an_anchor_plays_along_and_one_response_alone_is_compared_with_it() -> None:
-    def prefers_the_longer(request: Any) -> str:
-        text = request["messages"][0]["content"]
-        first, second = (text.rindex(mark) for mark in ("long answer", "gold"))
-        return f"<result>{'A' if first < second else 'B'}</result>"
-
     async with ScriptedJudge(says(prefers_the_longer)) as judge:
         rm = external("judge", judge.url, mode="pairwise", anchor="reference")
         async with reached(rm, Means()) as way:
@@ -172,6 +168,103 @@ async def test_an_anchor_plays_along_and_one_response_alone_is_compared_with_it(
             with pytest.raises(ConfigurationError, match="anchor: reference is wanted"):
                 await pairs.scores([Sample("2 + 2?", "a long answer")])
     assert alone.value == 1.0 and len(judge.requests) == 2, "one pair is asked both ways round"
+
+
+def prefers_the_longer(request: Any) -> str:
+    """Of two, marked as what they are; read out of any of the built-in questions."""
+    text = request["messages"][0]["content"]
+    first, second = (text.rindex(mark) for mark in ("long answer", "gold"))
+    if "<ranking>" in text:
+        return f"<ranking>{'1, 2' if first < second else '2, 1'}</ranking>"
+    return f"<result>{'A' if first < second else 'B'}</result>"
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {"mode": "pairwise"},
+        {"mode": "pairwise", "order": "given", "aggregate": "copeland", "normalise": "zscore"},
+        {"mode": "pairwise", "aggregate": "bt", "schedule": {"kind": "circular", "budget": 99}},
+        {"mode": "pairwise", "compat": "rm-gallery"},
+        {"mode": "listwise", "normalise": "minmax"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("vs", ["reference", "baseline"])
+async def test_a_response_alone_meets_a_text_both_ways_round_and_a_group_does_not(
+    scoring: dict[str, Any], vs: str
+) -> None:
+    texts: dict[str, Any] = {"reference": "gold"} if vs == "reference" else {"extra": {"baseline": "gold"}}
+    async with ScriptedJudge(says(prefers_the_longer)) as judge:
+        rm = external("judge", judge.url, alone={"vs": vs}, **scoring)
+        async with reached(rm, Means()) as way:
+            source = source_of(rm, way)
+            (alone,) = await source.scores([Sample("2 + 2?", "a long answer", **texts)])
+            assert (alone.value, alone.outcome, alone.source) == (1.0, Outcome.OK, ScoreSource.JUDGE)
+            asked = [request["messages"][0]["content"] for request in judge.requests]
+            assert len(asked) == 2 and len({text.index("long answer") < text.rindex("gold") for text in asked}) == 2
+            (without,) = await source.scores([Sample("2 + 2?", "a long answer")])
+            assert (without.value, without.outcome) == (None, Outcome.SKIPPED)
+            assert f"spec.scoring.alone.vs: {vs} is wanted, and the data set has nothing as" in without.detail
+            assert len(judge.requests) == 2
+            group = await source.scores([Sample("2 + 2?", said, **texts) for said in ("a long answer", "gold or so")])
+    assert all(score.value is not None for score in group)
+    assert not any("gold or so" not in r["messages"][0]["content"] for r in judge.requests[2:]), "no third player"
+
+
+@pytest.mark.parametrize("mode", ["pairwise", "listwise"])
+async def test_a_text_that_plays_is_not_shown_as_the_reference_too(mode: str) -> None:
+    def shown(request: Any) -> int:
+        return str(request["messages"][0]["content"]).count("gold")
+
+    said = "<result>A</result>" if mode == "pairwise" else "<ranking>1, 2</ranking>"
+    async with ScriptedJudge(says(said)) as judge:
+        sample = Sample("2 + 2?", "4", reference="gold", extra={"baseline": "5"})
+        for vs, times in (("reference", 1), ("baseline", 1)):
+            rm = external("judge", judge.url, mode=mode, alone={"vs": vs})
+            async with reached(rm, Means()) as way:
+                await source_of(rm, way).scores([sample])
+            assert [shown(request) for request in judge.requests] == [times, times]
+            judge.requests.clear()
+        rm = external("judge", judge.url, mode="pairwise", anchor="reference")
+        async with reached(rm, Means()) as way:
+            await source_of(rm, way).scores([sample, replace(sample, response="3")])
+        assert [shown(request) for request in judge.requests] == [1, 1, 1], "as one of the two, or as the reference"
+
+
+async def test_a_judge_who_likes_the_first_place_says_nothing_of_a_response_alone() -> None:
+    async with ScriptedJudge(says("<result>A</result>")) as judge:
+        rm = external("judge", judge.url, mode="pairwise", alone={"vs": "reference"})
+        async with reached(rm, Means()) as way:
+            (alone,) = await source_of(rm, way).scores([Sample("2 + 2?", "4", reference="5")])
+    assert alone.value == 0.5
+
+
+@pytest.mark.parametrize("mode", ["pairwise", "listwise"])
+@pytest.mark.parametrize(
+    ("judged_by", "said", "value"), [(None, r"\boxed{True}", 1.0), ("pointwise-1-10", "<score>7</score>", 7.0)]
+)
+async def test_a_response_alone_is_looked_at_by_itself(
+    mode: str, judged_by: str | None, said: str, value: float
+) -> None:
+    alone = {"vs": "pointwise", **({} if judged_by is None else {"judge": judged_by})}
+    words = {"structured": {"choice": ["A", "B"]}, "maxTokens": 9}
+    async with ScriptedJudge(says(said)) as judge:
+        rm = external("judge", judge.url, mode=mode, alone=alone, sampling=words)
+        async with reached(rm, Means()) as way:
+            (score,) = await source_of(rm, way).scores(answers("4"))
+    assert (score.value, score.source) == (value, ScoreSource.JUDGE)
+    (request,) = judge.requests
+    assert request["max_tokens"] == 9 and "structured_outputs" not in request, "that form is of the judge of pairs"
+
+
+async def test_a_response_alone_that_cannot_be_judged_is_the_policys() -> None:
+    policy = {"policy": "value", "value": -1}
+    async with ScriptedJudge(says("I cannot say.")) as judge:
+        rm = external("judge", judge.url, mode="pairwise", alone={"vs": "pointwise"}, onFailure=policy)
+        async with reached(rm, Means()) as way:
+            (score,) = await source_of(rm, way).scores(answers("4"))
+    assert (score.value, score.outcome, score.source) == (-1.0, Outcome.PARSE_FAILED, ScoreSource.POLICY)
 
 
 async def test_all_are_ranked_in_one_question_and_each_vote_shows_them_otherwise() -> None:

@@ -6,7 +6,7 @@ best_orders    which arcs survive in the orders that contradict least (for dgr);
 seating        who is shown first in a question about two
 schedule       which pairs to ask now: as responses arrive, or in rounds; active chooses the pairs of later rounds
 listwise       in which orders all are shown, and what rankings say of pairs
-anchor         a text that plays along and is not trained; groups of one
+anchor         a text that plays along and is not trained
 rm_gallery     the numbers of RM-Gallery 0.1.7, where a run wants them
 
 Shown in docs/explanation/tournaments.md.

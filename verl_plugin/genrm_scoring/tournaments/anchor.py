@@ -3,9 +3,7 @@
 In a group of n it is player number n. It is judged like the others and helps to place them, and what it comes to is no
 reward: it is the yardstick that says how good the policy is, where scores inside a group always have the same mean.
 
-A group of one, the usual case in validation, has no pairs. It is judged against the anchor, both ways round (one pair
-cannot be balanced), and its score is what it got out of that: the mean over a data set is the win rate against the
-anchor.
+A group of one has no pairs; what it meets is the matter of `genrm_scoring.alone`.
 """
 
 from __future__ import annotations
@@ -50,8 +48,11 @@ def without_anchor(standings: Standings) -> Anchored:
     )
 
 
-def anchor_text(anchor: Anchor, reference: str | None, extra: Mapping[str, Any]) -> str:
+def anchor_text(
+    anchor: Anchor, reference: str | None, extra: Mapping[str, Any], field: str = "spec.scoring.anchor"
+) -> str:
     """The anchor's text for one prompt: `reference` is what the data set says is right, `extra` what else it says.
+    `field` of the spec wants it.
 
     Raises:
         ConfigurationError: the data set does not have it.
@@ -62,5 +63,5 @@ def anchor_text(anchor: Anchor, reference: str | None, extra: Mapping[str, Any])
     where = "reward_model.ground_truth" if anchor is Anchor.REFERENCE else f"extra_info.{anchor}"
     said = "nothing" if found is None else "an empty text" if found == "" else f"a {type(found).__name__}"
     raise ConfigurationError(
-        "spec.scoring.anchor", f"{anchor} is wanted, and the data set has {said} as {where}; add the text, or remove it"
+        field, f"{anchor} is wanted, and the data set has {said} as {where}; add the text, or remove it"
     )
