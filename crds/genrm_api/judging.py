@@ -50,12 +50,25 @@ class Sampling(ApiModel):
         None, description="Longest answer in tokens. Default: the engine's."
     )
     seed: Annotated[Int, Field(ge=0, le=2147483647)] | None = Field(
-        None, description="Base of the seeds; each judgement derives its own from its content."
+        None, description="Another number gives all judgements other seeds. Absent: what is asked decides alone."
+    )
+    seeded: Flag = Field(
+        True,
+        description="Each judgement is asked with a seed of its own, from what is asked, which of its votes it is, and "
+        "seed: the same when it is asked again. false: without one, for an endpoint that takes none.",
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Values for the model's chat template, like enable_thinking: false."
     )
     structured: Structured | None = Field(None, description="Constrain the answer's form.")
+
+    rules: ClassVar = (
+        rule(
+            "self.seeded || !has(self.seed)",
+            "spec.scoring.sampling.seed: found with seeded: false, which sends none; remove one of them",
+            lambda s: not s.seeded and s.seed is not None,
+        ),
+    )
 
 
 class ParseKind(enum.StrEnum):

@@ -138,6 +138,8 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     for field, of in (("tag", "tag"), ("pattern", "regex"), ("field", "json")):
         if kind != of:
             drop(dice, parse, field)
+    if part(scoring, "sampling").get("seeded") is False:
+        drop(dice, part(scoring, "sampling"), "seed")
     structured = part(part(scoring, "sampling"), "structured")
     reads_json = kind == "json" or scoring.get("judge") in ("five-criteria", "rider-json")
     if structured and dice.mostly():

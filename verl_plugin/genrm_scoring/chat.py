@@ -51,7 +51,7 @@ def request_body(
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
-        "seed": judgement_seed(sampling.seed, messages, vote),
+        "seed": judgement_seed(sampling.seed, messages, vote) if sampling.seeded else None,
         "chat_template_kwargs": sampling.chat_template_kwargs,
     }
     constraint = constrained_to(sampling.structured, engine, schema) if sampling.structured is not None else {}
@@ -80,11 +80,9 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\{found[0]}"
 
 
-def judgement_seed(base: int | None, messages: list[dict[str, str]], vote: int = 0) -> int | None:
-    """The seed of one judgement: fixed by the base seed, what is asked, and which of its votes this is, so that a retry
-    asks for the same answer and another vote for another."""
-    if base is None:
-        return None
+def judgement_seed(base: int | None, messages: list[dict[str, str]], vote: int = 0) -> int:
+    """The seed of one judgement: fixed by the base seed, if there is one, what is asked, and which of its votes this
+    is, so that a retry asks for the same answer and another vote for another."""
     content = json.dumps([base, messages, *([vote] if vote else [])], ensure_ascii=False, sort_keys=True)
     return int.from_bytes(hashlib.sha256(content.encode(errors="surrogatepass")).digest()[:4]) >> 1
 

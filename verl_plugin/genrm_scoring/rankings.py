@@ -6,31 +6,36 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from genrm_api.scoring import Aggregate, Order, Scoring, ScoringMode, default_order
 
 from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Ask, Report, Reported, failed_like, normalised, reference_beside
+from genrm_scoring.groups import Report, Reported, failed_like, normalised, reference_beside
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
 from genrm_scoring.tournaments.seating import numbers
 from genrm_scoring.types import Judgement, Question, Sample, Score
 
+AskVote = Callable[[Question, int], Awaitable[Judgement]]
+"""Asks for an order of several responses: `Scorer.ask_once` with a judge of lists. Never raises for one that fails."""
+
 
 class Listwise:
     """A `Source`. With votes each ranking is asked for in another order of the responses.
 
     Args:
-        ask: asks once; it does not vote itself.
+        ask: asks once, as the vote of this number; it does not vote itself.
         reported: is told of each group's standings.
         own: asks about one response by itself, as `alone.own_of` makes it.
     """
 
-    def __init__(self, scoring: Scoring, ask: Ask, reported: Reported | None = None, own: Own | None = None) -> None:
+    def __init__(
+        self, scoring: Scoring, ask: AskVote, reported: Reported | None = None, own: Own | None = None
+    ) -> None:
         self._single = Single(scoring, own)
         self._scoring, self._ask, self._reported = scoring, ask, reported
         self._order = scoring.order or default_order(ScoringMode.LISTWISE)
@@ -63,7 +68,8 @@ class Listwise:
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
         reference = reference_beside(anchor, shown[0])
         orders = presentations(texts, votes, self._order)
-        judgements = await asyncio.gather(*(self._ranked(shown, order, reference) for order in orders))
+        asked = (self._ranked(shown, order, reference, number) for number, order in enumerate(orders))
+        judgements = await asyncio.gather(*asked)
         rankings = [
             (order, judgement.verdict.ranking.best_first)
             for order, judgement in zip(orders, judgements, strict=True)
@@ -84,10 +90,13 @@ class Listwise:
         scores = normalised(scoring, found, lambda _: failed_like(failed))
         return whole_enough(settle(scores, scoring.on_failure))
 
-    async def _ranked(self, shown: Sequence[Sample], order: Sequence[int], reference: str | None) -> Judgement:
+    async def _ranked(
+        self, shown: Sequence[Sample], order: Sequence[int], reference: str | None, number: int
+    ) -> Judgement:
         responses = tuple(shown[place].response for place in order)
         first = shown[0]
-        return await self._ask(Question(first.question, responses, reference, first.data_source, first.extra))
+        question = Question(first.question, responses, reference, first.data_source, first.extra)
+        return await self._ask(question, number)
 
     async def close(self) -> None:
         pass

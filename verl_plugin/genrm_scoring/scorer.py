@@ -129,9 +129,10 @@ class Scorer:
             asked = [group.create_task(self._vote(question, number)) for number in range(self._votes.count)]
         return self._heard(question, combined([task.result() for task in asked], self._votes.combine))
 
-    async def ask_once(self, question: Question) -> Judgement:
-        """Ask one question without votes. Never raises for a judgement that fails."""
-        return self._heard(question, await self._vote(question, 0))
+    async def ask_once(self, question: Question, number: int = 0) -> Judgement:
+        """Ask one question once, as vote `number` of those that somebody else combines. Never raises for a judgement
+        that fails."""
+        return self._heard(question, await self._vote(question, number))
 
     def _heard(self, question: Question, judgement: Judgement) -> Judgement:
         if self._told is not None:

@@ -165,6 +165,10 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(calibrate={"kind": "affine", "scale": 0}),
         "spec.scoring.calibrate.scale: 0 makes all scores equal; write another factor",
     ),
+    "a seed that is not sent": (
+        scoring(sampling={"seed": 1, "seeded": False}),
+        "spec.scoring.sampling.seed: found with seeded: false, which sends none; remove one of them",
+    ),
     "an answer of no form": (
         scoring(sampling={"structured": {}}),
         "spec.scoring.sampling.structured: an answer has one form; write choice or jsonObject: true",

@@ -76,6 +76,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an object of one's own": scoring(
         template=TEMPLATE, parse={"kind": "json", "field": "a.b"}, sampling={"structured": {"jsonObject": True}},
     ),
+    "no seeds": scoring(sampling={"seeded": False}),
     "a choice": scoring(sampling={"structured": {"choice": ["a", "b"], "jsonObject": False}}),
     "a tournament": scoring(
         mode="pairwise", template=TEMPLATE, parse={"kind": "logprob", "values": {"A": 1, "B": 0}}, order="both",

@@ -1,5 +1,6 @@
 import json
 import re
+from typing import Any
 
 import pytest
 from genrm_api.rewardmodel import EngineName, Sampling, Structured
@@ -20,7 +21,8 @@ def completion(content: object, reason: str = "stop") -> dict[str, object]:
 
 
 def test_only_what_the_spec_says_is_in_the_request() -> None:
-    assert chat.request_body("judge", MESSAGES, Sampling()) == {"model": "judge", "messages": MESSAGES}
+    plain = chat.request_body("judge", MESSAGES, Sampling(seeded=False))
+    assert plain == {"model": "judge", "messages": MESSAGES}
 
 
 def test_sampling_reaches_the_engine_under_its_own_names() -> None:
@@ -81,11 +83,11 @@ def test_the_expression_fits_each_choice_and_nothing_else(choice: list[str], oth
 
 @given(st.integers(0, 2**31 - 1), st.text(), st.text())
 def test_a_seed_follows_from_base_and_content_alone(base: int, one: str, other: str) -> None:
-    def seed(text: str) -> int | None:
+    def seed(text: str) -> int:
         return chat.judgement_seed(base, [{"role": "user", "content": text}])
 
     assert seed(one) == seed(one)
-    assert 0 <= (seed(one) or 0) < 2**31
+    assert 0 <= seed(one) < 2**31
     if one != other:
         assert seed(one) != seed(other)
 
@@ -112,8 +114,16 @@ def test_probabilities_are_asked_for_where_they_are_read() -> None:
 
 
 def test_another_base_seed_gives_other_seeds() -> None:
-    assert chat.judgement_seed(1, MESSAGES) != chat.judgement_seed(2, MESSAGES)
-    assert chat.judgement_seed(None, MESSAGES) is None
+    assert len({chat.judgement_seed(base, MESSAGES) for base in (None, 0, 1, 2)}) == 4
+
+
+def test_a_judgement_has_a_seed_unless_that_is_switched_off() -> None:
+    def seed(vote: int, **sampling: Any) -> Any:
+        return chat.request_body("judge", MESSAGES, Sampling(**sampling), vote=vote).get("seed")
+
+    assert seed(0) == seed(0) == chat.judgement_seed(None, MESSAGES)
+    assert len({seed(0), seed(1), seed(0, seed=1), seed(1, seed=1)}) == 4
+    assert seed(0, seeded=False) is None
 
 
 def test_an_answer_carries_what_the_door_stamped_on_it() -> None:

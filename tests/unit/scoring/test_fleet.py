@@ -308,6 +308,15 @@ async def test_a_list_is_shown_in_the_order_that_the_spec_says() -> None:
     assert await first_shown("hash", *one) == await first_shown("hash", *other)
 
 
+async def test_an_order_that_is_shown_again_is_asked_with_another_seed() -> None:
+    async with ScriptedJudge(says("<ranking>1, 2</ranking>")) as judge:
+        rm = external("judge", judge.url, mode="listwise", votes={"count": 6})
+        async with reached(rm, Means()) as way:
+            await source_of(rm, way).scores(answers("a", "b"))
+    assert len({request["messages"][0]["content"] for request in judge.requests}) == 2
+    assert len({request["seed"] for request in judge.requests}) == 6
+
+
 async def test_most_votes_on_an_order_must_be_one() -> None:
     order, none = says("<ranking>1, 2</ranking>"), says("I cannot say.")
     for script, outcome in (((none, order, order), Outcome.OK), ((none, none, order), Outcome.PARSE_FAILED)):

@@ -243,6 +243,18 @@ async def test_votes_are_asked_with_seeds_of_their_own_and_combined(transport: A
     assert {vote.outcome for vote in judgement.votes} == {Outcome.OK, Outcome.PARSE_FAILED}
 
 
+async def test_a_retry_has_the_seed_of_what_it_repeats_and_the_next_run_has_it_too(transport: AiohttpTransport) -> None:
+    spec: dict[str, Any] = {"judge": "pointwise-1-10", "votes": {"count": 2}}
+    grade = says("<score>2</score>")
+    _, _, first = await judged(transport, spec, status(500), grade)
+    _, _, second = await judged(transport, spec, grade)
+    assert len(first) == 3 and len(second) == 2
+    assert {request["seed"] for request in first} == {request["seed"] for request in second}
+    assert len({request["seed"] for request in second}) == 2
+    _, _, without = await judged(transport, spec | {"sampling": {"seeded": False}}, grade)
+    assert not any("seed" in request for request in without)
+
+
 async def test_votes_without_a_majority_are_no_score(transport: AiohttpTransport) -> None:
     spec = {"judge": "pointwise-1-10", "votes": {"count": 2}}
     judgement, score, _ = await judged(transport, spec, says("<score>2</score>"), says("no idea"))

@@ -85,7 +85,7 @@ async def test_a_response_of_which_nothing_was_said_has_no_score_even_there() ->
 
 @pytest.mark.parametrize("case", [case for case in CORPUS["listwise"] if len(case["ranking"]) > 1])
 async def test_a_ranking_scaled_has_the_scores_of_rm_gallery(case: dict[str, Any]) -> None:
-    async def ask(question: Question) -> Judgement:
+    async def ask(question: Question, vote: int) -> Judgement:
         assert list(question.responses) == sorted(question.responses, key=int)
         return judged(Verdict("", 0.0, ranking=Ranking(tuple(case["ranking"]))))
 
