@@ -22,7 +22,7 @@ from genrm_scoring.types import Judgement, Outcome, Sample, Score, ScoreSource
 
 Own = Callable[[Sample], Awaitable[Judgement]]
 """Asks about one response by itself. Never raises for a judgement that fails."""
-_NOBODY: Final = "one response alone: there is nobody to compare it with; spec.scoring.alone.vs says with what it is"
+_NOBODY: Final = "one response alone: there is nobody to compare it with; write spec.scoring.alone"
 
 
 def own_of(scoring: Scoring, scorer: Scorer) -> Own | None:
@@ -49,6 +49,11 @@ class Single:
 
     scoring: Scoring
     own: Own | None = None
+
+    def __post_init__(self) -> None:
+        alone = self.scoring.alone
+        if alone is not None and alone.vs is Versus.POINTWISE and self.own is None:
+            raise TypeError("spec.scoring.alone.vs: pointwise needs somebody to ask about one response; see own_of")
 
     @property
     def rules(self) -> Scoring:

@@ -155,7 +155,7 @@ async def test_responses_are_compared_in_pairs() -> None:
             pairs = source_of(rm, way)
             assert [s.value for s in await pairs.scores(answers("short", "a long answer"))] == [0.0, 1.0]
             (alone,) = await pairs.scores(answers("short"))
-    assert alone.value is None and alone.outcome is Outcome.SKIPPED and "spec.scoring.alone.vs" in alone.detail
+    assert alone.value is None and alone.outcome is Outcome.SKIPPED and "write spec.scoring.alone" in alone.detail
 
 
 async def test_an_anchor_plays_along_and_one_response_alone_is_compared_with_it() -> None:

@@ -84,6 +84,16 @@ async def test_a_tournament_is_held_and_written_down(tmp_path: Path) -> None:
     assert question["outcome"] == "ok" and question["run"] == lines[0]["run"] == "run-1"
 
 
+async def test_a_validation_of_one_response_a_prompt_has_the_win_rate_against_the_reference() -> None:
+    async with ScriptedJudge(says(longer)) as judge:
+        coordinator = static(judge.url, mode="pairwise", alone={"vs": "reference"})
+        assert await scored(coordinator, group("a long answer", reference="short"), key="v1") == [1.0]
+        assert await scored(coordinator, group("short", reference="a long answer"), key="v2") == [0.0]
+        assert len(judge.requests) == 4
+        assert await scored(coordinator, group("short", "a long answer", reference="short")) == [0.0, 1.0]
+    assert len(judge.requests) == 5, "in a group of several the reference does not play"
+
+
 async def test_a_failure_under_policy_raise_stops_the_run_and_says_why() -> None:
     async with ScriptedJudge(says("I cannot tell.")) as judge:
         coordinator = static(judge.url, onFailure={"policy": "raise"})
