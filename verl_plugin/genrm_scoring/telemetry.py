@@ -4,6 +4,9 @@ A reward that has gone wrong seldom fails loudly: answers are cut off, long resp
 drift apart, all responses to a prompt get the same score. `summarised` makes numbers of a step's samples that show it,
 and `Jumps` warns once when one of them leaves its habit.
 
+A score may be fine while much of what it was made of failed: a tournament stands with half of its verdicts, a mixture
+with the number that a policy wrote for a term. So judgements are counted beside the scores, and each term by itself.
+
 A rate of nothing, and a correlation without spread, is `None`: it is not known, and not 0.
 """
 
@@ -17,7 +20,8 @@ from typing import Final
 
 from genrm_scoring.failure import mean
 from genrm_scoring.normalise import SAME
-from genrm_scoring.types import Outcome, Score, ScoreSource
+from genrm_scoring.tournaments.anchor import Anchored
+from genrm_scoring.types import Judgement, Outcome, Score, ScoreSource
 
 LENGTHS: Final = (0, 256, 1024, 4096, 16384)
 """Where buckets of response lengths begin, in characters: the same in every step, so that steps can be compared."""
@@ -28,6 +32,14 @@ HABIT: Final = 5
 LONGEST_HABIT: Final = 64
 LEAST_JUMP: Final = 0.1
 DEVIATIONS: Final = 4
+_TROUBLES: Final = {
+    "parse_failed": Outcome.PARSE_FAILED,
+    "truncated": Outcome.TRUNCATED,
+    "timed_out": Outcome.TIMEOUT,
+}
+"""Outcomes whose share is a number of its own, by what it is called."""
+
+Outcomes = Mapping[Outcome, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +53,24 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a tournament over one group met: verdicts asked for, ties among them, edges removed to break cycles."""
+    """What a tournament over one group met: pairs with a verdict, ties among them, circles of three.
+
+    `both_ways` of the pairs were asked in both orders, and `disagreements` of these named two winners. `questions` were
+    asked, in `rounds`; `failed` of them brought no verdict. `first_preferred` is the mean preference for the response
+    that is read first, and `first_bias` what rule bt makes of it, in logits.
+    """
 
     pairs: int
     ties: int
     cycles: int
+    both_ways: int = 0
+    disagreements: int = 0
+    questions: int = 0
+    rounds: int = 0
+    failed: Outcomes = field(default_factory=dict)
+    first_preferred: float | None = None
+    first_bias: float | None = None
+    anchored: Anchored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +92,14 @@ class StepReport:
     `agreement` is, for each term of a judge and each of a rule, "judge/rule", the chance that a response which passes
     the rule has a higher number from the judge than one that fails, ties counting half (the area under the ROC curve):
     1 agrees, 0.5 is chance. `zero_spread` is the share of groups whose scores are all equal, which teach nothing.
-    `tie_rate` is by pairs, `cycle_rate` the share of tournaments with a cycle in them.
+    `tie_rate` is by pairs, `cycle_rate` the share of tournaments with a cycle in them; `disagreement_rate` is by pairs
+    that were asked in both orders, `first_preferred` and `first_bias` are means over tournaments. `judgements` are
+    outcomes by who was asked, a term or a RewardModel, and `terms` those of a fleet's terms.
     """
 
     count: int
     failed: int
-    outcomes: Mapping[Outcome, int]
+    outcomes: Outcomes
     by_length: Mapping[int, Rates]
     """By where the bucket begins; empty ones are left out."""
     length_correlation: float | None
@@ -80,25 +107,45 @@ class StepReport:
     zero_spread: float | None
     tie_rate: float | None
     cycle_rate: float | None
+    disagreement_rate: float | None = None
+    first_preferred: float | None = None
+    first_bias: float | None = None
+    judgements: Mapping[str, Outcomes] = field(default_factory=dict)
+    terms: Mapping[str, Outcomes] = field(default_factory=dict)
 
     def rates(self) -> dict[str, float]:
         """The known numbers by the names that logs and warnings call them."""
+        judged = sum((Counter(outcomes) for outcomes in self.judgements.values()), Counter[Outcome]())
         found: dict[str, float | None] = {
             "failed": _share(self.failed, self.count),
-            "parse_failed": _share(self.outcomes.get(Outcome.PARSE_FAILED, 0), self.count),
-            "truncated": _share(self.outcomes.get(Outcome.TRUNCATED, 0), self.count),
-            "timed_out": _share(self.outcomes.get(Outcome.TIMEOUT, 0), self.count),
+            **{name: _share(self.outcomes.get(of, 0), self.count) for name, of in _TROUBLES.items()},
+            "judgements_failed": _failed_share(judged),
+            **{f"judgements_{name}": _share(judged[of], judged.total()) for name, of in _TROUBLES.items()},
             "length_correlation": self.length_correlation,
             "zero_spread": self.zero_spread,
             "tie_rate": self.tie_rate,
             "cycle_rate": self.cycle_rate,
+            "disagreement_rate": self.disagreement_rate,
+            "first_preferred": self.first_preferred,
+            "first_bias": self.first_bias,
         }
         found |= {f"agreement/{pair}": value for pair, value in self.agreement.items()}
+        found |= {f"term_failed/{name}": _failed_share(outcomes) for name, outcomes in self.terms.items()}
+        if len(self.judgements) > 1:  # of one alone that is `judgements_failed`
+            found |= {f"judgements_failed/{name}": _failed_share(of) for name, of in self.judgements.items()}
         return {name: value for name, value in found.items() if value is not None}
 
 
-def summarised(step: Sequence[Scored], tournaments: Sequence[Compared] = ()) -> StepReport:
+def asked(judgement: Judgement) -> list[Outcome]:
+    """How each question of a judgement ended; votes are questions of their own."""
+    return [one.outcome for one in judgement.votes or (judgement,)]
+
+
+def summarised(
+    step: Sequence[Scored], tournaments: Sequence[Compared] = (), judgements: Mapping[str, Outcomes] | None = None
+) -> StepReport:
     pairs = sum(one.pairs for one in tournaments)
+    twice = sum(one.both_ways for one in tournaments)
     return StepReport(
         count=len(step),
         failed=sum(one.score.failed for one in step),
@@ -109,7 +156,31 @@ def summarised(step: Sequence[Scored], tournaments: Sequence[Compared] = ()) -> 
         zero_spread=_zero_spread(step),
         tie_rate=_share(sum(one.ties for one in tournaments), pairs),
         cycle_rate=_share(sum(one.cycles > 0 for one in tournaments), len(tournaments)),
+        disagreement_rate=_share(sum(one.disagreements for one in tournaments), twice),
+        first_preferred=_known_mean(one.first_preferred for one in tournaments),
+        first_bias=_known_mean(one.first_bias for one in tournaments),
+        judgements=dict(judgements or {}),
+        terms=_terms(step),
     )
+
+
+def _terms(step: Iterable[Scored]) -> dict[str, Counter[Outcome]]:
+    counts: dict[str, Counter[Outcome]] = defaultdict(Counter)
+    for one in step:
+        for term in one.score.terms:
+            counts[term.name][term.outcome] += 1
+    return dict(counts)
+
+
+def _failed_share(outcomes: Outcomes) -> float | None:
+    """Of those that were asked for: a closed gate is no failure, and no success."""
+    tried = sum(outcomes.values()) - outcomes.get(Outcome.SKIPPED, 0)
+    return _share(tried - outcomes.get(Outcome.OK, 0), tried)
+
+
+def _known_mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -98,6 +98,37 @@ def test_ties_and_cycles_come_from_tournaments() -> None:
     assert summarised([judged(1)]).tie_rate is None
 
 
+def test_what_a_judge_makes_of_both_orders_comes_from_tournaments() -> None:
+    first = Compared(6, 0, 0, both_ways=4, disagreements=3, first_preferred=0.9, first_bias=2.0)
+    report = summarised([judged(1)], [first, Compared(2, 0, 0, both_ways=2, first_preferred=0.5), Compared(1, 0, 0)])
+    assert (report.disagreement_rate, report.first_preferred, report.first_bias) == (0.5, pytest.approx(0.7), 2.0)
+    assert {"disagreement_rate", "first_preferred", "first_bias"} <= set(report.rates())
+    assert summarised([judged(1)], [Compared(1, 0, 0)]).disagreement_rate is None, "nothing was asked both ways"
+
+
+def test_judgements_are_counted_beside_the_scores_that_hide_them() -> None:
+    cut = {Outcome.OK: 3, Outcome.TRUNCATED: 1}
+    rates = summarised([judged(1)], judgements={"a": cut, "b": {Outcome.TIMEOUT: 4}}).rates()
+    assert rates["failed"] == rates["truncated"] == 0
+    assert (rates["judgements_failed"], rates["judgements_truncated"]) == (5 / 8, 1 / 8)
+    assert (rates["judgements_timed_out"], rates["judgements_parse_failed"]) == (4 / 8, 0)
+    assert (rates["judgements_failed/a"], rates["judgements_failed/b"]) == (1 / 4, 1)
+    assert "judgements_failed/a" not in summarised([judged(1)], judgements={"a": cut}).rates()
+    assert "judgements_failed" not in summarised([judged(1)]).rates()
+
+
+def test_a_closed_gate_is_no_failure_of_its_term() -> None:
+    def term(outcome: Outcome) -> tuple[TermScore, ...]:
+        by = ScoreSource.JUDGE if outcome is Outcome.OK else ScoreSource.POLICY
+        return (TermScore("judged", 1.0, outcome, by),)
+
+    found = [judged(1, terms=term(o)) for o in (Outcome.OK, Outcome.SKIPPED, Outcome.SKIPPED, Outcome.TIMEOUT)]
+    report = summarised(found)
+    assert report.terms == {"judged": {Outcome.OK: 1, Outcome.SKIPPED: 2, Outcome.TIMEOUT: 1}}
+    assert report.rates()["term_failed/judged"] == 0.5
+    assert "term_failed/judged" not in summarised(found[1:3]).rates()
+
+
 STEADY = StepReport(100, 0, {Outcome.OK: 100}, {}, None, {}, None, None, None)
 
 
