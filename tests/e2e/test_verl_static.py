@@ -57,6 +57,13 @@ async def test_every_sample_is_rewarded_with_its_verdict(verl_python: Path, mode
     assert training.learned, training
     assert len(training.pushes) == run.steps + 1
 
+    steps = read_lines(tmp_path / "log", "steps")
+    assert [(line["step"], line["samples"]) for line in steps] == [
+        (number, run.samples_per_step) for number in range(1, run.steps + 1)
+    ], "one line for each step of the run, from however many workers"
+    assert [line["judgements"] for line in steps] == [{"scripted": {"ok": run.samples_per_step}}] * run.steps
+    assert f"genrm: step {run.steps}: {run.samples_per_step} scores (ok {run.samples_per_step})" in output
+
     phases = [p["event"] for p in read_lines(tmp_path / "log", "phases")]
     assert phases == ["start", *["begin step", "begin gen", "end gen", "end step"] * run.steps]
 
@@ -132,11 +139,15 @@ async def test_responses_to_one_prompt_meet_from_all_reward_workers(
     questions = read_lines(tmp_path / "log", "judgements")
     assert len(questions) == len(judge.requests) and {q["outcome"] for q in questions} == {"ok"}
     assert len({path.name for path in (tmp_path / "log").glob("scores-*")}) == 2, "both coordinators had groups"
+    steps = read_lines(tmp_path / "log", "steps")
+    assert [line["step"] for line in steps] == list(range(1, run.steps + 1))
+    assert sum(line["samples"] for line in steps) == len(scores)
+    assert sum(line["judgements"]["scripted"]["ok"] for line in steps) == len(questions)
     assert read_training(output).learned
 
 
 @pytest.mark.proof
-async def test_a_coordinator_that_dies_is_started_again_and_no_sample_is_lost(
+async def test_a_coordinator_or_a_tally_that_dies_is_started_again_and_no_sample_is_lost(
     verl_python: Path, models: Path, tmp_path: Path
 ) -> None:
     async with ScriptedJudge(says(larger_checksum, after=0.3)) as judge:
@@ -145,12 +156,17 @@ async def test_a_coordinator_that_dies_is_started_again_and_no_sample_is_lost(
         running = asyncio.create_task(run_to_end(run))
         await judge.asked.wait()  # a group is in the middle of its tournament
         first, *_ = await asyncio.to_thread(began, tmp_path / "log", "judgements")
-        os.kill(int(first.stem.rpartition("-")[2]), signal.SIGKILL)
+        (tally,) = await asyncio.to_thread(began, tmp_path / "log", "steps")
+        for file in (first, tally):
+            os.kill(int(file.stem.rpartition("-")[2]), signal.SIGKILL)
         code, output = await running
     assert code == 0, output[-4000:]
     scored = {(line["uid"], line["session"]) for line in read_lines(tmp_path / "log", "scores")}
     assert len(scored) == run.steps * run.samples_per_step
     assert len({path.name for path in (tmp_path / "log").glob("judgements-*")}) == 3, "two, and who came after the dead"
+    steps = read_lines(tmp_path / "log", "steps")
+    assert [line["step"] for line in steps] == list(range(1, run.steps + 1)), "who came after it counts on"
+    assert steps[-1]["samples"] == run.samples_per_step
     assert read_training(output).learned
 
 

@@ -24,10 +24,15 @@ def record(run: str, sample: Sample, judgement: Judgement, score: Score, ended_a
     return {"run": run, **_named(sample), **_judged(judgement, ended_at), **given}
 
 
-def record_question(run: str, question: Question, judgement: Judgement, ended_at: float) -> dict[str, Any]:
-    """A line about a question whose answer is a part of some samples' scores: they have lines of their own."""
+def record_question(run: str, asked: str, question: Question, judgement: Judgement, ended_at: float) -> dict[str, Any]:
+    """A line about a question whose answer is a part of some samples' scores: they have lines of their own.
+
+    Args:
+        asked: the term or RewardModel that the question went to.
+    """
     return {
         "run": run,
+        "asked": asked,
         "prompt": digest(question.prompt),
         "responses": [digest(response) for response in question.responses],
         **_judged(judgement, ended_at),

@@ -8,9 +8,11 @@ Where a resource cannot be carried out as it says, opening it fails, and names t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,10 +43,16 @@ from genrm_scoring.similarity import Similarity
 from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Critiqued, Pairwise, Pointwise, Source, WorkerRule
 from genrm_scoring.speech import Chat, Classifier, RewardServer, SglangClassifier, Speech
 from genrm_scoring.transport import AiohttpTransport
+from genrm_scoring.types import Judgement, Question
+
+log = logging.getLogger(__name__)
 
 _REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
 EXTERNAL_PATH: Final = "/chat/completions"
 """Behind the base URL of somebody else's API."""
+Heard = Callable[[str, Question, Judgement], None]
+"""Who was asked comes first: the term of a fleet, by its name, or else the RewardModel, by its own."""
+
 _NO_KEYS: Final = "no keys are read here; start with --secrets, a folder with a folder for each Secret"
 
 
@@ -86,8 +94,8 @@ class Means:
     """What resources are opened with.
 
     `key` reads an endpoint's key, and `model` finds the RewardModel that a term names; both raise ConfigurationError.
-    `module` is the run's own Python: its text and where it is from; `code` is what was approved of ConfigMaps. `told`
-    hears of every question to a model, and `reported` of every group that was compared.
+    `module` is the run's own Python: its text and where it is from; `code` is what was approved of ConfigMaps. `heard`
+    hears of every question to a model or a reward API, and `reported` of every group that was compared.
     """
 
     cluster: Cluster | None = None
@@ -97,8 +105,12 @@ class Means:
     code: Code = field(default_factory=dict)
     patience: float = PATIENCE
     rule_processes: int = 1
-    told: Told | None = None
+    heard: Heard | None = None
     reported: Reported | None = None
+
+    def told(self, who: str) -> Told | None:
+        """What hears of the questions to one of them."""
+        return None if self.heard is None else partial(self.heard, who)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +124,11 @@ class Reached:
 
 
 @asynccontextmanager
-async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
+async def reached(rm: RewardModel, means: Means, term: str | None = None) -> AsyncIterator[Reached]:
     """
+    Args:
+        term: of a fleet, that the model is asked for.
+
     Raises:
         ConfigurationError: it sleeps by its owner's word, its key is not there, or it is in no cluster that is asked.
         ClusterError
@@ -135,7 +150,7 @@ async def reached(rm: RewardModel, means: Means) -> AsyncIterator[Reached]:
             raise ConfigurationError(f"{where}.type", sentence)
         transport = AiohttpTransport(key=key)
         opened.push_async_callback(transport.close)
-        yield Reached(endpoints, transport, means.told, means.reported)
+        yield Reached(endpoints, transport, means.told(term or rm.name), means.reported)
 
 
 def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
@@ -298,20 +313,20 @@ def refuse_state(fleet: RewardFleet, why: str = "which is not kept here") -> Non
 async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     if term.reward_model is not None:
         rm = means.model(term.reward_model.name)
-        async with reached(rm, means) as way:
+        async with reached(rm, means, term.name) as way:
             if term.critic is None:
                 yield source_of(rm, way, means.patience, in_fleet=True)
                 return
             critic = means.model(term.critic.name)
             _can_be_together(term, critic, rm)
-            async with reached(critic, means) as its_way:
+            async with reached(critic, means, f"{term.name} critic") as its_way:
                 yield Critiqued(_critic_of(critic, its_way), scorer_of(rm, way))
     elif term.api is not None:
         transport = AiohttpTransport(key=_key_of(term.api, means))
         try:
             scoring = Scoring(timeout=term.api.timeout)
-            speech = _api_speech(term.api)
-            yield Pointwise(Scorer(scoring, "", StaticEndpoints([term.api.url]), transport, speech=speech))
+            speech, told = _api_speech(term.api), means.told(term.name)
+            yield Pointwise(Scorer(scoring, "", StaticEndpoints([term.api.url]), transport, speech=speech, told=told))
         finally:
             await transport.close()
     else:

@@ -6,8 +6,9 @@
     preflight             resolves the request, or says what is wrong with it
     target, opening       what the run is scored by, as it travels; and from it to what scores
     reward_manager        in the reward workers: scores samples
-    coordinators          Ray actors in which the responses to one prompt meet; steps: what they say of a step's scores;
-                          running_state: what a run is normalised by, beside its checkpoints
+    coordinators          Ray actors in which the responses to one prompt meet; running_state: what a run is normalised
+                          by, beside its checkpoints
+    tally                 the Ray actor that counts all scores of a run; steps: what they say of the judge
     plugin, hooks         in the trainer process: the training phases, and a guard against a run that was not translated
     agent_loops           in the agent loops: what only they know of a response
     ahead                 when a step's first question comes

@@ -22,9 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from genrm_api.rewardfleet import RewardFleet
 from genrm_scoring.arrivals import Arrivals, Survivors, arrivals_of
-from genrm_scoring.breaker import Breaker
 from genrm_scoring.errors import ConfigurationError, RunStopped
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.journal import JudgementLog, record_question, record_score
@@ -32,8 +30,7 @@ from genrm_scoring.types import Judgement, Question, Sample, Score
 
 from genrm_verl.opening import opened_source
 from genrm_verl.running_state import RunningState
-from genrm_verl.steps import StepLog
-from genrm_verl.target import Target
+from genrm_verl.tally import Reporter, reporter
 from genrm_verl.translate import RunSection
 
 log = logging.getLogger(__name__)
@@ -46,19 +43,17 @@ last member is held back would never be complete."""
 class Coordinator:
     """One of them; belongs to one event loop, which is that of its actor."""
 
-    def __init__(self, section: Mapping[str, Any]) -> None:
+    def __init__(self, section: Mapping[str, Any], reports: Reporter | None = None) -> None:
         self._section = RunSection.read(section)
+        self._reports = reports or reporter(self._section.run)
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
         self._arrivals: Arrivals | None = None
         self._survivors = Survivors(self._section.patience_s)
-        self._breaker = _breaker(self._section)
         self._stopped: asyncio.Future[str] | None = None
         folder = self._section.judgement_log
         self._judgements = JudgementLog(Path(folder)) if folder else None
         self._scores = JudgementLog(Path(folder), "scores") if folder else None
-        self._summaries = JudgementLog(Path(folder), "steps") if folder else None
-        self._steps = StepLog(self._summarise)
         self._memory = _memory(self._section)
 
     async def score(self, key: str, size: int, sample: Sample, learn: bool = True) -> Score:
@@ -74,9 +69,7 @@ class Coordinator:
             score = await arrivals.score(key, size, sample, learn=learn)
             if self._scores is not None:
                 self._scores.write(record_score(self._section.run, sample, score, time.time()))
-            self._steps.scored(sample, score)
-            if self._breaker is not None:
-                self._breaker.saw(f"prompt {sample.uid}, response {sample.session}", score)
+            await self._reports.scored(sample, score)
         except (RunStopped, ConfigurationError) as e:
             self._stop(str(e))
             raise
@@ -92,11 +85,8 @@ class Coordinator:
 
     async def step_ended(self) -> None:
         """A step of training is over, with the validation that belongs to it: what comes now is of the next."""
-        self._steps.ended()
         if self._memory is not None:
             self._memory.step_ended()
-        if self._breaker is not None:
-            self._breaker.begin_step()
 
     async def close(self) -> None:
         """Give up who waits; an actor whose process ends has no need of it."""
@@ -121,35 +111,23 @@ class Coordinator:
     async def _ready(self) -> Arrivals:
         async with self._opening:
             if self._arrivals is None:
-                told = self._told if self._judgements is not None else None
-                opening = opened_source(self._section, told, self._steps.held)
+                opening = opened_source(self._section, self._heard, self._reports.held)
                 source = await self._open.enter_async_context(opening)
                 self._arrivals = arrivals_of(source, self._section.patience_s)
                 if self._memory is not None and isinstance(source, FleetScorer):
                     self._memory.of = source
             return self._arrivals
 
-    def _summarise(self, line: dict[str, Any]) -> None:
-        if self._summaries is not None:
-            self._summaries.write({"run": self._section.run, "ended": round(time.time(), 6), **line})
-
-    def _told(self, question: Question, judgement: Judgement) -> None:
-        assert self._judgements is not None
-        self._judgements.write(record_question(self._section.run, question, judgement, time.time()))
+    def _heard(self, asked: str, question: Question, judgement: Judgement) -> None:
+        self._reports.judged(asked, judgement)
+        if self._judgements is not None:
+            self._judgements.write(record_question(self._section.run, asked, question, judgement, time.time()))
 
 
 def _memory(section: RunSection) -> RunningState | None:
     if section.state is None:
         return None
     return RunningState(Path(section.state), Path(section.resumed_state) if section.resumed_state else None)
-
-
-def _breaker(section: RunSection) -> Breaker | None:
-    """Each coordinator has its own: what it sees is a fair sample of a step's prompts."""
-    resource = None if section.target is None else Target.read(section.target).resource
-    if not isinstance(resource, RewardFleet):
-        return None
-    return Breaker(resource.spec.breaker.max_failed_fraction, resource.spec.breaker.minimum_count)
 
 
 def _name(run: str, number: int) -> str:

@@ -32,7 +32,8 @@ class _State:
 
     phases: Any = None
     coordinators: Any = None
-    """Kept: they end when nobody holds them."""
+    tally: Any = None
+    """Kept, both: they end when nobody holds them."""
     stopped: str | None = None
 
 
@@ -62,6 +63,7 @@ def arm(config: Any) -> None:
     if section is not None:
         if _State.phases is None:
             _State.phases = _open_phases(config, section)
+            _State.tally = _start_tally(section)
             if section.coordinators:
                 _State.coordinators = _start_coordinators(section)
     elif OmegaConf.select(config, "reward_model.discovery") is not None:
@@ -106,6 +108,14 @@ def _start_coordinators(section: Any) -> Any:
     return coordinators
 
 
+def _start_tally(section: Any) -> Any:
+    from genrm_verl.tally import RayTally
+
+    tally = RayTally(section)
+    tally.when_stopped(_stop)
+    return tally
+
+
 def _stop(why: str) -> None:
     _State.stopped = why
 
@@ -123,11 +133,21 @@ def _span(name: str) -> Iterator[None]:
     phases.begin(name)
     try:
         yield
+    except Exception:
+        _end_if_stopped()  # a step without any scores left fails in verl's own words
+        raise
     finally:
         phases.end(name)
-        if name == "step" and _State.coordinators is not None:
-            _State.coordinators.step_ended()
+        if name == "step":
+            _step_ended()
     _end_if_stopped()
+
+
+def _step_ended() -> None:
+    if _State.coordinators is not None:
+        _State.coordinators.step_ended()
+    if _State.tally is not None and (why := _State.tally.step_ended()) is not None:
+        _stop(why)
 
 
 def _end_if_stopped() -> None:

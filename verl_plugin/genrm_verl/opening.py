@@ -16,7 +16,7 @@ from genrm_scoring.judges import judge_of
 from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.sources import Source
 from genrm_scoring.speech import Chat
-from genrm_scoring.targets import Means, key_in, module_in, opened_target, reached, scorer_of, source_with
+from genrm_scoring.targets import Heard, Means, key_in, module_in, opened_target, reached, scorer_of, source_with
 from genrm_scoring.transport import AiohttpTransport
 
 from genrm_verl.target import Target
@@ -44,23 +44,23 @@ async def opened_scorer(section: RunSection) -> AsyncIterator[Scorer]:
 
 @asynccontextmanager
 async def opened_source(
-    section: RunSection, told: Told | None = None, reported: Reported | None = None
+    section: RunSection, heard: Heard | None = None, reported: Reported | None = None
 ) -> AsyncIterator[Source]:
     """What scores the responses to one prompt together.
 
     Args:
-        told: hears of every question to a model; `reported`: of every group that was compared.
+        heard: hears of every question to a model; `reported`: of every group that was compared.
 
     Raises:
         ConfigurationError, ClusterError
     """
-    async with _means(section) as means:
+    async with _means(section) as opened:
+        means = replace(opened, heard=heard, reported=reported)
         if section.target is None:
-            async with _static(section, told) as scorer:
+            async with _static(section, means.told(section.judge)) as scorer:
                 scoring = Scoring.model_validate(section.scoring)
                 yield source_with(scoring, scorer, section.patience_s, reported=reported)
         else:
-            means = replace(means, told=told, reported=reported)
             resource = Target.read(section.target).resource
             async with opened_target(resource, means, keeps_state=True) as source:
                 yield source

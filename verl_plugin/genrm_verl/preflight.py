@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from typing import Final
+from typing import Any, Final
 
 from genrm_api.names import headless_service_name
 from genrm_api.rewardfleet import RewardFleet
@@ -80,6 +80,7 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         scoring=scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
         endpoints=request.endpoints,
         judgement_log=request.judgement_log,
+        breaker=dict(request.breaker),
         patience_s=request.patience_s,
         coordinators=workers if scoring_needs_siblings(scoring) or scoring_drops_samples(scoring) else 0,
         settles=scoring_drops_samples(scoring),
@@ -131,6 +132,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         rules=request.rules,
         secrets=request.secrets,
         judgement_log=request.judgement_log,
+        breaker=_breaker(request, target),
         patience_s=request.patience_s,
         coordinators=_coordinators(target, workers),
         settles=target.drops_samples,
@@ -140,6 +142,14 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         prewake=request.prewake,
     )
     return section, target, describe(target, serving)
+
+
+def _breaker(request: RewardRequest, target: Target) -> dict[str, Any]:
+    """The fleet's, and over it what the run writes; a RewardModel has none of its own."""
+    if not isinstance(target.resource, RewardFleet):
+        return dict(request.breaker)
+    fleets = target.resource.spec.breaker.model_dump(mode="json", by_alias=True)
+    return {**fleets, **request.breaker}
 
 
 def _coordinators(target: Target, workers: int) -> int:

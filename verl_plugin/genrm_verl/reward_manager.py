@@ -3,7 +3,8 @@
 verl loads the class by name (`reward.reward_manager.source=importlib`), one instance per reward worker process. Where a
 response is judged by itself, that happens here; where its siblings count, at the coordinator of its group. A sample
 without a score leaves as an exception: verl 0.9's trainer then trains on the rest of the group. Where too few of one
-keep a score the rest is dropped too: a lone survivor would get its raw score as advantage.
+keep a score the rest is dropped too: a lone survivor would get its raw score as advantage. Whoever judged tells the
+run's tally how it ended.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from genrm_verl.ahead import RayHerald
 from genrm_verl.coordinators import RayGroups
 from genrm_verl.opening import opened_scorer
 from genrm_verl.samples import group_of, sample_of
+from genrm_verl.tally import reporter
 from genrm_verl.translate import RunSection, group_size
 
 
@@ -42,6 +44,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         self._scorer: Scorer | None = None
         self._groups = RayGroups(section) if section.coordinators else None
         self._herald = RayHerald(section.run) if section.prewake else None
+        self._reports = reporter(section.run)
         self._judges = section.settles or self._groups is None
         alone = section.judgement_log is not None and self._judges
         self._log = JudgementLog(Path(str(section.judgement_log))) if alone else None
@@ -73,6 +76,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             # Validation has no advantages that a lone survivor could spoil; nor does a group of one.
             if self._groups is not None and validate is not None and not validate and size > 1:
                 score = await self._groups.settled(group_of(fields), size, score)
+            await self._reports.scored(sample, score)
         if score.value is None:
             raise SampleDropped(score)
         return {"reward_score": score.value, "reward_extra_info": info}
@@ -82,6 +86,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             if self._scorer is None:
                 self._scorer = await self._open.enter_async_context(opened_scorer(self._section))
         judgement, score = await self._scorer.score(sample)
+        self._reports.judged(self._section.judge, judgement)
         if self._log is not None:
             self._log.write(record(self._section.run, sample, judgement, score, time.time()))
         return judgement, score

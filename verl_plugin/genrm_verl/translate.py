@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from genrm_api.leases import DEFAULT_TTL_SECONDS
+from genrm_api.rewardfleet import FleetBreaker
 from genrm_api.rewardmodel import EngineName
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.gathering import PATIENCE
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import ValidationError
 
 from genrm_verl.overlay import REWARD_MODEL_KEYS
 
@@ -54,6 +56,8 @@ class RewardRequest:
     secrets: str | None
     allow_cluster_code: tuple[str, ...]
     judgement_log: str | None
+    breaker: Mapping[str, Any]
+    """What the run writes of it, in the words of a RewardFleet's spec.breaker."""
     patience_s: float
     state: str | None
     """Where what a run learns is kept; None in verl's old trainer, whose samples know no step."""
@@ -84,6 +88,8 @@ class RunSection:
     rules: str | None = None
     secrets: str | None = None
     judgement_log: str | None = None
+    breaker: dict[str, Any] = field(default_factory=dict)
+    """As a RewardFleet's spec.breaker; what is not written has its default."""
     patience_s: float = PATIENCE
     coordinators: int = 0
     """Processes in which the responses to one prompt meet; none where nothing of one depends on another."""
@@ -95,6 +101,11 @@ class RunSection:
     """The same of the run that this one goes on with, where that is named."""
     lease_ttl_s: int = DEFAULT_TTL_SECONDS
     prewake: bool = False
+
+    @property
+    def judge(self) -> str:
+        """The name of what is asked, where that is one model."""
+        return self.name or self.served_name or ""
 
     @classmethod
     def of(cls, config: DictConfig) -> Self | None:
@@ -156,6 +167,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         secrets=_path("secrets", ours["secrets"]),
         allow_cluster_code=_hashes(ours["allow_cluster_code"]),
         judgement_log=_path("judgement_log", ours["judgement_log"]),
+        breaker=_breaker(ours["breaker"]),
         patience_s=_seconds("patience_s", ours["patience_s"]),
         state=_state_folder(config),
         resumed_state=_resumed_state_folder(config),
@@ -268,6 +280,23 @@ def _scoring(value: Any) -> Mapping[str, Any]:
         raise ConfigurationError(
             "reward_model.scoring", f"found {value!r}; write keys of spec.scoring: {{timeout: 60s}}"
         )
+    return value
+
+
+def _breaker(value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            "reward_model.breaker",
+            f"found {value!r}; write what spec.breaker is in a RewardFleet: {{maxFailedFraction: 0.2}}",
+        )
+    try:
+        FleetBreaker.model_validate(value)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(["reward_model.breaker", *map(str, first["loc"])])
+        raise ConfigurationError(where, first["msg"]) from None
     return value
 
 

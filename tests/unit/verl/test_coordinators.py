@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 from genrm_api.rewardfleet import RewardFleet
-from genrm_scoring.errors import BreakerTripped, ConfigurationError, FailureRaised
+from genrm_scoring.errors import ConfigurationError, FailureRaised, RunStopped
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
-from genrm_verl.coordinators import Coordinator
 from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
 
 from dev.grpo import read_lines
 from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
+from tests.unit.verl.local_run import LocalRun
 
-MADE: list[Coordinator] = []
+MADE: list[LocalRun] = []
 
 
 @pytest.fixture(autouse=True)
-async def made() -> AsyncIterator[list[Coordinator]]:
+async def made() -> AsyncIterator[list[LocalRun]]:
     """All that a test makes are closed in its end."""
     MADE.clear()
     yield MADE
@@ -31,12 +31,12 @@ async def made() -> AsyncIterator[list[Coordinator]]:
         await coordinator.close()
 
 
-def started(section: RunSection) -> Coordinator:
-    MADE.append(Coordinator(asdict(section)))
+def started(section: RunSection) -> LocalRun:
+    MADE.append(LocalRun(asdict(section)))
     return MADE[-1]
 
 
-def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
+def static(url: str, log: Path | None = None, **scoring: Any) -> LocalRun:
     section = RunSection(
         run="run-1",
         discovery="static",
@@ -51,7 +51,7 @@ def static(url: str, log: Path | None = None, **scoring: Any) -> Coordinator:
     return started(section)
 
 
-def of_fleet(spec: dict[str, Any], **section: Any) -> Coordinator:
+def of_fleet(spec: dict[str, Any], **section: Any) -> LocalRun:
     fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": spec})
     text = Target(fleet, ()).text()
     return started(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section))
@@ -61,7 +61,7 @@ def group(*responses: str, step: int = 1, reference: str | None = None) -> list[
     return [Sample("p", r, uid="u", session=i, step=step, reference=reference) for i, r in enumerate(responses)]
 
 
-async def scored(coordinator: Coordinator, samples: list[Sample], key: str = "u") -> list[float | None]:
+async def scored(coordinator: LocalRun, samples: list[Sample], key: str = "u") -> list[float | None]:
     found = await asyncio.gather(*(coordinator.score(key, len(samples), sample) for sample in samples))
     return [score.value for score in found]
 
@@ -80,7 +80,7 @@ async def test_a_tournament_is_held_and_written_down(tmp_path: Path) -> None:
         (0, 0.0),
         (1, 1.0),
     ]
-    assert set(question["responses"]) == {line["response"] for line in lines}
+    assert question["asked"] == "judge" and set(question["responses"]) == {line["response"] for line in lines}
     assert question["outcome"] == "ok" and question["run"] == lines[0]["run"] == "run-1"
 
 
@@ -106,12 +106,12 @@ async def test_a_failure_under_policy_raise_stops_the_run_and_says_why() -> None
 async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_does() -> None:
     right = {"name": "right", "rule": {"kind": "exact"}}
     breaker = {"maxFailedFraction": 0.5, "minimumCount": 4}
-    coordinator = of_fleet({"terms": [right], "breaker": breaker})
+    coordinator = of_fleet({"terms": [right]}, breaker=breaker)
     assert await scored(coordinator, group("4", "5", reference="4")) == [1.0, 0.0]
     assert await scored(coordinator, group("4", "5")) == [None, None], "there is no ground truth"
     await coordinator.step_ended()
     assert await scored(coordinator, group("4", "5", "6", step=2)) == [None] * 3, "a step is judged by itself"
-    with pytest.raises(BreakerTripped, match="prompt u, response"):
+    with pytest.raises(RunStopped, match="prompt u, response"):
         await scored(coordinator, group("4", "5", step=2))
     assert "maxFailedFraction 0.5" in await asyncio.wait_for(coordinator.stopped(), 5)
 
@@ -186,6 +186,50 @@ async def test_a_steps_numbers_are_written_down_and_a_jump_is_warned_of(
     assert lines[0]["outcomes"] == {"ok": 2} and lines[0]["zero_spread"] == 0.0 and lines[6]["zero_spread"] == 1.0
     assert set(lines[0]["anchor"]) == {"score", "beats_anchor", "policy_mean", "conflicts"}
     assert [record.message for record in caplog.records if "zero_spread is 1.00" in record.message]
+
+
+def cut_off_or_first(request: Request) -> str:
+    """Of the responses named in it one is never read to its end; of the others the first is better."""
+    text = request["messages"][0]["content"]
+    return "It runs on and on" if "never ending" in text[text.rindex("<response_a>") :] else "<result>A</result>"
+
+
+async def test_what_failed_inside_a_tournament_is_seen_although_all_its_scores_are_there(tmp_path: Path) -> None:
+    async with ScriptedJudge(says(cut_off_or_first)) as judge:
+        coordinator = static(judge.url, tmp_path, mode="pairwise", order="both", aggregate="bt")
+        assert None not in await scored(coordinator, group("one", "two", "three"), key="u")
+        found = await scored(coordinator, group("four", "five", "never ending"), key="w")
+        assert found[:2] == [0.0, 0.0] and found[2] is None, "nobody said anything of it"
+        await coordinator.step_ended()
+    (line,) = read_lines(tmp_path, "steps")
+    assert line["judgements"] == {"judge": {"ok": 8, "parse_failed": 4}}
+    assert (line["questions"], line["questions_failed"]) == (12, {"parse_failed": 4})
+    assert line["judgements_failed"] == line["judgements_parse_failed"] == pytest.approx(1 / 3, abs=1e-6)
+    assert line["disagreement_rate"] == line["first_preferred"] == 1.0, "whoever is read first wins"
+    assert line["first_bias"] > 0
+
+
+async def test_each_term_of_a_fleet_is_counted_whatever_a_policy_wrote_for_it(tmp_path: Path) -> None:
+    value = {"policy": "value", "value": 0.0}
+    terms = [
+        {"name": "exact", "rule": {"kind": "exact"}, "onFailure": value},
+        {"name": "near", "rule": {"kind": "numeric"}, "onFailure": value},
+        {"name": "short", "rule": {"kind": "length", "maximum": 9}},
+    ]
+    coordinator = of_fleet({"terms": terms}, breaker={"maxFailedFraction": 1}, judgement_log=str(tmp_path))
+    await scored(coordinator, group("4", "5", reference="4"), key="u")
+    await scored(coordinator, group("4", "5", reference="four"), key="w")
+    await scored(coordinator, group("4", "5"), key="x")
+    await coordinator.step_ended()
+    (line,) = read_lines(tmp_path, "steps")
+    assert line["outcomes"] == {"ok": 2, "refused": 4}
+    assert line["terms"] == {
+        "exact": {"ok": 4, "refused": 2},
+        "near": {"ok": 2, "refused": 4},
+        "short": {"ok": 6},
+    }
+    assert (line["term_failed/exact"], line["term_failed/near"]) == (pytest.approx(1 / 3, abs=1e-6), 0.666667)
+    assert line["term_failed/short"] == 0.0
 
 
 def longer_or_tie(request: Request) -> str:

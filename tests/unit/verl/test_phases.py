@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from genrm_api.leases import Phase
-from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.errors import ConfigurationError, RunStopped
 from genrm_verl import hooks
 from genrm_verl.phases import PhaseLog, PhaseTracker, TrainerPhases
 from hypothesis import given
@@ -121,6 +121,37 @@ class TestHooks:
         hooks._wrap_timer(module)
         with pytest.raises(RuntimeError), module.marked_timer("step", {}):
             raise RuntimeError
+        assert self.published[-1] is Phase.IDLE
+
+    def test_a_step_ends_with_its_numbers_and_with_the_run_if_they_say_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ends: list[str | None] = [None, "7 of 8 failed"]
+        monkeypatch.setattr(hooks._State, "tally", SimpleNamespace(step_ended=lambda: ends.pop(0)))
+        monkeypatch.setattr(hooks._State, "stopped", None)
+        module = self.profiler()
+        hooks._wrap_timer(module)
+        for _ in range(2):
+            with module.marked_timer("gen", {}):
+                pass
+        assert len(ends) == 2, "only whole steps are counted"
+        with module.marked_timer("step", {}):
+            pass
+        with pytest.raises(RunStopped, match="7 of 8 failed"), module.marked_timer("step", {}):
+            pass
+
+    def test_what_fails_for_want_of_scores_ends_with_why_there_were_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hooks._State, "stopped", None)
+        module = self.profiler()
+        hooks._wrap_timer(module)
+
+        def train() -> None:
+            with module.marked_timer("step", {}), module.marked_timer("gen", {}):
+                hooks._stop("7 of 8 failed")
+                raise RuntimeError("no samples")
+
+        with pytest.raises(RunStopped, match="7 of 8 failed"):
+            train()
         assert self.published[-1] is Phase.IDLE
 
     def test_validation_before_training_needs_the_reward_model_too(self) -> None:

@@ -96,6 +96,7 @@ async def test_a_run_resolves_its_reward_model_and_holds_a_lease(tmp_path: Path,
         config = await program.config()
         section = config["genrm"]
         assert (section["name"], section["namespace"], section["settles"]) == ("judge", "rl", True)
+        assert section["breaker"] == {}, "the defaults"
         resource = Target.read(section["target"]).resource
         assert isinstance(resource, RewardModel) and resource.served_name == "judge"
         (lease,) = leases(api)
@@ -227,6 +228,21 @@ async def test_a_run_on_a_fleet_holds_a_lease_on_each_of_its_models(tmp_path: Pa
         _, _, errors = await program.end()
     assert leases(api) == []
     assert "RewardFleet rl/team: terms format, by_judge, by_critic; behind it RewardModel rl/judge" in errors
+
+
+async def test_a_run_may_write_what_of_a_fleets_breaker_it_wants_otherwise(tmp_path: Path, api: StubApi) -> None:
+    team = fleet("judge")
+    team["spec"]["breaker"] = {"maxFailedFraction": 0.4, "minimumCount": 64}
+    api.put("rewardfleets", "rl", "team", **team)
+    of_fleet = ("reward_model.discovery=k8s", "reward_model.name=team")
+    for overrides, expected in [
+        ((), {"maxFailedFraction": 0.4, "minimumCount": 64}),
+        (("reward_model.breaker={maxFailedFraction:1}",), {"maxFailedFraction": 1, "minimumCount": 64}),
+    ]:
+        async with started(tmp_path, *of_fleet, *overrides) as program:
+            section = (await program.config())["genrm"]
+            await program.end()
+        assert section["breaker"] == expected
 
 
 async def test_a_fleet_that_names_a_model_which_is_not_there_ends_the_run(tmp_path: Path, api: StubApi) -> None:

@@ -148,6 +148,33 @@ def test_code_is_approved_by_its_hash(approved: Any) -> None:
         read_request(config({"discovery": "k8s", "name": "team", "allow_cluster_code": approved}))
 
 
+@pytest.mark.parametrize(
+    ("breaker", "field"),
+    [
+        (0.5, "reward_model.breaker"),
+        ({"maxFailedFraction": 0}, "reward_model.breaker.maxFailedFraction"),
+        ({"maxFailedFraction": 20}, "reward_model.breaker.maxFailedFraction"),
+        ({"minimumCount": 0}, "reward_model.breaker.minimumCount"),
+        ({"minimumCount": 1.5}, "reward_model.breaker.minimumCount"),
+        ({"max_failed_fraction": 0.5}, "reward_model.breaker.max_failed_fraction"),
+    ],
+)
+def test_a_breaker_is_what_a_fleets_is(breaker: Any, field: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read_request(config({**STATIC, "breaker": breaker}))
+    assert refused.value.field == field
+
+
+def test_a_run_on_one_judge_has_the_breaker_that_it_writes() -> None:
+    for written in (None, {"maxFailedFraction": 0.5}):
+        made = config({**STATIC, "breaker": written})
+        request = read_request(made)
+        assert request is not None
+        apply(made, static_section(request, "run-1", 8), request, {})
+        section = RunSection.of(made)
+        assert section is not None and section.breaker == (written or {})
+
+
 @pytest.mark.parametrize("prewake", ["soon", 3, 0.5])
 def test_prewake_is_true_or_false(prewake: Any) -> None:
     with pytest.raises(ConfigurationError, match="prewake: found"):
