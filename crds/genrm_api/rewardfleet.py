@@ -146,7 +146,7 @@ class RewardFleetSpec(ApiModel):
         description="What it means that a score cannot be made: a term has no number and says nothing itself of that, "
         "no term takes part, or their numbers make none.",
     )
-    breaker: FleetBreaker = Field(default_factory=FleetBreaker, description="When failures stop the run.")
+    breaker: FleetBreaker = Field(default_factory=FleetBreaker, description="When failures stop a verl run.")
 
     rules: ClassVar = (
         _about(

@@ -20,7 +20,7 @@ from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
-from genrm_scoring.targets import Means, opened_fleet, reached, refuse_state, source_of
+from genrm_scoring.targets import Means, opened_fleet, reached, refuse_state, say_that_nothing_breaks, source_of
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
@@ -201,6 +201,7 @@ async def _opened(
     try:
         if isinstance(resource, RewardFleet):
             refuse_state(resource)
+            say_that_nothing_breaks(resource)
             source: Source = await opened.enter_async_context(opened_fleet(resource, means))
         else:
             models, way = (resource,), await opened.enter_async_context(reached(resource, means))

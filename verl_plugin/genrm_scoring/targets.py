@@ -283,11 +283,22 @@ async def opened_target(
     if isinstance(resource, RewardFleet):
         if not keeps_state:
             refuse_state(resource)
+            say_that_nothing_breaks(resource)
         async with opened_fleet(resource, means) as source:
             yield source
     else:
         async with reached(resource, means) as way:
             yield source_of(resource, way, means.patience)
+
+
+def say_that_nothing_breaks(fleet: RewardFleet) -> None:
+    """A breaker counts by step of training. Where samples come without one it would be left out in silence."""
+    if "breaker" in fleet.spec.model_fields_set:
+        log.warning(
+            "RewardFleet %s spec.breaker: stops verl runs only; nobody tells here which step a sample is of, so look "
+            "at the outcomes of the scores, or write onFailure.policy raise",
+            fleet.name,
+        )
 
 
 def remembers(fleet: RewardFleet) -> bool:

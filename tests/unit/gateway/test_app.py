@@ -111,6 +111,14 @@ async def test_policy_raise_is_an_error() -> None:
     assert reply.status_code == 503 and "under policy raise" in reply.json()["error"]["message"]
 
 
+async def test_a_breaker_that_cannot_count_steps_is_said_to_be_none(caplog: pytest.LogCaptureFixture) -> None:
+    written = fleet("stops", EXACT, breaker={"maxFailedFraction": 0.5})
+    async with of_file(written, fleet("sums", EXACT)) as gateway:
+        await gateway.post("/get_reward2", json={})
+    (said,) = [message for message in caplog.messages if "breaker" in message]
+    assert said.startswith("RewardFleet stops spec.breaker: stops verl runs only")
+
+
 async def test_responses_that_come_one_by_one_meet_in_a_tournament() -> None:
     async with ScriptedJudge(says(longer)) as judge, of_file(external("judge", judge.url, mode="pairwise")) as gateway:
 

@@ -54,6 +54,17 @@ def answers(*responses: str, reference: str | None = "4") -> list[Sample]:
     return [Sample("2 + 2?", response, reference=reference) for response in responses]
 
 
+def test_a_breaker_that_cannot_count_steps_is_said_to_be_none(
+    tmp_path: Path, rewards: Rewards, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not caplog.messages, "nobody has written one"
+    path = tmp_path / "stops.yaml"
+    path.write_text(RULES.split("---")[0] + "  breaker: {maxFailedFraction: 0.5}\n")
+    rewards_of_file(path).close()
+    (said,) = caplog.messages
+    assert said.startswith("RewardFleet answers spec.breaker: stops verl runs only")
+
+
 def test_samples_are_scored_in_groups_and_come_back_in_their_order(rewards: Rewards) -> None:
     mixed = [Sample("a", "4", reference="4"), Sample("b", "5", reference="4"), Sample("a", "5", reference="4")]
     scores = rewards.score(mixed)
