@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.errors import ConfigurationError, FailureRaised, RunStopped
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
 from genrm_verl.target import Target
@@ -51,10 +53,15 @@ def static(url: str, log: Path | None = None, **scoring: Any) -> LocalRun:
     return started(section)
 
 
-def of_fleet(spec: dict[str, Any], **section: Any) -> LocalRun:
+def of_fleet(spec: dict[str, Any], models: Sequence[RewardModel] = (), **section: Any) -> LocalRun:
     fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": spec})
-    text = Target(fleet, ()).text()
+    text = Target(fleet, tuple(models)).text()
     return started(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section))
+
+
+def external(name: str, url: str, **scoring: Any) -> RewardModel:
+    spec = {"type": "External", "external": {"url": f"{url}/v1"}, "scoring": {"timeout": "5s", **scoring}}
+    return RewardModel.model_validate({"metadata": {"name": name, "namespace": "rl", "uid": name}, "spec": spec})
 
 
 def group(*responses: str, step: int = 1, reference: str | None = None) -> list[Sample]:
@@ -191,7 +198,7 @@ async def test_a_steps_numbers_are_written_down_and_a_jump_is_warned_of(
 def cut_off_or_first(request: Request) -> str:
     """Of the responses named in it one is never read to its end; of the others the first is better."""
     text = request["messages"][0]["content"]
-    return "It runs on and on" if "never ending" in text[text.rindex("<response_a>") :] else "<result>A</result>"
+    return "It runs on and on" if "never ending" in text[text.find("<response_a>") :] else "<result>A</result>"
 
 
 async def test_what_failed_inside_a_tournament_is_seen_although_all_its_scores_are_there(tmp_path: Path) -> None:
@@ -230,6 +237,27 @@ async def test_each_term_of_a_fleet_is_counted_whatever_a_policy_wrote_for_it(tm
     }
     assert (line["term_failed/exact"], line["term_failed/near"]) == (pytest.approx(1 / 3, abs=1e-6), 0.666667)
     assert line["term_failed/short"] == 0.0
+
+
+async def test_a_fleets_judgements_are_counted_and_written_down_by_the_term_that_asked(tmp_path: Path) -> None:
+    value = {"policy": "value", "value": 0.0}
+    async with ScriptedJudge(says(cut_off_or_first)) as judge:
+        models = [external("one", judge.url, mode="pairwise", order="both"), external("other", judge.url)]
+        terms = [
+            {"name": "compared", "rewardModel": {"name": "one"}},
+            {"name": "looked_at", "rewardModel": {"name": "other"}, "onFailure": value},
+            {"name": "away", "api": {"url": "http://127.0.0.1:9/get_reward2", "timeout": "1s"}, "onFailure": value},
+        ]
+        run = of_fleet({"terms": terms}, models, breaker={"maxFailedFraction": 1}, judgement_log=str(tmp_path))
+        await scored(run, group("a", "b"))
+        await run.step_ended()
+    (line,) = read_lines(tmp_path, "steps")
+    assert line["judgements"]["compared"] == {"ok": 2} and line["judgements"]["looked_at"] == {"parse_failed": 2}
+    assert sum(line["judgements"]["away"].values()) == 2 and "ok" not in line["judgements"]["away"]
+    assert line["judgements_failed"] == pytest.approx(2 / 3, abs=1e-6)
+    assert (line["judgements_failed/compared"], line["judgements_failed/away"]) == (0.0, 1.0)
+    asked = Counter(question["asked"] for question in read_lines(tmp_path, "judgements"))
+    assert asked == {"compared": 2, "looked_at": 2, "away": 2}
 
 
 def longer_or_tie(request: Request) -> str:
