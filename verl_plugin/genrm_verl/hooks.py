@@ -133,8 +133,8 @@ def _span(name: str) -> Iterator[None]:
     phases.begin(name)
     try:
         yield
-    except Exception:
-        _end_if_stopped()  # a step without any scores left fails in verl's own words
+    except Exception as e:
+        _end_if_stopped(e)  # a step without any scores left fails in verl's own words
         raise
     finally:
         phases.end(name)
@@ -150,15 +150,19 @@ def _step_ended() -> None:
         _stop(why)
 
 
-def _end_if_stopped() -> None:
+def _end_if_stopped(failure: Exception | None = None) -> None:
     """
+    Args:
+        failure: what ends a part of the step anyway.
+
     Raises:
-        RunStopped: a coordinator has said so; the reward workers' own exceptions only cost samples.
+        RunStopped: the tally or a coordinator has said so; the reward workers' own exceptions only cost samples.
     """
     if _State.stopped is not None:
         from genrm_scoring.errors import RunStopped
 
-        raise RunStopped(_State.stopped)
+        if not isinstance(failure, RunStopped):
+            raise RunStopped(_State.stopped)
 
 
 def _wrap_timer(module: ModuleType) -> None:

@@ -150,8 +150,9 @@ class TestHooks:
                 hooks._stop("7 of 8 failed")
                 raise RuntimeError("no samples")
 
-        with pytest.raises(RunStopped, match="7 of 8 failed"):
+        with pytest.raises(RunStopped, match="7 of 8 failed") as stopped:
             train()
+        assert isinstance(stopped.value.__context__, RuntimeError), "said once, and not again at each span's end"
         assert self.published[-1] is Phase.IDLE
 
     def test_validation_before_training_needs_the_reward_model_too(self) -> None:
