@@ -107,9 +107,3 @@ def test_sglang_is_asked_for_the_chat_s_tokens_first() -> None:
     for strange in (b"x", b"{}", b'{"tokens": ["5"]}'):
         with pytest.raises(ServerFailed, match="list of tokens"):
             classifier.rendered(Reply(200, {}, strange))
-
-
-@pytest.mark.parametrize("wire_format", [WireFormat.SGLANG_CLASSIFY, WireFormat.OPENAI_EMBEDDINGS])
-def test_a_classifier_without_a_chat_template_is_refused(wire_format: WireFormat) -> None:
-    with pytest.raises(ConfigurationError, match="chat template"):
-        Classifier("rm", wire_format)
