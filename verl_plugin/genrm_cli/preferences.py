@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from genrm_scoring.chat import as_text
+from genrm_scoring.conversations import Turn, as_text, text_in, turns_of
 from genrm_scoring.errors import ConfigurationError
 
 _PROMPTS: Final = ("x", "prompt", "question")
@@ -24,6 +24,8 @@ class Preference:
     prompt: str
     chosen: str
     rejected: str
+    messages: tuple[Turn, ...] = ()
+    """The prompt as a conversation, where it is one."""
 
 
 def read(path: Path, limit: int | None = None) -> list[Preference]:
@@ -37,7 +39,7 @@ def read(path: Path, limit: int | None = None) -> list[Preference]:
             break
         try:
             found.append(of_row(row))
-        except ValueError as e:
+        except (ValueError, ConfigurationError) as e:
             raise ConfigurationError("--data", f"{path}, row {number}: {e}") from None
     if not found:
         raise ConfigurationError("--data", f"{path} holds no rows")
@@ -48,6 +50,7 @@ def of_row(row: Mapping[str, Any]) -> Preference:
     """
     Raises:
         ValueError: it is of neither layout.
+        ConfigurationError: it shows something else than text.
     """
     truth = (row.get("reward_model") or {}).get("ground_truth")
     pair = truth if isinstance(truth, Mapping) else row
@@ -58,20 +61,15 @@ def of_row(row: Mapping[str, Any]) -> Preference:
     if missing:
         raise ValueError(f"no {missing[0]}; write it as a column, or into reward_model.ground_truth")
     chosen, rejected = (_response(pair[key]) for key in ("chosen", "rejected"))
-    return Preference(_prompt(prompt), chosen, rejected)
-
-
-def _prompt(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return as_text([(str(m.get("role", "user")), str(m.get("content", ""))) for m in _chat(value)])
+    messages = () if isinstance(prompt, str) else turns_of(_chat(prompt), "prompt")
+    return Preference(prompt if isinstance(prompt, str) else as_text(messages), chosen, rejected, messages)
 
 
 def _response(value: Any) -> str:
     if isinstance(value, str):
         return value
     chat = _chat(value)
-    return str(chat[-1].get("content", ""))
+    return text_in(chat[-1].get("content"), "response")
 
 
 def _chat(value: Any) -> Sequence[Mapping[str, Any]]:

@@ -40,5 +40,5 @@ async def _asked(scorer: Scorer, pair: Preference, pairwise: bool, *, chosen: bo
     """About the chosen response, or with it first; else about the other, or with that first."""
     one, other = (pair.chosen, pair.rejected) if chosen else (pair.rejected, pair.chosen)
     if pairwise:
-        return await scorer.ask(Question(pair.prompt, (one, other)))
-    return await scorer.judge(Sample(pair.prompt, one))
+        return await scorer.ask(Question(pair.prompt, (one, other), messages=pair.messages))
+    return await scorer.judge(Sample(pair.prompt, one, messages=pair.messages))

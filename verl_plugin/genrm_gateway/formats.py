@@ -8,19 +8,22 @@
 
 No format but ours has a word for "no score". There a failed score is an HTTP error that says why, so that nobody takes
 it for a zero; NeMo-Gym alone says it in the answer, by the failure class that masks the sample.
+
+What is asked about is text. A request that also shows an image, or wants scores of single steps, is refused when it is
+read (422): the rest of it would be another question.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from genrm_scoring.chat import as_text
+from genrm_scoring.conversations import Turn, as_text, refuse_other_than_text, text_in, turns_of
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.ground_truths import as_json
 from genrm_scoring.types import Outcome, Sample, Score
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Chat = Sequence[Mapping[str, Any]]
 OF_THE_SAMPLE: Final = frozenset(
     {Outcome.REFUSED, Outcome.TOO_LONG, Outcome.PARSE_FAILED, Outcome.TRUNCATED, Outcome.SKIPPED}
 )
@@ -31,6 +34,28 @@ MOST_SAMPLES: Final = 4096
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, body: Any) -> Any:
+        """
+        Raises:
+            ValueError: something else is asked about.
+        """
+        try:
+            if isinstance(body, Mapping):
+                refuse_other_than_text(body, "request")
+                for where, chat in cls.chats_in(body):
+                    turns_of(_messages(chat), where)
+        except ConfigurationError as e:
+            raise ValueError(str(e)) from None
+        return body
+
+    @staticmethod
+    def chats_in(body: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Its conversations, by their fields; a prompt may be one."""
+        if isinstance(prompt := body.get("prompt"), list):
+            yield "prompt", prompt
 
 
 class RewardApiRequest(Request):
@@ -66,6 +91,12 @@ class VerifyRequest(Request):
     responses_create_params: dict[str, Any]
     response: dict[str, Any]
 
+    @staticmethod
+    def chats_in(body: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+        for field, key in (("responses_create_params", "input"), ("response", "output")):
+            if isinstance(said := body.get(field), Mapping) and isinstance(chat := said.get(key), list):
+                yield f"{field}.{key}", chat
+
 
 class CompareRequest(Request):
     """NeMo-Gym's `/compare`."""
@@ -74,8 +105,16 @@ class CompareRequest(Request):
     response_objs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_SAMPLES)]
     principle: str | None = None
 
+    @staticmethod
+    def chats_in(body: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+        if isinstance(history := body.get("conversation_history"), list):
+            yield "conversation_history", history
+        for response in body.get("response_objs") or ():
+            if isinstance(response, Mapping) and isinstance(chat := response.get("output"), list):
+                yield "response_objs.output", chat
 
-class ScoredSample(BaseModel):
+
+class ScoredSample(Request):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str | list[dict[str, Any]] = Field(description="The prompt as text, or as chat messages.")
@@ -103,7 +142,7 @@ def of_reward_api(request: RewardApiRequest) -> Sample:
     response = request.response_str
     if response is None:
         response = request.solution_str.removeprefix(prompt)
-    return Sample(prompt, response, reference=reference(request.ground_truth), data_source=request.data_source or "",
+    return Sample(prompt, response, ground_truth=as_json(request.ground_truth), data_source=request.data_source or "",
                   extra=request.extra_info or {})  # fmt: skip
 
 
@@ -119,42 +158,46 @@ def of_openrlhf(request: OpenRlhfRequest) -> list[Sample]:
             "send as many of each"
         )
     return [
-        Sample(prompt, query.removeprefix(prompt), reference=reference(label))
+        Sample(prompt, query.removeprefix(prompt), ground_truth=as_json(label))
         for query, prompt, label in zip(request.query, request.prompts, labels, strict=True)
     ]
 
 
 def of_slime(request: SlimeRequest) -> Sample:
-    return Sample(text_of(request.prompt), request.response, reference=reference(request.label))
+    return _sample(request.prompt, request.response, request.label)
 
 
 def of_verify(request: VerifyRequest) -> Sample:
     task = request.model_extra or {}
     truth = next((task[key] for key in ("expected_answer", "ground_truth", "label") if key in task), None)
     asked = request.responses_create_params.get("input", "")
-    return Sample(text_of(asked), spoken_in(request.response), reference=reference(truth), extra=task)
-
-
-def of_compare(request: CompareRequest) -> list[Sample]:
-    prompt = text_of(request.conversation_history)
-    return [Sample(prompt, spoken_in(response), reference=request.principle) for response in request.response_objs]
-
-
-def of_score(sample: ScoredSample) -> Sample:
-    return Sample(
-        text_of(sample.prompt),
-        sample.response,
-        reference=reference(sample.ground_truth),
-        data_source=sample.data_source,
-        extra=sample.extra,
+    return _sample(
+        asked if isinstance(asked, str) else _messages(asked), spoken_in(request.response), truth, extra=task
     )
 
 
-def text_of(prompt: str | Chat) -> str:
-    """A prompt as text: its only message, or the whole conversation with its roles, as runs of verl send it."""
-    if isinstance(prompt, str):
-        return prompt
-    return as_text([(str(message.get("role", "user")), _content(message.get("content"))) for message in prompt])
+def of_compare(request: CompareRequest) -> list[Sample]:
+    said = request.conversation_history
+    return [_sample(said, spoken_in(response), request.principle) for response in request.response_objs]
+
+
+def of_score(sample: ScoredSample) -> Sample:
+    return _sample(sample.prompt, sample.response, sample.ground_truth, sample.data_source, sample.extra)
+
+
+def _sample(
+    prompt: Any, response: str, truth: Any, data_source: str = "", extra: Mapping[str, Any] | None = None
+) -> Sample:
+    """A prompt is a text or a conversation, as runs of verl send it."""
+    messages: tuple[Turn, ...] = () if isinstance(prompt, str) else turns_of(prompt, "prompt")
+    return Sample(
+        prompt if isinstance(prompt, str) else as_text(messages),
+        response,
+        ground_truth=as_json(truth),
+        data_source=data_source,
+        extra=extra or {},
+        messages=messages,
+    )
 
 
 def spoken_in(response: Mapping[str, Any]) -> str:
@@ -162,24 +205,12 @@ def spoken_in(response: Mapping[str, Any]) -> str:
     output = response.get("output")
     if isinstance(output, str):
         return output
-    messages = [item for item in output or () if isinstance(item, Mapping) and item.get("type", "message") == "message"]
-    return "\n".join(_content(message.get("content")) for message in messages)
+    return "\n".join(text_in(message.get("content"), "response.output") for message in _messages(output or ()))
 
 
-def _content(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, Sequence) else ()
-    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
-
-
-def reference(truth: Any) -> str | None:
-    """A ground truth that is a text or a number; what else it may be no rule can compare with."""
-    if isinstance(truth, str):
-        return truth
-    if isinstance(truth, bool) or not isinstance(truth, int | float) or not math.isfinite(truth):
-        return None
-    return str(truth)
+def _messages(items: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Those of a conversation's items that are messages."""
+    return [item for item in items if isinstance(item, Mapping) and item.get("type", "message") == "message"]
 
 
 def grouped(samples: Sequence[Sample], names: Sequence[str | None]) -> list[list[int]]:

@@ -20,6 +20,7 @@ spec_file   resources from a file instead of a cluster
 rewards     all of that as a function; frameworks: as TRL, OpenRLHF, slime and verifiers call it; none imported here
 leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread does so in a thread of its
             own, for programs with an event loop and without; `kubernetes.run_lease` is its easy form
+conversations what a prompt says, as roles and texts; refuses what is none. ground_truths: what a data set says is right
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from genrm_api.rewardmodel import EngineName, Sampling, Structured
@@ -24,13 +24,6 @@ PATH: Final = "/v1/chat/completions"
 _SPECIAL: Final = re.compile(r"[\\^$.|?*+()\[\]{}/]")
 """What has a meaning in the regular expressions of any of SGLang's grammar backends. `re.escape` escapes more, and some
 of them do not know `\\ ` or `\\-`."""
-
-
-def as_text(said: Sequence[tuple[str, str]]) -> str:
-    """A conversation, as (role, text), for a judge that is shown one: its only message, or all with their roles."""
-    if len(said) == 1:
-        return said[0][1]
-    return "\n\n".join(f"[{role}]\n{text}" for role, text in said)
 
 
 def request_body(

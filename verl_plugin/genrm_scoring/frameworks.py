@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from genrm_scoring.chat import as_text
+from genrm_scoring.conversations import Turn, as_text, refuse_other_than_text, turns_of
 from genrm_scoring.errors import SampleDropped
+from genrm_scoring.ground_truths import as_json
 from genrm_scoring.rewards import Rewards
 from genrm_scoring.types import Sample, Score
 
@@ -34,11 +35,11 @@ def trl_reward(
     def reward(prompts: Sequence[Messages], completions: Sequence[Messages], **columns: Any) -> list[float | None]:
         rows = {key: column for key, column in columns.items() if _is_column(column, len(prompts))}
         samples = [
-            Sample(
-                text_of(prompt),
+            _sample(
+                prompt,
                 text_of(completion),
-                reference=_known(rows.get(reference, [None] * len(prompts))[place]),
-                extra={key: column[place] for key, column in rows.items() if key != "completion_ids"},
+                rows.get(reference, [None] * len(prompts))[place],
+                {key: column[place] for key, column in rows.items() if key != "completion_ids"},
             )
             for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
@@ -58,7 +59,7 @@ def openrlhf_reward(rewards: Rewards) -> Callable[..., dict[str, Any]]:
         import torch
 
         samples = [
-            Sample(prompt, query.removeprefix(prompt), reference=_known(label))
+            _sample(prompt, query.removeprefix(prompt), label)
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
         scores = rewards.score(samples)
@@ -76,10 +77,9 @@ def slime_reward(rewards: Rewards) -> Callable[..., Awaitable[float | list[float
 
     async def custom_rm(args: Any, sample: Any, **_: Any) -> float | list[float]:
         group = sample if isinstance(sample, list) else [sample]
-        asked = [
-            Sample(text_of(one.prompt), one.response, reference=_known(one.label), extra=dict(one.metadata or {}))
-            for one in group
-        ]
+        for one in group:
+            refuse_other_than_text({"multimodal_inputs": getattr(one, "multimodal_inputs", None)}, "sample")
+        asked = [_sample(one.prompt, one.response, one.label, one.metadata) for one in group]
         scores = await rewards.ascore(asked, [0] * len(asked))
         found = [number_of(score) for score in scores]
         return found if isinstance(sample, list) else found[0]
@@ -94,7 +94,7 @@ def verifiers_reward(rewards: Rewards, name: str = "genrm") -> Callable[..., Awa
         prompts: Sequence[Messages], completions: Sequence[Messages], answers: Sequence[Any], **_: Any
     ) -> list[float]:
         samples = [
-            Sample(text_of(prompt), text_of(completion), reference=_known(answer))
+            _sample(prompt, text_of(completion), answer)
             for prompt, completion, answer in zip(prompts, completions, answers, strict=True)
         ]
         return [number_of(score) for score in await rewards.ascore(samples)]
@@ -105,9 +105,7 @@ def verifiers_reward(rewards: Rewards, name: str = "genrm") -> Callable[..., Awa
 
 def text_of(said: Messages) -> str:
     """A prompt or completion as a judge is shown it: a text, or a conversation with its roles."""
-    if isinstance(said, str):
-        return said
-    return as_text([(str(message["role"]), str(message.get("content") or "")) for message in said])
+    return said if isinstance(said, str) else as_text(turns_of(said, "prompts or completions"))
 
 
 def number_of(score: Score) -> float:
@@ -120,12 +118,19 @@ def number_of(score: Score) -> float:
     return score.value
 
 
+def _sample(prompt: Messages, response: str, truth: Any, extra: Mapping[str, Any] | None = None) -> Sample:
+    """
+    Raises:
+        ConfigurationError: something else than text is asked about.
+    """
+    messages: tuple[Turn, ...] = () if isinstance(prompt, str) else turns_of(prompt, "prompts")
+    question = prompt if isinstance(prompt, str) else as_text(messages)
+    refuse_other_than_text(extra or {}, "columns")
+    return Sample(question, response, ground_truth=as_json(truth), extra=as_json(extra or {}), messages=messages)
+
+
 def _is_column(found: Any, rows: int) -> bool:
     return isinstance(found, Sequence) and not isinstance(found, str | bytes) and len(found) == rows
-
-
-def _known(reference: Any) -> str | None:
-    return None if reference is None else str(reference)
 
 
 def _or_nan(value: float | None) -> float:

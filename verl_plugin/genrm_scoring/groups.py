@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -201,8 +201,7 @@ class Group:
     async def _judge(self, pairing: Pairing) -> None:
         first, second = (self._samples[player] for player in pairing)
         met = self.anchor if self.players in pairing else None
-        reference = reference_beside(met, first)
-        judgement = await self.ask(Question(first.question, (first.response, second.response), reference))
+        judgement = await self.ask(about(met, first, second))
         if judgement.verdict is None:
             for player in pairing:
                 self._ended.setdefault(player, []).append(judgement)
@@ -241,9 +240,13 @@ class Group:
         return Score(None, Outcome.SKIPPED, ScoreSource.DROPPED, detail="there was nobody to compare it with")
 
 
-def reference_beside(anchor: Sample | None, sample: Sample) -> str | None:
-    """What the judge is shown as the reference: not the anchor itself, which it would recognise and prefer."""
-    return None if anchor is not None and anchor.response == sample.reference else sample.reference
+def about(anchor: Sample | None, *samples: Sample) -> Question:
+    """The question about responses of which one may be the anchor. One that is the reference itself is not shown beside
+    it as what is right: the judge would recognise and prefer it."""
+    question = Question.about(*samples)
+    if anchor is None or anchor.response != question.reference:
+        return question
+    return replace(question, reference=None, ground_truth=None)
 
 
 def normalised(scoring: Scoring, found: Sequence[float | None], without: Callable[[int], Score]) -> list[Score]:

@@ -13,7 +13,7 @@ from genrm_api.scoring import Aggregate, Order, Scoring, ScoringMode, default_or
 
 from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import settle, whole_enough
-from genrm_scoring.groups import Report, Reported, failed_like, normalised, reference_beside
+from genrm_scoring.groups import Report, Reported, about, failed_like, normalised
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
@@ -66,9 +66,8 @@ class Listwise:
     ) -> Sequence[Score]:
         shown = [*samples, *([] if anchor is None else [anchor])]
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
-        reference = reference_beside(anchor, shown[0])
         orders = presentations(texts, votes, self._order)
-        asked = (self._ranked(shown, order, reference, number) for number, order in enumerate(orders))
+        asked = (self._ranked(shown, order, anchor, number) for number, order in enumerate(orders))
         judgements = await asyncio.gather(*asked)
         rankings = [
             (order, judgement.verdict.ranking.best_first)
@@ -91,12 +90,9 @@ class Listwise:
         return whole_enough(settle(scores, scoring.on_failure))
 
     async def _ranked(
-        self, shown: Sequence[Sample], order: Sequence[int], reference: str | None, number: int
+        self, shown: Sequence[Sample], order: Sequence[int], anchor: Sample | None, number: int
     ) -> Judgement:
-        responses = tuple(shown[place].response for place in order)
-        first = shown[0]
-        question = Question(first.question, responses, reference, first.data_source, first.extra)
-        return await self._ask(question, number)
+        return await self._ask(about(anchor, *(shown[place] for place in order)), number)
 
     async def close(self) -> None:
         pass

@@ -32,16 +32,16 @@ def request_of(wire_format: WireFormat, question: Question) -> dict[str, Any]:
             return {
                 "data_source": question.data_source,
                 "solution_str": question.prompt + response,
-                "ground_truth": question.reference,
+                "ground_truth": question.ground_truth,
                 "extra_info": dict(question.extra),
                 "prompt_str": question.prompt,
                 "response_str": response,
             }
         case WireFormat.OPENRLHF:
             whole = question.prompt + response
-            return {"query": [whole], "prompts": [question.prompt], "labels": [question.reference]}
+            return {"query": [whole], "prompts": [question.prompt], "labels": [question.ground_truth]}
         case WireFormat.SLIME:
-            return {"prompt": question.prompt, "response": response, "label": question.reference}
+            return {"prompt": question.prompt, "response": response, "label": question.ground_truth}
         case _:
             raise ConfigurationError("format", f"{wire_format} is no reward server's; write get-reward2, for example")
 

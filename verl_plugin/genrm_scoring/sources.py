@@ -53,7 +53,7 @@ class BuiltInRule:
         self._rule = rule_of(spec)
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
-        return [score_of_rule(self._rule, sample.response, sample.reference) for sample in samples]
+        return [score_of_rule(self._rule, sample.response, sample.ground_truth) for sample in samples]
 
     async def close(self) -> None:
         pass
@@ -75,7 +75,7 @@ class WorkerRule:
         worker = await self._idle.get()
         try:
             rule = partial(worker, prompt=sample.question, data_source=sample.data_source, extra=sample.extra)
-            return await asyncio.to_thread(score_of_rule, rule, sample.response, sample.reference)
+            return await asyncio.to_thread(score_of_rule, rule, sample.response, sample.ground_truth)
         finally:
             self._idle.put_nowait(worker)
 

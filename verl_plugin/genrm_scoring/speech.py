@@ -197,7 +197,14 @@ class RewardServer(InOneStep):
 
 def _chat_of(question: Question) -> list[dict[str, str]]:
     (response,) = question.responses
-    return [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": response}]
+    return [*_prompt_of(question), {"role": "assistant", "content": response}]
+
+
+def _prompt_of(question: Question) -> list[dict[str, str]]:
+    """As the policy was asked: a classifier was trained on conversations with their roles."""
+    if question.messages:
+        return [{"role": role, "content": text} for role, text in question.messages]
+    return [{"role": "user", "content": question.prompt}]
 
 
 def unread(reply: Reply) -> Answer:

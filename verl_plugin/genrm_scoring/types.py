@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from genrm_scoring import ground_truths
 from genrm_scoring.endpoints import Endpoint
 
 
@@ -64,19 +65,31 @@ class ScoreSource(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One response to be judged. `session` is its number among the responses to its prompt, which has a meaning only
-    where responses are shown as sampled (`order: given`); `uid` and `step` only identify it in logs."""
+    where responses are shown as sampled (`order: given`); `uid` and `step` only identify it in logs.
+
+    Of `reference` and `ground_truth` one is enough: a reference is a ground truth, and a ground truth that is a text or
+    a number has a reference.
+    """
 
     question: str
+    """The prompt as a text: what judges are shown, and what tells groups apart."""
     response: str
     uid: str = ""
     session: int | None = None
     step: int | None = None
     reference: str | None = None
-    """What the data set says is right: a final answer, or a whole response to compare with."""
+    """The ground truth as a text, for judges: a final answer, or a whole response to compare with."""
     data_source: str = ""
     """Which data set the prompt is from; rules and reward APIs are told."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else the data set says of it (verl's `extra_info`), as JSON can hold it."""
+    ground_truth: Any = field(default=None, hash=False)
+    """What the data set says is right, as JSON holds it: for rules and reward APIs."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """The prompt as a conversation of (role, text), where that is known: for models whose engine writes the chat."""
+
+    def __post_init__(self) -> None:
+        _complete(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +101,31 @@ class Question:
     reference: str | None = None
     data_source: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    ground_truth: Any = field(default=None, hash=False)
+    messages: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        _complete(self)
 
     @classmethod
-    def about(cls, sample: Sample) -> Question:
-        """The question about one response alone."""
-        return cls(sample.question, (sample.response,), sample.reference, sample.data_source, sample.extra)
+    def about(cls, sample: Sample, *others: Sample) -> Question:
+        """The question about one response, or about several to the same prompt."""
+        return cls(
+            sample.question,
+            (sample.response, *(other.response for other in others)),
+            sample.reference,
+            sample.data_source,
+            sample.extra,
+            sample.ground_truth,
+            sample.messages,
+        )
+
+
+def _complete(known: Sample | Question) -> None:
+    if known.ground_truth is None:
+        object.__setattr__(known, "ground_truth", known.reference)
+    elif known.reference is None:
+        object.__setattr__(known, "reference", ground_truths.text_of(known.ground_truth))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ class Coordinator:
         """What becomes of a score that a reward worker has made, once it is known how many siblings have one."""
         return await self._survivors.settled(key, size, score)
 
+    async def refuse(self, why: str) -> None:
+        """A reward worker was given what cannot be judged: the run must end."""
+        self._stop(why)
+
     async def lost(self, key: str, size: int) -> None:
         """A response to this prompt will never come."""
         (self._survivors if self._section.settles else await self._ready()).lost(key, size)
@@ -187,6 +191,10 @@ class RayGroups:
         """As that of `Coordinator`."""
         found: Score = await (await self._actor(key)).settled.remote(key, size, score)
         return found
+
+    async def refuse(self, why: str) -> None:
+        """As that of `Coordinator`; any of them is heard."""
+        await (await self._actor(why)).refuse.remote(why)
 
     async def lost(self, key: str, size: int) -> None:
         await (await self._actor(key)).lost.remote(key, size)

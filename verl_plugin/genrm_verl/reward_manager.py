@@ -54,7 +54,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
 
         Raises:
             SampleDropped: the failure policy leaves the sample without a score.
-            RunStopped: the run must end.
+            RunStopped, ConfigurationError: the run must end.
         """
         item = data[-1]
         ids = _response_ids(item)
@@ -62,7 +62,7 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             None, lambda: str(self.tokenizer.decode(ids, skip_special_tokens=True))
         )
         fields = item.non_tensor_batch
-        sample = sample_of(fields, response)
+        sample = await self._read(fields, response)
         if self._herald is not None:
             await self._herald.asking(sample.step)
         validate = fields.get(VALIDATE)
@@ -80,6 +80,15 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
         if score.value is None:
             raise SampleDropped(score)
         return {"reward_score": score.value, "reward_extra_info": info}
+
+    async def _read(self, fields: Any, response: str) -> Sample:
+        """A row that cannot be judged is no failed sample: the trainer would drop it, and train on the others."""
+        try:
+            return sample_of(fields, response)
+        except ConfigurationError as e:
+            if self._groups is not None:
+                await self._groups.refuse(str(e))
+            raise
 
     async def _judged(self, sample: Sample) -> tuple[Judgement, Score]:
         async with self._opening:

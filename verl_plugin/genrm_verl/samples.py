@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from genrm_scoring.chat import as_text
+from genrm_scoring.conversations import as_text, refuse_other_than_text, turns_of
+from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.ground_truths import as_json
 from genrm_scoring.types import Sample
+
+PROMPT: Final = "data.prompt_key"
+"""Where the run says which column `raw_prompt` is made of."""
+_VERLS: Final = frozenset(
+    {"raw_prompt", "prompt", "full_prompts", "data_source", "reward_model", "extra_info", "uid", "agent_name"}
+)
+"""Columns that are told in words of their own, or are no data."""
 
 
 def sample_of(fields: Mapping[str, Any], response: str) -> Sample:
-    """What verl says about a rollout beside its tokens; its old trainer knows neither session nor step."""
+    """What verl says about a rollout beside its tokens; its old trainer knows neither session nor step.
+
+    Raises:
+        ConfigurationError: the row holds something that cannot be judged.
+    """
     session, step = fields.get("session_id"), fields.get("global_steps")
-    extra = plain(fields.get("extra_info"))
+    refuse_other_than_text(fields, "data")
+    messages = turns_of(fields["raw_prompt"], PROMPT)
     return Sample(
-        question=question_of(fields["raw_prompt"]),
+        question=as_text(messages),
         response=response,
         uid=str(fields.get("uid", "")),
         session=None if session is None else int(session),
         step=None if step is None else int(step),
-        reference=reference_of(fields.get("reward_model")),
         data_source=str(fields.get("data_source") or ""),
-        extra=extra if isinstance(extra, dict) else {},
+        extra=extra_of(fields),
+        ground_truth=ground_truth_of(fields.get("reward_model")),
+        messages=messages,
     )
 
 
 def group_of(fields: Mapping[str, Any]) -> str:
     """Names the responses to one prompt: by verl's own id of it, which is new in each step."""
     uid = fields.get("uid")
-    return str(uid) if uid is not None else f"{fields.get('global_steps')} {question_of(fields['raw_prompt'])}"
+    if uid is not None:
+        return str(uid)
+    return f"{fields.get('global_steps')} {as_text(turns_of(fields['raw_prompt'], PROMPT))}"
 
 
-def plain(value: Any) -> Any:
-    """Of numpy's and pyarrow's values, what JSON can hold; what it cannot is left out."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if hasattr(value, "tolist"):  # an array, or one number of it
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value if isinstance(value, str | int | float | bool) else None
+def extra_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set's `extra_info`, and beside it what other columns say in words: texts and conversations
+    (`rm_prompt_0`, `chosen`)."""
+    extra = as_json(fields.get("extra_info"))
+    said = {key: as_json(fields[key]) for key in sorted(fields.keys() - _VERLS) if _is_words(fields[key])}
+    return said | (extra if isinstance(extra, dict) else {})
 
 
-def reference_of(column: Any) -> str | None:
-    """The data set's `reward_model.ground_truth`, where that is a text or a number."""
-    truth = column.get("ground_truth") if isinstance(column, dict) else None
-    if isinstance(truth, str):
-        return truth
-    return str(truth) if isinstance(truth, numbers.Real) and not isinstance(truth, bool) else None
+def ground_truth_of(column: Any) -> Any:
+    """The data set's `reward_model.ground_truth`, as JSON holds it.
+
+    Raises:
+        ConfigurationError: JSON cannot hold it, or it is about single steps.
+    """
+    if not isinstance(column, Mapping):
+        return None
+    refuse_other_than_text(column, "reward_model")
+    given = column.get("ground_truth")
+    found = as_json(given)
+    if found is None and given is not None and given == given:  # a NaN is how tables say "nothing"
+        raise ConfigurationError(
+            "reward_model.ground_truth", f"a {type(given).__name__}, which JSON cannot hold; write a text"
+        )
+    if isinstance(found, Mapping):
+        refuse_other_than_text(found, "reward_model.ground_truth")
+    return found
 
 
-def question_of(chat: Any) -> str:
-    """The prompt as text: its only message, or the whole conversation with its roles."""
-    return as_text(
-        [(str(m["role"]), m["content"] if isinstance(m["content"], str) else str(m["content"])) for m in chat]
-    )
+def _is_words(value: Any) -> bool:
+    """Whether it is a text or a conversation. Looks at no tensor: those of images are large."""
+    if isinstance(value, str):
+        return True
+    if not isinstance(value, list | tuple) and str(getattr(value, "dtype", "")) != "object":
+        return False
+    return len(value) > 0 and all(isinstance(each, Mapping) and "role" in each for each in value)

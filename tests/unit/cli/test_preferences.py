@@ -30,7 +30,10 @@ def reply(text: str) -> list[dict[str, str]]:
     ],
 )
 def test_both_layouts_are_read(row: dict[str, Any], prompt: str) -> None:
-    assert of_row(row) == Preference(prompt, "4", "5")
+    found = of_row(row)
+    assert (found.prompt, found.chosen, found.rejected) == (prompt, "4", "5")
+    roles = [role for role, _ in found.messages]
+    assert roles == ([] if row.get("x") == "2 + 2?" else ["system", "user"] if prompt.startswith("[") else ["user"])
 
 
 @pytest.mark.parametrize(
@@ -58,8 +61,21 @@ def test_parquet_and_json_hold_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     found = [read(tmp_path / f"a.{ending}") for ending in ("parquet", "json", "jsonl")]
-    assert found[0] == found[1] == found[2] == [Preference("2 + 2?", "4", str(i)) for i in range(5, 8)]
+    assert (
+        found[0]
+        == found[1]
+        == found[2]
+        == [Preference("2 + 2?", "4", str(i), (("user", "2 + 2?"),)) for i in range(5, 8)]
+    )
     assert read(tmp_path / "a.parquet", limit=2) == found[0][:2]
+
+
+def test_a_row_with_an_image_is_refused_by_its_number(tmp_path: Path) -> None:
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    rows = [{"x": "?", "chosen": "4", "rejected": "5"}, {"x": image, "chosen": "4", "rejected": "5"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(ConfigurationError, match="row 1: prompt: a message has a part of type image_url"):
+        read(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,35 @@ async def test_each_framework_is_answered_in_its_own_format(path: str, body: Any
             assert (reply.status_code, reply.json()) == (200, answer)
 
 
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/get_reward2", {**SOLUTION, "images": ["x"]}),
+        ("/get_reward", {"query": ["4"], "prompts": [""], "labels": ["4"], "images": ["x"]}),
+        ("/slime", {"prompt": IMAGE, "response": "4", "label": "4"}),
+        ("/verify", {"responses_create_params": {"input": IMAGE}, "response": {"output": "4"}, "label": "4"}),
+        ("/compare", {"conversation_history": IMAGE, "response_objs": [{"output": "4"}], "principle": "4"}),
+        ("/v1/score", {"samples": [{**RIGHT, "prompt": IMAGE}]}),
+    ],
+)
+async def test_an_image_is_not_left_out_of_the_question(path: str, body: Any) -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        reply = await gateway.post(path, json=body)
+    assert reply.status_code == 422 and "multimodal judges are out of scope" in reply.text
+
+
+async def test_several_ground_truths_reach_the_rule() -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        assert (await gateway.post("/get_reward2", json={**SOLUTION, "ground_truth": ["four", "4"]})).json()[
+            "score"
+        ] == 1
+        reply = await gateway.post("/get_reward2", json={**SOLUTION, "ground_truth": {"target": 4}})
+    assert reply.status_code == 422 and "an object with target" in reply.json()["error"]["message"]
+
+
 async def test_ours_says_every_term_and_outcome() -> None:
     async with of_file(fleet("sums", EXACT)) as gateway:
         reply = await gateway.post("/v1/score", json={"samples": [RIGHT, WRONG]})

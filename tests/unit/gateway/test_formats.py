@@ -15,6 +15,7 @@ from genrm_gateway.formats import (
     VerifyRequest,
 )
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource, TermScore
+from pydantic import BaseModel, ValidationError
 
 CHAT = [{"role": "system", "content": "Be short."}, {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}]
 TERMS = tuple(
@@ -47,21 +48,69 @@ def test_reward_api_says_the_response_or_the_whole(fields: dict[str, Any], respo
     ("truth", "reference"),
     [("4", "4"), (4, "4"), (0.5, "0.5"), (None, None), (True, None), ({"a": 1}, None), (["4"], None), ("", "")],
 )
-def test_a_ground_truth_is_a_text_or_a_number(truth: Any, reference: str | None) -> None:
-    assert formats.of_slime(SlimeRequest(prompt="p", response="r", label=truth)).reference == reference
+def test_a_ground_truth_goes_on_as_it_is_and_is_a_reference_if_it_is_a_text_or_a_number(
+    truth: Any, reference: str | None
+) -> None:
+    of = {"data_source": "d", "extra_info": {}}
+    for sample in (
+        formats.of_slime(SlimeRequest(prompt="p", response="r", label=truth)),
+        formats.of_reward_api(RewardApiRequest(solution_str="r", ground_truth=truth, **of)),
+        *formats.of_openrlhf(OpenRlhfRequest(query=["p r"], prompts=["p"], labels=[truth])),
+        formats.of_score(ScoredSample(prompt="p", response="r", ground_truth=truth)),
+        formats.of_verify(VerifyRequest(responses_create_params={}, response={}, label=truth)),
+    ):
+        assert (sample.ground_truth, sample.reference) == (truth, reference)
 
 
 def test_openrlhf_says_prompts_with_their_responses() -> None:
     said = OpenRlhfRequest(query=["p1 r1", "p2 r2"], prompts=["p1", "p2"], labels=["4", 5])
-    assert formats.of_openrlhf(said) == [Sample("p1", " r1", reference="4"), Sample("p2", " r2", reference="5")]
+    assert formats.of_openrlhf(said) == [Sample("p1", " r1", reference="4"), Sample("p2", " r2", ground_truth=5)]
     assert [s.reference for s in formats.of_openrlhf(OpenRlhfRequest(query=["p"], prompts=[""]))] == [None]
     with pytest.raises(ValueError, match="query has 1 items, prompts 2"):
         formats.of_openrlhf(OpenRlhfRequest(query=["p"], prompts=["p", "q"]))
 
 
-def test_a_chat_is_a_text_with_its_roles() -> None:
-    assert formats.text_of(CHAT) == "[system]\nBe short.\n\n[user]\n2 + 2?"
-    assert formats.text_of(CHAT[1:]) == formats.text_of("2 + 2?") == "2 + 2?"
+def test_a_chat_is_a_text_with_its_roles_and_keeps_them() -> None:
+    sample = formats.of_score(ScoredSample(prompt=CHAT, response="r"))
+    assert sample.question == "[system]\nBe short.\n\n[user]\n2 + 2?"
+    assert sample.messages == (("system", "Be short."), ("user", "2 + 2?"))
+    one, text = (formats.of_score(ScoredSample(prompt=prompt, response="r")) for prompt in (CHAT[1:], "2 + 2?"))
+    assert one.question == text.question == "2 + 2?" and (one.messages, text.messages) == ((("user", "2 + 2?"),), ())
+
+
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "?"}]}]
+SPOKEN = {"output": [{"type": "message", "content": [{"type": "output_audio", "data": "x"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "says"),
+    [
+        (ScoredSample, {"prompt": IMAGE, "response": "r"}, "prompt: a message has a part of type image_url"),
+        (ScoredSample, {"prompt": "p", "response": "r", "step_scores": [1]}, "request.step_scores: a response gets"),
+        (SlimeRequest, {"prompt": IMAGE, "response": "r"}, "multimodal judges are out of scope"),
+        (SlimeRequest, {"prompt": "p", "response": "r", "multimodal_inputs": {"images": ["x"]}}, "multimodal_inputs"),
+        (RewardApiRequest, {"solution_str": "r", "images": ["x"]}, "request.images: found images"),
+        (RewardApiRequest, {"solution_str": "r", "process_reward": True}, "process reward models"),
+        (OpenRlhfRequest, {"query": ["q"], "prompts": [""], "images": ["x"]}, "request.images"),
+        (
+            VerifyRequest,
+            {"responses_create_params": {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+             "response": {"output": "a"}},
+            "responses_create_params.input: a message has a part of type input_image",
+        ),
+        (VerifyRequest, {"responses_create_params": {}, "response": SPOKEN}, "response.output: .* type output_audio"),
+        (CompareRequest, {"conversation_history": IMAGE, "response_objs": [{"output": "a"}]}, "conversation_history: "),
+        (CompareRequest, {"conversation_history": CHAT, "response_objs": [SPOKEN]}, "response_objs.*type output_audio"),
+    ],
+)  # fmt: skip
+def test_a_request_that_is_about_more_than_text_is_refused(kind: type[BaseModel], body: Any, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        kind.model_validate(body)
+
+
+def test_a_refusal_is_what_the_policy_said() -> None:
+    said = {"output": [{"type": "message", "content": [{"type": "refusal", "refusal": "I will not."}]}]}
+    assert formats.spoken_in(said) == "I will not."
 
 
 def test_nemo_gym_says_a_responses_object_and_gets_it_back_with_a_reward() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from genrm_api.external import WireFormat
@@ -25,6 +26,26 @@ def test_each_is_sent_what_its_framework_sends() -> None:
     assert request_of(WireFormat.OPENRLHF, QUESTION) == lists
     said = {"prompt": "What is 2 + 2?", "response": " It is 4.", "label": "4"}
     assert request_of(WireFormat.SLIME, QUESTION) == said
+
+
+@pytest.mark.parametrize("truth", [{"target": 98, "numbers": [44, 19, 35]}, ["4", "four"], True, 4])
+def test_a_ground_truth_arrives_as_the_data_set_has_it(truth: Any) -> None:
+    question = Question.about(Sample("p", "r", ground_truth=truth))
+    assert request_of(WireFormat.GET_REWARD2, question)["ground_truth"] == truth
+    assert request_of(WireFormat.OPENRLHF, question)["labels"] == [truth]
+    assert request_of(WireFormat.SLIME, question)["label"] == truth
+
+
+SAID = (("system", "Be short."), ("user", "2 + 2?"), ("assistant", "5"), ("user", "Sure?"))
+
+
+def test_a_classifier_is_asked_about_the_conversation_that_the_policy_had() -> None:
+    chat = [*({"role": role, "content": text} for role, text in SAID), {"role": "assistant", "content": "4"}]
+    question = Question.about(Sample("[system]\nBe short. ...", "4", messages=SAID))
+    for speech in (Classifier("rm"), SglangClassifier("rm")):
+        assert json.loads(speech.body(question, 0))["messages"] == chat
+    single = Question.about(Sample("2 + 2?", "4", messages=(("user", "2 + 2?"),)))
+    assert Classifier("rm").body(single, 0) == Classifier("rm").body(Question("2 + 2?", ("4",)), 0)
 
 
 @pytest.mark.parametrize("wire_format", [WireFormat.OPENAI_CHAT, WireFormat.VLLM_CLASSIFY])

@@ -160,6 +160,15 @@ def test_trl_is_told_of_a_missing_score_by_none(rewards: Rewards) -> None:
     assert found == [1.0, 0.0, None]
 
 
+@pytest.mark.parametrize("columns", [{"images": [["x"]]}, {"image": ["x"]}, {"step_labels": [[1, 0]]}])
+def test_trl_is_refused_what_is_more_than_text(rewards: Rewards, columns: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"columns.{next(iter(columns))}: "):
+        trl_reward(rewards)([CHAT], ["4"], **columns)
+    shown = [{"role": "user", "content": [{"type": "image"}]}]
+    with pytest.raises(ConfigurationError, match="prompts: a message has a part of type image"):
+        trl_reward(rewards)([shown], ["4"])
+
+
 async def test_slime_gets_a_number_or_those_of_a_group(rewards: Rewards) -> None:
     def sample(response: str) -> SimpleNamespace:
         return SimpleNamespace(prompt=CHAT, response=response, label="4", metadata={"level": 1})

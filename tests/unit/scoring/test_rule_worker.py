@@ -61,6 +61,12 @@ def test_a_function_gets_the_sample_and_its_number_comes_back(scored: RuleWorker
     assert scored("5", "4", prompt="2+2?", data_source="gsm8k", extra={"index": 3}).value == 1
 
 
+def test_a_function_gets_the_ground_truth_as_the_data_set_has_it() -> None:
+    source = "def count(response, ground_truth):\n    return ground_truth['target'] - len(ground_truth['numbers'])\n"
+    with worker({"kind": "python", "function": "count"}, source) as made:
+        assert made("r", {"target": 98, "numbers": [44, 19, 35]}).value == 95
+
+
 def test_a_response_longer_than_a_pipe_holds_arrives_whole(scored: RuleWorker) -> None:
     long = "é\n" * 500_000
     assert scored(long, long).value == 1

@@ -19,7 +19,7 @@ AFTER = {"extract": "after", "after": "####"}
 TAGS = {"tags": ["think", "answer"]}
 
 
-def worth(response: str, truth: str | None = None, **spec: Any) -> float:
+def worth(response: str, truth: Any = None, **spec: Any) -> float:
     return rule_of(AnswerRule.model_validate(spec))(response, truth).value
 
 
@@ -160,6 +160,41 @@ def test_without_a_ground_truth_nobody_is_wrong(kind: str, truth: str | None) ->
         rule("42", truth)
     score = score_of_rule(rule, "42", truth)
     assert (score.value, score.outcome, score.source) == (None, Outcome.REFUSED, ScoreSource.DROPPED)
+
+
+@pytest.mark.parametrize(
+    ("spec", "response", "truth", "value"),
+    [
+        ({"kind": "exact"}, "four", ["4", "four"], 1),
+        ({"kind": "exact", "ignoreCase": True}, "FOUR", [None, "", "four"], 1),
+        ({"kind": "exact"}, "five", ["4", "four"], 0),
+        ({"kind": "exact"}, "4", 4, 1),
+        ({"kind": "exact"}, "4", [5, 4], 1),
+        ({"kind": "numeric"}, "It is 4.0", ["four", "4"], 1),
+        ({"kind": "numeric"}, "It is 5", ["four", 4, "6"], 0),
+        ({"kind": "math"}, r"\boxed{1/2}", ["3", "0.5"], 1),
+        ({"kind": "math"}, r"\boxed{1/2}", ["3", "4"], 0),
+    ],
+)
+def test_of_several_ground_truths_any_will_do(spec: dict[str, Any], response: str, truth: Any, value: float) -> None:
+    assert worth(response, truth, **spec) == value
+
+
+@pytest.mark.parametrize("kind", ["exact", "numeric", "math"])
+@pytest.mark.parametrize(
+    ("truth", "says"),
+    [
+        ({"target": 98, "numbers": [44]}, "the ground truth is an object with target, numbers; write one of them, or"),
+        ([["4"]], "the ground truth is a list of 1"),
+        (["4", {"a": 1}], "the ground truth is a list of 2"),
+        (True, "the ground truth is the truth value true"),
+        ([], "this prompt has none"),
+        ([None, " "], "this prompt has none"),
+    ],
+)
+def test_what_no_text_could_be_compared_with_is_told_by_its_keys(kind: str, truth: Any, says: str) -> None:
+    score = score_of_rule(rule_of(AnswerRule.model_validate({"kind": kind})), "4", truth)
+    assert (score.value, score.outcome) == (None, Outcome.REFUSED) and says in score.detail
 
 
 def test_a_ground_truth_that_is_no_number_is_no_wrong_answer() -> None:

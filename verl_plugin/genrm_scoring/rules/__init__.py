@@ -12,6 +12,7 @@ because there is no ground truth, fails like a judgement does; a response withou
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
 
@@ -26,8 +27,9 @@ from genrm_scoring.types import Outcome, Score, ScoreSource, Verdict
 
 __all__ = ["Rule", "rule_of", "score_of_rule"]
 
-Rule = Callable[[str, str | None], Verdict]
-"""From a response and the ground truth of its prompt. Raises RuleFailed where it has nothing to say."""
+Rule = Callable[[str, Any], Verdict]
+"""From a response and the ground truth of its prompt, as JSON holds it. Raises RuleFailed where it has nothing to
+say."""
 
 
 def rule_of(spec: AnswerRule) -> Rule:
@@ -55,7 +57,7 @@ def rule_of(spec: AnswerRule) -> Rule:
             )
 
 
-def score_of_rule(rule: Rule, response: str, ground_truth: str | None) -> Score:
+def score_of_rule(rule: Rule, response: str, ground_truth: Any) -> Score:
     """What a rule means for a sample."""
     try:
         verdict = rule(response, ground_truth)

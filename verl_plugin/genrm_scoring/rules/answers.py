@@ -7,11 +7,12 @@ search is linear in the response.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from genrm_api.answer_rules import AnswerRule, Extract
 
 from genrm_scoring.errors import GroundTruthUnusable
+from genrm_scoring.ground_truths import in_words, text_of
 from genrm_scoring.parsers.boxed import in_last_box
 from genrm_scoring.parsers.thinking import spoken_span
 from genrm_scoring.types import Verdict
@@ -43,14 +44,22 @@ def spoken(response: str) -> str:
     return response[start:end]
 
 
-def needed(ground_truth: str | None, rule: str) -> str:
-    """
+def wanted_by(rule: str, ground_truth: Any) -> list[str]:
+    """The texts that are right: of a list each is, as data sets mean it that list several spellings.
+
     Raises:
-        GroundTruthUnusable: there is none.
+        GroundTruthUnusable: there is none, or none that a text could be compared with.
     """
-    if ground_truth is None or not ground_truth.strip():
+    several = ground_truth if isinstance(ground_truth, list) else [ground_truth]
+    texts = [text_of(each) for each in several if each is not None]
+    if any(text is None for text in texts):
+        raise GroundTruthUnusable(
+            f"rule {rule} compares with a text, a number, or a list of these, and the ground truth is "
+            f"{in_words(ground_truth)}; write one of them, or a rule of kind python, which is given it as it is"
+        )
+    if not (found := [text for text in texts if text is not None and text.strip()]):
         raise GroundTruthUnusable(f"rule {rule} compares with the ground truth, and this prompt has none")
-    return ground_truth
+    return found
 
 
 def _tagged(text: str, tag: str) -> str | None:

@@ -6,7 +6,7 @@ for the model.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from genrm_api.answer_rules import AnswerRule
 
@@ -20,7 +20,7 @@ class Form:
     def __init__(self, spec: AnswerRule) -> None:
         self._tags = spec.tags or []
 
-    def __call__(self, response: str, ground_truth: str | None) -> Verdict:
+    def __call__(self, response: str, ground_truth: Any) -> Verdict:
         rest = response.strip()
         if self._tags[0] == _OPENED_BY_TEMPLATES and "<think>" not in rest:
             rest = "<think>" + rest

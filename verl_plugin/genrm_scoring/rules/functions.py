@@ -90,7 +90,7 @@ def verdict_of(answer: Any, function: str) -> Verdict:
     return Verdict(function, value)
 
 
-def fields_of(response: str, ground_truth: str | None, prompt: str, data_source: str, extra: Fields) -> Fields:
+def fields_of(response: str, ground_truth: Any, prompt: str, data_source: str, extra: Fields) -> Fields:
     """A sample by all names that functions call its parts."""
     return {
         "data_source": data_source,

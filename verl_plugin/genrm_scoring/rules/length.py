@@ -5,6 +5,8 @@ With a transform the overlong penalty of DAPO (Yu et al., 2025, eq. 13) is one o
 
 from __future__ import annotations
 
+from typing import Any
+
 from genrm_api.answer_rules import AnswerRule, LengthUnit
 
 from genrm_scoring.types import Verdict
@@ -14,7 +16,7 @@ class Length:
     def __init__(self, spec: AnswerRule) -> None:
         self._spec = spec
 
-    def __call__(self, response: str, ground_truth: str | None) -> Verdict:
+    def __call__(self, response: str, ground_truth: Any) -> Verdict:
         unit = self._spec.unit or LengthUnit.CHARACTERS
         count = len(response.split()) if unit is LengthUnit.WORDS else len(response)
         short = 0 if self._spec.minimum is None else max(0, self._spec.minimum - count)

@@ -33,6 +33,6 @@ class Regex:
                 "back-references; write it without",
             ) from None
 
-    def __call__(self, response: str, ground_truth: str | None) -> Verdict:
+    def __call__(self, response: str, ground_truth: Any) -> Verdict:
         text = response.encode(errors="replace").decode()  # a lone surrogate is no UTF-8, which RE2 reads
         return RIGHT if self._pattern.search(text) else WRONG

@@ -64,7 +64,7 @@ class RuleWorker:
     def __call__(
         self,
         response: str,
-        ground_truth: str | None,
+        ground_truth: Any,
         *,
         prompt: str = "",
         data_source: str = "",
