@@ -67,6 +67,18 @@ def test_a_function_gets_the_ground_truth_as_the_data_set_has_it() -> None:
         assert made("r", {"target": 98, "numbers": [44, 19, 35]}).value == 95
 
 
+def test_a_function_may_ask_for_all_that_was_said() -> None:
+    source = (
+        "def f(solution_str, response_str, query, messages):\n"
+        "    assert solution_str == response_str and messages[-1] == {'role': 'user', 'content': '2 + 2?'}\n"
+        "    return float(query == '2 + 2?4') + len(messages)\n"
+    )
+    with worker({"kind": "python", "function": "f"}, source) as made:
+        assert made("4", None, prompt="2 + 2?").value == 2
+        said = (("system", "Be short."), ("user", "2 + 2?"))
+        assert made("4", None, prompt="2 + 2?", messages=said).value == 3
+
+
 def test_a_response_longer_than_a_pipe_holds_arrives_whole(scored: RuleWorker) -> None:
     long = "é\n" * 500_000
     assert scored(long, long).value == 1

@@ -4,8 +4,11 @@ A module comes from a file of the run, or from a ConfigMap. Who may write Config
 training job: a run approves the exact text by its SHA-256, and is told the hash when it has not.
 
 The function is called by name with what it asks for of: `data_source`, `solution_str`, `ground_truth`, `extra_info`
-(verl's compute_score), `prompt_str`, `response_str` (reward_api), `prompt`, `response`. It returns a number, or a
-mapping with one under "score".
+(verl's compute_score), `prompt_str`, `response_str` (reward_api), `prompt`, `response`, `messages` (the prompt with its
+roles), `query`. It returns a number, or a mapping with one under "score".
+
+`solution_str` is the response alone, as verl's compute_score gets it; reward_api's function gets prompt and response
+there, and calls the response `response_str`. `query` is both, as OpenRLHF calls it.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from genrm_scoring.conversations import Turn
 from genrm_scoring.errors import ConfigurationError, RuleAnswered
 from genrm_scoring.types import Verdict
 
 Fields = Mapping[str, Any]
 _KNOWN: Final = (
     "data_source", "solution_str", "ground_truth", "extra_info", "prompt_str", "response_str", "prompt", "response",
+    "messages", "query",
 )  # fmt: skip
 
 
@@ -86,11 +91,14 @@ def verdict_of(answer: Any, function: str) -> Verdict:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise RuleAnswered(f"{function} returned {answer!r:.200}; a rule returns a number, or one under 'score'")
+        steps = " (scores of single steps are out of scope)" if isinstance(number, list | tuple) else ""
+        raise RuleAnswered(f"{function} returned {answer!r:.200}; a rule returns a number, or one under 'score'{steps}")
     return Verdict(function, value)
 
 
-def fields_of(response: str, ground_truth: Any, prompt: str, data_source: str, extra: Fields) -> Fields:
+def fields_of(
+    response: str, ground_truth: Any, prompt: str, data_source: str, extra: Fields, messages: Sequence[Turn] = ()
+) -> Fields:
     """A sample by all names that functions call its parts."""
     return {
         "data_source": data_source,
@@ -101,4 +109,6 @@ def fields_of(response: str, ground_truth: Any, prompt: str, data_source: str, e
         "prompt_str": prompt,
         "prompt": prompt,
         "extra_info": dict(extra),
+        "messages": [{"role": role, "content": text} for role, text in messages or (("user", prompt),)],
+        "query": prompt + response,
     }

@@ -17,11 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from genrm_api.answer_rules import AnswerRule
 
+from genrm_scoring.conversations import Turn
 from genrm_scoring.errors import (
     ConfigurationError,
     GroundTruthUnusable,
@@ -69,13 +70,14 @@ class RuleWorker:
         prompt: str = "",
         data_source: str = "",
         extra: Mapping[str, Any] | None = None,
+        messages: Sequence[Turn] = (),
     ) -> Verdict:
         """
         Raises:
             RuleFailed: the rule has no number for this response, ran out of time, or ended.
             ConfigurationError: it cannot be started at all.
         """
-        fields = fields_of(response, ground_truth, prompt, data_source, extra or {})
+        fields = fields_of(response, ground_truth, prompt, data_source, extra or {}, messages)
         with self._lock:
             process = self._process or self._start()
             self._process = process
