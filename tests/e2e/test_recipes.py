@@ -32,7 +32,9 @@ FORM: Mapping[str, Mapping[str, Any]] = {
     "five-criteria": {"structured": {"jsonObject": True}, "maxTokens": 512, "temperature": 1, "seed": 7},
     "rider": {"structured": {"jsonObject": True}, "maxTokens": 256},
     "consistency": {"structured": {"jsonObject": True}, "maxTokens": 256},
+    "by-column": {"structured": {"jsonObject": True}, "maxTokens": 256},
     "alignment": VERDICT,
+    "alignment-with-reference": VERDICT,
     "alignment-as-there": VERDICT,
 }
 """What a model that cannot judge is held to."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
-from genrm_scoring.judges import pointwise_judge
+from genrm_scoring.judges import judge_of
 
 from dev.bootstrap import ROOT
 
@@ -48,7 +48,7 @@ def resources() -> Iterator[tuple[str, dict[str, object]]]:
 def test_every_resource_of_ours_that_we_show_is_valid(manifest: dict[str, Any]) -> None:
     made = RESOURCES[manifest["kind"]].model_validate(manifest)
     if isinstance(made, RewardModel):
-        pointwise_judge(made.spec.scoring)
+        judge_of(made.spec.scoring)
 
 
 @pytest.mark.parametrize("file", ["examples/rewardmodel.yaml", "examples/rewardfleet.yaml"])

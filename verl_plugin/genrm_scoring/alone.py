@@ -103,4 +103,4 @@ def met(anchor: Anchor, sample: Sample, field: str = "spec.scoring.anchor") -> S
     Raises:
         ConfigurationError: the data set does not have it.
     """
-    return replace(sample, response=anchor_text(anchor, sample.reference, sample.extra, field))
+    return replace(sample, response=anchor_text(anchor, sample, field))

@@ -74,7 +74,13 @@ class WorkerRule:
     async def _score(self, sample: Sample) -> Score:
         worker = await self._idle.get()
         try:
-            rule = partial(worker, prompt=sample.question, data_source=sample.data_source, extra=sample.extra)
+            rule = partial(
+                worker,
+                prompt=sample.question,
+                data_source=sample.data_source,
+                extra=sample.extra,
+                messages=sample.messages,
+            )
             return await asyncio.to_thread(score_of_rule, rule, sample.response, sample.ground_truth)
         finally:
             self._idle.put_nowait(worker)

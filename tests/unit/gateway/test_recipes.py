@@ -12,9 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
+from genrm_api.scoring import Anchor, Scoring
 from genrm_gateway.catalog import FileCatalog
 from genrm_scoring import spec_file
+from genrm_scoring.errors import Unaskable
+from genrm_scoring.judges import PAIRWISE, judge_of, pointwise_judge
 from genrm_scoring.targets import Means
+from genrm_scoring.tournaments.anchor import anchor_text
+from genrm_scoring.types import Question
+from genrm_verl.samples import sample_of
 
 from tests.unit.gateway.recipes import RECIPES, RULES, documents, sample
 from tests.unit.gateway.serving import serving
@@ -78,6 +84,37 @@ async def test_verl_with_rms() -> None:
         assert wrong["score"] == 0.0 and len(judge.requests) == 2
 
 
+ROW = {
+    "data_source": "rider",
+    "prompt": [{"role": "system", "content": "You help couriers."}, {"role": "user", "content": "Nobody answers."}],
+    "rm_prompt_0": "Is the reply to the courier consistent? {response}",
+    "rm_prompt_1": "",
+    "reward_model": {"style": "rule", "ground_truth": "4"},
+    "extra_info": {"split": "train", "index": 7},
+}
+
+
+async def test_verl_with_rms_by_the_column_of_its_own_data() -> None:
+    """A row as process_rider.py writes it, as verl hands it to the reward worker."""
+    fields = {**ROW, "raw_prompt": ROW["prompt"], "uid": "u"}
+    verls = sample_of(fields, "Ring the bell.<|im_end|>")
+    (document,) = [d for d in documents("verl-with-rms.md", "http://judge") if d["metadata"]["name"] == "by-column"]
+    judge = pointwise_judge(Scoring.model_validate(document["spec"]["scoring"]))
+    (message,) = judge.messages(Question.about(verls))
+    assert message == {
+        "role": "user",
+        "content": "Is the reply to the courier consistent? Ring the bell.< |im_end|>",
+    }
+    async with recipe("verl-with-rms.md", "by-column", says('So. {"consistent": 1}')) as (client, asked):
+        body = sample("Ring the bell.")
+        reply = await client.post("/get_reward2", json={**body, "extra_info": verls.extra})
+        assert reply.json()["score"] == 1.0
+        assert asked.requests[0]["messages"][0]["content"].endswith("consistent? Ring the bell.")
+        lacking = await client.post("/get_reward2", json=body)
+        assert lacking.status_code == 422 and len(asked.requests) == 1
+        assert "extra.rm_prompt_0; extra has split" in lacking.json()["error"]["message"]
+
+
 async def test_rm_gallery() -> None:
     def longer(request: dict[str, Any]) -> str:
         text = request["messages"][0]["content"]
@@ -103,6 +140,42 @@ async def test_rm_gallery_with_its_own_numbers() -> None:
         reply = await client.post("/v1/score", json={"samples": samples})
         values = [score["value"] for score in reply.json()["scores"]]
     assert values == pytest.approx([1, -1, -1]) and len(judge.requests) == 3
+
+
+ASKED = [{"role": "user", "content": "Say hello."}]
+PAIR = {
+    "chosen": [*ASKED, {"role": "assistant", "content": "Hello there!"}],
+    "rejected": [*ASKED, {"role": "assistant", "content": "Go away."}],
+}
+
+
+async def test_rm_gallery_with_its_own_rows() -> None:
+    """The judge is shown the chosen answer, which also plays along; never the rejected one."""
+
+    def nicer(request: dict[str, Any]) -> str:
+        text = request["messages"][0]["content"]
+        assert "<reference>\nHello there!\n</reference>" in text and "Go away." not in text
+        first, second = text.partition("<response_a>")[2].split("<response_b>")
+        return f"<result>{'A' if len(first) > len(second) else 'B'}</result>"
+
+    async with recipe("rm-gallery.md", "alignment-with-reference", says(nicer)) as (client, judge):
+        truth = {**PAIR, "source": "s"}
+        samples = [{"prompt": ASKED, "response": text, "ground_truth": truth} for text in ("Hi.", "Hello to you all!")]
+        reply = await client.post("/v1/score", json={"samples": samples})
+        low, high = (score["value"] for score in reply.json()["scores"])
+    assert low < high and len(judge.requests) == 3
+
+
+async def test_rm_gallery_rows_in_verl_are_asked_about_with_their_columns() -> None:
+    raw = sample_of({"raw_prompt": ASKED, "x": ASKED, **PAIR, "source": "s", "unique_id": "1"}, "Hi.")
+    assert anchor_text(Anchor.CHOSEN, raw) == "Hello there!"
+    as_truth = sample_of({"raw_prompt": ASKED, "reward_model": {"ground_truth": {**PAIR, "source": "s"}}}, "Hi.")
+    assert anchor_text(Anchor.CHOSEN, as_truth) == "Hello there!"
+    (document,) = [d for d in documents("rm-gallery.md", "http://judge") if "reference" in d["metadata"]["name"]]
+    judge = judge_of(Scoring.model_validate(document["spec"]["scoring"]))
+    assert "Hello there!" in judge.messages(Question.about(as_truth, as_truth))[0]["content"]
+    with pytest.raises(Unaskable, match="an object with chosen, rejected, source"):
+        PAIRWISE["pairwise-abtie"].messages(Question.about(as_truth, as_truth))
 
 
 def test_every_recipe_is_tried_here() -> None:

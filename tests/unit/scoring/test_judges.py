@@ -23,7 +23,7 @@ from genrm_scoring.judges import (
 )
 from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.judges.five_criteria import result, same_result
-from genrm_scoring.parsers import TextReader, boxed
+from genrm_scoring.parsers import TextReader, Worth, boxed
 from genrm_scoring.types import Answer, Question, Ranking
 from hypothesis import given
 from hypothesis import strategies as st
@@ -289,3 +289,32 @@ def test_an_object_about_two_responses_is_held_to_its_form_too() -> None:
         "required": ["better"],
         "additionalProperties": False,
     }
+
+
+CHOICE = {"chosen": "4", "rejected": "5"}
+
+
+@pytest.mark.parametrize("truth", [CHOICE, ["4", "four"], True])
+@pytest.mark.parametrize("name", ["pointwise-1-10", "five-criteria", "rider-json", "pairwise-abtie"])
+def test_a_judge_that_is_shown_a_reference_does_not_go_without_where_there_is_one(name: str, truth: Any) -> None:
+    judge = {**POINTWISE, **PAIRWISE}[name]
+    responses = ("a", "b") if name in PAIRWISE else ("a",)
+    with pytest.raises(Unaskable, match=r"the ground truth is .*write a template with ground_truth"):
+        judge.messages(Question("q", responses, ground_truth=truth))
+    custom = CustomAlignment(lambda **_: "")
+    with pytest.raises(Unaskable, match="the ground truth is"):
+        custom.messages(Question("q", ("a", "b"), ground_truth=truth))
+
+
+def test_a_judge_without_a_reference_asks_whatever_the_ground_truth_is() -> None:
+    (message,) = POINTWISE["boxed-true-false"].messages(Question("q", ("a",), ground_truth=CHOICE))
+    assert "rejected" not in message["content"]
+
+
+def test_a_template_that_knows_the_ground_truth_shows_what_it_wants_of_it() -> None:
+    source = (
+        "{{ question }}{% if reference %}{{ reference }}{% else %}{{ ground_truth.chosen }}{% endif %}{{ response }}"
+    )
+    judge = pointwise(source, TextReader(boxed, Worth({})))
+    for truth in (CHOICE, "4"):
+        assert judge.messages(Question("q", ("r",), ground_truth=truth))[0]["content"] == "q4r"

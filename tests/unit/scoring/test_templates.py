@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from genrm_scoring import templates
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def rendered(source: str, **values: str | list[str] | None) -> str:
+def rendered(source: str, **values: Any) -> str:
     return Template(source, ONE | SEVERAL).render(values)
 
 
@@ -41,7 +42,10 @@ def test_a_template_writes_chooses_and_goes_through_the_responses(source: str, t
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("{{ respnse }}", "'respnse' is no variable; did you mean response? there are question, reference, response"),
+        (
+            "{{ respnse }}",
+            "'respnse' is no variable; did you mean response? there are extra, ground_truth, question, reference, resp",
+        ),
         ("{{ zzz }}", "'zzz' is no variable; there are"),
         ("{{ self }}", "'self' is no variable"),
         ("{{ range }}", "'range' is no variable"),
@@ -77,6 +81,107 @@ def test_what_a_template_must_not_do_is_refused_when_it_is_read(source: str, say
     with pytest.raises(ConfigurationError) as refused:
         Template(source, ONE | SEVERAL)
     assert str(refused.value).startswith("scoring.template: ") and says in str(refused.value)
+
+
+EXTRA: dict[str, Any] = {
+    "rm_prompt_0": "Is {response} right?",
+    "level": 3,
+    "hard": False,
+    "none": None,
+    "items": "its own key",
+    "a b": "spaced",
+    "rubric": {"tone": "polite", "weights": [1, 2]},
+    "chosen": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ extra.level }}", "3"),
+        ("{{ extra.items }}", "its own key"),
+        ("{{ extra['a b'] }}", "spaced"),
+        ("{{ extra.rubric.tone }} {{ extra.rubric['weights'][1] }}", "polite 2"),
+        ("{{ extra.chosen[-1].content }}", "4"),
+        ("{{ extra.rubric | json }}", '{"tone": "polite", "weights": [1, 2]}'),
+        ("{{ extra.rm_prompt_0 | replace('{response}', response) }}", "Is r right?"),
+        ("{{ extra.rm_prompt_0 | replace('{response}', 'it') | upper }}", "IS IT RIGHT?"),
+        ("{% if extra.hint %}{{ extra.hint }}{% else %}no hint{% endif %}", "no hint"),
+        ("{{ extra.none | default('none') }} {{ extra.hint.more is defined }}", "none False"),
+        ("{% if extra.level > 2 and not extra.hard %}hard{% endif %}", "hard"),
+        ("{% if 'role' in extra.chosen[0] %}chat{% endif %}", "chat"),
+        ("{{ ground_truth.target }} of {{ ground_truth.numbers | json }}", "98 of [44, 19]"),
+        ("{{ ground_truth | json }}", '{"target": 98, "numbers": [44, 19]}'),
+    ],
+)
+def test_a_template_may_ask_for_what_the_data_set_says_in_its_own_words(source: str, text: str) -> None:
+    truth = {"target": 98, "numbers": [44, 19]}
+    assert rendered(source, response="r", extra=EXTRA, ground_truth=truth, question=None) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ extra.hnt }}", "lacks: extra.hnt; extra has a b, chosen, hard, items, level, rm_prompt_0, rubric"),
+        ("{{ extra.none }}", "extra.none; extra has"),
+        ("{{ extra.rubric.tne }}", "extra.rubric.tne; extra.rubric has tone, weights"),
+        ("{{ extra.hnt.more[0] }}", "extra.hnt; extra has"),
+        ("{{ extra.level.x }}", "no 'x' in a int"),
+        ("{{ extra.rm_prompt_0.upper }}", "no 'upper' in a str"),
+        ("{{ extra.rm_prompt_0.__class__ }}", "no '__class__' in a str"),
+        ("{{ extra.rubric.keys }}", "extra.rubric.keys; extra.rubric has"),
+        ("{{ extra.__class__ }}", "extra.__class__; extra has"),
+        ("{{ extra.path }}", "extra.path; extra has"),
+        ("{{ extra }}", "extra is an object with a b, chosen, hard"),
+        (
+            "{{ extra.rubric }}",
+            "extra.rubric is an object with tone, weights; write one of its keys, or extra.rubric |",
+        ),
+        ("{{ extra.chosen }}", "a list is no text; write one of its items, or all of it with | json"),
+        ("{{ extra.chosen[7].content }}", "no element 7"),
+        ("{{ extra.rubric | replace('a', 'b') }}", "it takes a text"),
+        ("{{ extra.rm_prompt_0 | replace('{response}', reference) }}", "'reference' is undefined"),
+        ("{{ extra.hnt | replace('a', 'b') }}", "extra.hnt; extra has"),
+        ("{{ extra.level < response }}", "cannot be written for this sample"),
+        ("{{ ground_truth.target }}", "'ground_truth' is undefined"),
+    ],
+)
+def test_a_key_that_the_sample_lacks_is_named_with_those_it_has(source: str, says: str) -> None:
+    with pytest.raises(Unaskable) as refused:
+        rendered(source, response="r", extra=EXTRA)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ extra[question] }}", "an index that is computed"),
+        ("{% for x in extra.chosen %}{% endfor %}", "a loop over something else than responses"),
+        ("{{ response.x }}", "extra and ground_truth have keys"),
+        ("{{ response | replace('a') }}", "replace takes a text and what to write for it"),
+        ("{{ response | replace('', 'b') }}", "replace takes a text"),
+        ("{{ response | replace(question, 'b') }}", "replace takes a text"),
+        ("{{ response | replace('a', question | upper) }}", "replace takes a text"),
+        ("{{ response " + "| replace('a', response) " * 4 + "}}", "more than 2 replace in one expression"),
+    ],
+)
+def test_what_the_data_set_says_makes_no_template_slow(source: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Template(source, ONE | SEVERAL)
+    assert says in str(refused.value)
+
+
+def test_a_replacement_has_a_longest_length_too() -> None:
+    with pytest.raises(PromptTooLong):
+        rendered("{{ extra.a | replace('x', response) }}", extra={"a": "x" * 10_000}, response="y" * 10_000)
+
+
+def test_what_the_data_set_says_is_defused_however_it_is_put_together() -> None:
+    extra = {"a": "<|im_end|>", "b": {"<|im_start|>": ["[INST]"]}, "c": "<{response}|im_end|>"}
+    for source in ("{{ extra.a }}", "{{ extra.b | json }}", "{{ extra.c | replace('{response}', response) }}"):
+        text = rendered(source, extra=extra, response="")
+        assert text and not any(token in text for token in SPECIAL)
+    assert "<|" not in rendered("{{ extra['b']['<|im_start|>'] | json }}", extra=extra)
 
 
 ESCAPES = [
@@ -118,7 +223,8 @@ def test_no_template_reaches_out_of_its_variables(source: str) -> None:
 
 
 PIECES = [
-    *ESCAPES, "{% for x in responses %}", "{% endfor %}", "{% if question %}", "{% endif %}", "{{ question }}",
+    *ESCAPES, "{{ extra.__class__ }}", "{{ extra.a.format }}", "{{ extra.items }}",
+    "{% for x in responses %}", "{% endfor %}", "{% if question %}", "{% endif %}", "{{ question }}",
     "{{ x }}", "{{", "}}", "{%", "{#", "text",
 ]  # fmt: skip
 
@@ -127,7 +233,7 @@ PIECES = [
 def test_no_patchwork_of_template_does_either(parts: list[str]) -> None:
     source = "".join(parts)
     try:
-        text = rendered(source, question="q", response="r", responses=["a", "b"])
+        text = rendered(source, question="q", response="r", responses=["a", "b"], extra={"a": "e"})
     except (ConfigurationError, Unaskable):
         return
     assert not any(word in text for word in ("class", "object at", "<function", "builtin", "module"))

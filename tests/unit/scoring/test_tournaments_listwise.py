@@ -11,6 +11,7 @@ from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import anchor_text, without_anchor
 from genrm_scoring.tournaments.listwise import compared, presentations
+from genrm_scoring.types import Sample
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,17 +95,19 @@ def test_without_verdicts_the_anchor_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("anchor", "reference", "extra", "text"),
+    ("anchor", "truth", "extra", "text"),
     [
         (Anchor.REFERENCE, "4", {}, "4"),
+        (Anchor.REFERENCE, [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}], {}, "4"),
         (Anchor.CHOSEN, None, {"chosen": "four"}, "four"),
+        (Anchor.CHOSEN, {"chosen": "4", "rejected": "5"}, {}, "4"),
+        (Anchor.CHOSEN, {"chosen": [{"role": "assistant", "content": "4"}], "rejected": []}, {}, "4"),
+        (Anchor.CHOSEN, {"chosen": "4"}, {"chosen": "four"}, "four"),
         (Anchor.BASELINE, "4", {"baseline": "five"}, "five"),
     ],
 )
-def test_the_anchor_is_a_text_of_the_data_set(
-    anchor: Anchor, reference: str | None, extra: dict[str, Any], text: str
-) -> None:
-    assert anchor_text(anchor, reference, extra) == text
+def test_the_anchor_is_a_text_of_the_data_set(anchor: Anchor, truth: Any, extra: dict[str, Any], text: str) -> None:
+    assert anchor_text(anchor, Sample("2 + 2?", "r", ground_truth=truth, extra=extra)) == text
 
 
 @pytest.mark.parametrize(
@@ -112,9 +115,14 @@ def test_the_anchor_is_a_text_of_the_data_set(
     [
         (Anchor.REFERENCE, {"reference": "x"}, "reference is wanted, and the data set has nothing as reward_model"),
         (Anchor.CHOSEN, {"chosen": ""}, "an empty text as extra_info.chosen"),
-        (Anchor.BASELINE, {"baseline": ["x"]}, "a list as extra_info.baseline"),
+        (Anchor.BASELINE, {"baseline": ["x"]}, "a list of 1 as extra_info.baseline"),
     ],
 )
 def test_a_data_set_without_it_is_told_so(anchor: Anchor, extra: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
-        anchor_text(anchor, None, extra)
+        anchor_text(anchor, Sample("2 + 2?", "r", extra=extra))
+
+
+def test_a_reference_that_is_an_object_is_told_by_its_keys() -> None:
+    with pytest.raises(ConfigurationError, match=r"an object with chosen, rejected as reward_model\.ground_truth"):
+        anchor_text(Anchor.REFERENCE, Sample("2 + 2?", "r", ground_truth={"chosen": "4", "rejected": "5"}))

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Final
 
 from genrm_scoring.errors import ParseFailed
-from genrm_scoring.judges.judge import Messages, said_by_user
-from genrm_scoring.judges.templated import about_one
+from genrm_scoring.judges.judge import Messages
+from genrm_scoring.judges.templated import asked
 from genrm_scoring.parsers import spoken
 from genrm_scoring.templates import ONE, Template, built_in, defused
 from genrm_scoring.types import Answer, Question, Verdict
@@ -28,7 +28,7 @@ class CritiqueThenScore:
     schema = None
 
     def messages(self, question: Question) -> Messages:
-        return said_by_user(_TEMPLATE.render(about_one(question)))
+        return asked(_TEMPLATE, question)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         """

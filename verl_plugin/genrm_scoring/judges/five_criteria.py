@@ -13,8 +13,8 @@ import re
 from typing import Final
 
 from genrm_scoring.errors import ParseFailed, Unaskable
-from genrm_scoring.judges.judge import Messages, an_object, said_by_user
-from genrm_scoring.judges.templated import about_one
+from genrm_scoring.judges.judge import Messages, an_object
+from genrm_scoring.judges.templated import asked, refuse_hidden_reference
 from genrm_scoring.parsers import Worth, boxed, last_object, spoken, tagged
 from genrm_scoring.templates import ONE, Template, built_in
 from genrm_scoring.types import Answer, Question, Verdict
@@ -37,9 +37,10 @@ class FiveCriteria:
     schema = an_object({"scores": an_object({name: {"enum": _STEPS} for name in CRITERIA})})
 
     def messages(self, question: Question) -> Messages:
+        refuse_hidden_reference(question)
         if not question.reference:
             raise Unaskable("five-criteria compares the result with a reference, and the sample has none")
-        return said_by_user(_TEMPLATE.render(about_one(question)))
+        return asked(_TEMPLATE, question)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         found = last_object(spoken(answer.text))

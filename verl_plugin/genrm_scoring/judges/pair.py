@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from genrm_scoring.judges.judge import Messages, said_by_user
-from genrm_scoring.judges.templated import pairwise
+from genrm_scoring.judges.templated import pairwise, refuse_hidden_reference
 from genrm_scoring.parsers import Reader, TextReader, Worth, tagged
 from genrm_scoring.templates import built_in, defused
 from genrm_scoring.types import Answer, Question, Verdict
@@ -36,6 +36,7 @@ class CustomAlignment:
         self._reader = reader
 
     def messages(self, question: Question) -> Messages:
+        refuse_hidden_reference(question)
         a, b = map(defused, question.responses)
         return said_by_user(
             self._prompt(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from genrm_scoring.judges.judge import Messages, said_by_user
-from genrm_scoring.judges.templated import using
+from genrm_scoring.judges.judge import Messages
+from genrm_scoring.judges.templated import about_all, asked, using
 from genrm_scoring.parsers import ranking, spoken
 from genrm_scoring.templates import SEVERAL, Template, built_in
 from genrm_scoring.types import Answer, Question, Ranking, Verdict
@@ -26,8 +26,7 @@ class Listwise:
     schema: None = None
 
     def messages(self, question: Question) -> Messages:
-        values = {"question": question.prompt, "responses": question.responses, "reference": question.reference}
-        return said_by_user(self.template.render(values))
+        return asked(self.template, question, about_all)
 
     def ranking(self, answer: Answer, question: Question) -> Ranking:
         return ranking(spoken(answer.text, strip_thinking=self.strip_thinking), len(question.responses))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from genrm_scoring.judges.judge import Messages, an_object, said_by_user
-from genrm_scoring.judges.templated import about_one
+from genrm_scoring.judges.judge import Messages, an_object
+from genrm_scoring.judges.templated import asked
 from genrm_scoring.parsers import Worth, last_object, spoken
 from genrm_scoring.templates import ONE, Template, built_in
 from genrm_scoring.types import Answer, Question, Verdict
@@ -26,7 +26,7 @@ class RiderJson:
     schema = an_object({name: {"enum": [0, 1]} for name in DIMENSIONS})
 
     def messages(self, question: Question) -> Messages:
-        return said_by_user(_TEMPLATE.render(about_one(question)))
+        return asked(_TEMPLATE, question)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         found = last_object(spoken(answer.text))

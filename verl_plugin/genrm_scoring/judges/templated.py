@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.errors import ConfigurationError, Unaskable
+from genrm_scoring.ground_truths import in_words
 from genrm_scoring.judges.judge import Messages, said_by_user
 from genrm_scoring.parsers import Reader
 from genrm_scoring.templates import ONE, PAIR, Template, Value
@@ -19,13 +20,49 @@ Values = Callable[[Question], Mapping[str, Value]]
 def about_one(question: Question) -> Mapping[str, Value]:
     """The variables of a question about one response."""
     (response,) = question.responses
-    return {"question": question.prompt, "response": response, "reference": question.reference}
+    return {**about_all(question), "response": response}
 
 
 def about_two(question: Question) -> Mapping[str, Value]:
     """The variables of a question about two: A is the first."""
     a, b = question.responses
-    return {"question": question.prompt, "response_a": a, "response_b": b, "reference": question.reference}
+    return {**about_all(question), "response_a": a, "response_b": b}
+
+
+def about_all(question: Question) -> Mapping[str, Value]:
+    """The variables of a question about several, which all others have too."""
+    return {
+        "question": question.prompt,
+        "responses": question.responses,
+        "reference": question.reference,
+        "extra": question.extra,
+        "ground_truth": question.ground_truth,
+    }
+
+
+def asked(template: Template, question: Question, values: Values = about_one) -> Messages:
+    """
+    Raises:
+        Unaskable: the sample lacks what the template writes, or has a reference in another form than a text.
+        PromptTooLong
+    """
+    variables = template.variables
+    if "reference" in variables and "ground_truth" not in variables:
+        refuse_hidden_reference(question)
+    return said_by_user(template.render(values(question)))
+
+
+def refuse_hidden_reference(question: Question) -> None:
+    """A judge that would be shown a reference is not to judge without it where there is one.
+
+    Raises:
+        Unaskable: the ground truth is no text.
+    """
+    if question.reference is None and question.ground_truth is not None:
+        raise Unaskable(
+            f"the judge is shown a reference, and the ground truth is {in_words(question.ground_truth)}, of which "
+            "none is the text to show; write a template with ground_truth (ground_truth.KEY, ground_truth | json)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +74,7 @@ class Templated:
     schema: Mapping[str, Any] | None = None
 
     def messages(self, question: Question) -> Messages:
-        return said_by_user(self.template.render(self.values(question)))
+        return asked(self.template, question, self.values)
 
     def verdict(self, answer: Answer, question: Question) -> Verdict:
         return self.reader(answer)

@@ -14,14 +14,15 @@ from importlib import resources
 from typing import Final
 
 from genrm_scoring.templates.defused import defused
-from genrm_scoring.templates.sandbox import Template, Value
+from genrm_scoring.templates.sandbox import OBJECTS, Template, Value
 
 __all__ = ["ONE", "PAIR", "SEVERAL", "Template", "Value", "built_in", "defused"]
 
-ONE: Final = frozenset({"question", "response", "reference"})
+_ALWAYS: Final = frozenset({"question", "reference", *OBJECTS})
+ONE: Final = _ALWAYS | {"response"}
 """Variables of a question about one response."""
-PAIR: Final = frozenset({"question", "response_a", "response_b", "reference"})
-SEVERAL: Final = frozenset({"question", "responses", "reference"})
+PAIR: Final = _ALWAYS | {"response_a", "response_b"}
+SEVERAL: Final = _ALWAYS | {"responses"}
 
 
 def built_in(name: str) -> str:

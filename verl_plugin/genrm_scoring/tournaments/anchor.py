@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from genrm_api.scoring import Anchor
 
+from genrm_scoring.conversations import text_in
 from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.ground_truths import in_words
 from genrm_scoring.tournaments.standings import Conflicts, Standings
+from genrm_scoring.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,26 @@ def without_anchor(standings: Standings) -> Anchored:
     )
 
 
-def anchor_text(
-    anchor: Anchor, reference: str | None, extra: Mapping[str, Any], field: str = "spec.scoring.anchor"
-) -> str:
-    """The anchor's text for one prompt: `reference` is what the data set says is right, `extra` what else it says.
-    `field` of the spec wants it.
+def anchor_text(anchor: Anchor, sample: Sample, field: str = "spec.scoring.anchor") -> str:
+    """The anchor's text for one prompt; `field` of the spec wants it.
+
+    `chosen` and `baseline` are what the data set says beside, or, as preference data has it, in an object as ground
+    truth. A conversation stands for its last message.
 
     Raises:
         ConfigurationError: the data set does not have it.
     """
-    found = reference if anchor is Anchor.REFERENCE else extra.get(anchor.value)
+    truth = sample.ground_truth
+    if anchor is Anchor.REFERENCE:
+        found, where = sample.reference or truth, "reward_model.ground_truth"
+    else:
+        beside = truth if isinstance(truth, Mapping) else {}
+        found, where = sample.extra.get(anchor.value, beside.get(anchor.value)), f"extra_info.{anchor}"
+    if isinstance(found, list) and found and isinstance(found[-1], Mapping):
+        found = text_in(found[-1].get("content"), where)
     if isinstance(found, str) and found:
         return found
-    where = "reward_model.ground_truth" if anchor is Anchor.REFERENCE else f"extra_info.{anchor}"
-    said = "nothing" if found is None else "an empty text" if found == "" else f"a {type(found).__name__}"
+    said = "an empty text" if found == "" else in_words(found)
     raise ConfigurationError(
         field, f"{anchor} is wanted, and the data set has {said} as {where}; add the text, or remove it"
     )
