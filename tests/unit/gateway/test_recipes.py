@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from genrm_api.scoring import Anchor, Scoring
 from genrm_gateway.catalog import FileCatalog
 from genrm_scoring import spec_file
@@ -22,9 +25,11 @@ from genrm_scoring.tournaments.anchor import anchor_text
 from genrm_scoring.types import Question
 from genrm_verl.samples import sample_of
 
+from dev.bootstrap import ROOT
 from tests.unit.gateway.recipes import RECIPES, RULES, documents, sample
 from tests.unit.gateway.serving import serving
-from tests.unit.scoring.scripted_judge import Reaction, ScriptedJudge, says
+from tests.unit.scoring.scripted_judge import Reaction, Request, ScriptedJudge, says
+from tests.unit.scoring.scripted_judge import status as responds
 
 
 @asynccontextmanager
@@ -113,6 +118,64 @@ async def test_verl_with_rms_by_the_column_of_its_own_data() -> None:
         lacking = await client.post("/get_reward2", json=body)
         assert lacking.status_code == 422 and len(asked.requests) == 1
         assert "extra.rm_prompt_0; extra has split" in lacking.json()["error"]["message"]
+
+
+RIDER_REWARD = """
+import json
+
+def rm_preprocess(text_prompts, text_responses, tgt_tokenizer):
+    filled = [p.replace("{response}", r) for p, r in zip(text_prompts, text_responses)]
+    return [tgt_tokenizer.apply_chat_template([{"role": "user", "content": text}]) for text in filled]
+
+def rm_postprocess(results):
+    return [sum(json.loads(text.split("</think>")[-1]).values()) / 2 for text in results]
+"""
+
+
+class Qwen:
+    """As much of its tokenizer as their functions call."""
+
+    def apply_chat_template(self, chat: list[dict[str, str]]) -> str:
+        return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in chat) + "<|im_start|>assistant\n"
+
+
+def goes_on(text: str, finish_reason: str = "stop") -> Reaction:
+    async def react(_: web.Request, __: Request) -> web.StreamResponse:
+        return web.json_response({"choices": [{"index": 0, "finish_reason": finish_reason, "text": text}]})
+
+    return react
+
+
+@pytest.mark.parametrize(
+    ("answer", "extra", "status", "score"),
+    [
+        (goes_on('<think>hm</think> {"a": 1, "b": 0}'), ROW, 200, 0.5),
+        (goes_on("I cannot say."), ROW, 422, "rm_postprocess raised JSONDecodeError"),
+        (goes_on('{"a": NaN}'), ROW, 422, "rm_postprocess made nan of"),
+        (goes_on("{", "length"), ROW, 422, "the answer ended with length"),
+        (goes_on("{}"), {"rm_prompt_1": ""}, 422, "extra_info has no text rm_prompt_0; it has rm_prompt_1"),
+        (responds(500, "down"), ROW, 500, "down"),
+    ],
+)
+async def test_verl_with_rms_functions_as_they_are(
+    tmp_path: Path, answer: Reaction, extra: dict[str, Any], status: int, score: float | str
+) -> None:
+    """rider_reward.py behind the example's server, which asks the RewardModel through the gateway."""
+    (tmp_path / "rider_reward.py").write_text(RIDER_REWARD)
+    example = run_path(str(ROOT / "examples" / "verl_with_rms" / "serve_functions.py"))
+    functions = example["loaded"](tmp_path / "rider_reward.py")
+    async with recipe("verl-with-rms.md", "courier", answer) as (gateway, judge):
+        ask = example["asking"](gateway, "rider", {"max_tokens": 64})
+        app = example["application"](functions, Qwen(), ask)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://functions") as client:
+            reply = await client.post("/get_reward2", json={**sample("Ring."), "extra_info": extra})
+    assert reply.status_code == status
+    if isinstance(score, str):
+        assert score in reply.text and "score" not in reply.json()
+        return
+    assert reply.json() == {"score": score}
+    said = "<|im_start|>user\nIs the reply to the courier consistent? Ring.<|im_end|>\n<|im_start|>assistant\n"
+    assert [request["prompt"] for request in judge.requests] == [said], "nothing is written around it"
 
 
 async def test_rm_gallery() -> None:

@@ -83,7 +83,8 @@ class ScriptedJudge:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._answer)
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            app.router.add_post(path, self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
