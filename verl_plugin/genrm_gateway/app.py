@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
 from genrm_scoring.gathering import Gathering
@@ -129,6 +130,7 @@ def application(
 
     app = FastAPI(title="genrm-gateway", description=__doc__, lifespan=lifespan)
     app.add_exception_handler(Refused, _say)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _say_unreadable)  # type: ignore[arg-type]
     app.get("/healthz", response_class=Response)(_healthz)
     app.get("/metrics", response_class=Response)(_metrics)
     for prefix in ("", "/{target}"):
@@ -342,6 +344,14 @@ def _failed(scores: Sequence[Score]) -> Refused:
 async def _say(request: Request, refused: Refused) -> Response:
     _desk(request).metrics.refused(refused.status)
     return _error(refused.status, refused.content)
+
+
+async def _say_unreadable(request: Request, unreadable: RequestValidationError) -> Response:
+    """Without what was sent, which FastAPI would send back: an image is large."""
+    found = [(".".join(map(str, e["loc"][1:])), e["msg"].removeprefix("Value error, ")) for e in unreadable.errors()]
+    sentences = dict.fromkeys(f"{field}: {what}" if field else what for field, what in found)
+    _desk(request).metrics.refused(422)
+    return _error(422, {"field": found[0][0], "message": "; ".join(sentences)})
 
 
 def _error(status: int, content: Mapping[str, Any]) -> Response:

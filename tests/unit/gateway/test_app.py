@@ -67,7 +67,17 @@ IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url":
 async def test_an_image_is_not_left_out_of_the_question(path: str, body: Any) -> None:
     async with of_file(fleet("sums", EXACT)) as gateway:
         reply = await gateway.post(path, json=body)
-    assert reply.status_code == 422 and "multimodal judges are out of scope" in reply.text
+    error = reply.json()["error"]
+    assert reply.status_code == 422 and "multimodal judges are out of scope" in error["message"]
+    assert "input" not in reply.text.replace("responses_create_params.input", ""), "an image is not sent back"
+
+
+async def test_an_unreadable_request_is_told_the_field_in_the_gateways_own_form() -> None:
+    async with of_file(fleet("sums", EXACT)) as gateway:
+        reply = await gateway.post("/v1/score", json={"samples": [{"prompt": "p"}]})
+        assert reply.json()["error"] == {"field": "samples.0.response", "message": "samples.0.response: Field required"}
+        assert reply.status_code == 422
+        assert 'genrm_gateway_refused_total{code="422"} 1' in (await gateway.get("/metrics")).text
 
 
 async def test_several_ground_truths_reach_the_rule() -> None:
