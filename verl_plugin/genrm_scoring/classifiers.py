@@ -99,7 +99,7 @@ def _last_token(rows: Sequence[Any]) -> Any:
 
 def _only(numbers: Sequence[Any]) -> float:
     if len(numbers) != 1:
-        raise ValueError(f"{len(numbers)} labels")
+        raise ValueError(f"{len(numbers)} labels; a score is one number (step scores are out of scope)")
     return read_number(numbers[0])
 
 

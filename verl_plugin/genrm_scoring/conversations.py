@@ -8,6 +8,7 @@ would hold parts, and `Verdict`, which would hold a number a step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -103,4 +104,6 @@ def _no_text(where: str, found: str) -> ConfigurationError:
 def _holds_something(found: Any) -> bool:
     if isinstance(found, Mapping):
         return any(_holds_something(each) for each in found.values())
+    if isinstance(found, float) and math.isnan(found):  # how tables say "nothing"
+        return False
     return found is not None and (not hasattr(found, "__len__") or len(found) > 0)

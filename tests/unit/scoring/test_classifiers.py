@@ -78,3 +78,9 @@ def test_vllm_is_asked_without_an_activation_under_both_of_its_names() -> None:
     assert classifiers.sglang_body("text") == {"text": "text"}
     assert classifiers.embeddings_body("rm", "text") == {"model": "rm", "input": "text"}
     assert classifiers.embeddings_body("rm", (7, 8)) == {"model": "rm", "input": [7, 8]}
+
+
+def test_scores_of_steps_are_no_score() -> None:
+    body = b'{"data": [{"probs": [0.9, 0.1, 0.8]}]}'
+    with pytest.raises(ParseFailed, match=r"3 labels; a score is one number \(step scores are out of scope\)"):
+        classifiers.read_vllm_classify(body)

@@ -63,7 +63,7 @@ def test_a_row_that_is_more_than_text_is_refused_with_a_sentence(fields: dict[st
 
 
 def test_a_row_without_media_may_have_the_columns_for_them() -> None:
-    none = {"images": None, "videos": np.array([]), "multi_modal_data": {"images": []}}
+    none = {"images": None, "image": float("nan"), "videos": np.array([]), "multi_modal_data": {"images": []}}
     assert sample_of({"raw_prompt": CHAT, **none}, "r").question == "What is 2 + 2?"
 
 
