@@ -267,8 +267,8 @@ class Scoring(ApiModel):
     template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
         None,
         description="A judge of your own: the question as a template in a part of Jinja, with the variables question, "
-        "reference, and response; in mode pairwise response_a and response_b, in mode listwise responses; and with "
-        "extra.KEY and ground_truth.KEY of the data set. What responses share comes first.",
+        "reference, principle, and response; in mode pairwise response_a and response_b, in mode listwise responses; "
+        "and with extra.KEY and ground_truth.KEY of the data set. What responses share comes first.",
     )
     sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
     parse: Parse | None = Field(None, description="How the answer to a template is read.")

@@ -195,7 +195,11 @@ async def _verify(said: VerifyRequest, request: Request) -> Response:
 
 async def _compare(said: CompareRequest, request: Request) -> Response:
     began, desk = time.monotonic(), _desk(request)
-    scores = await desk.scores("nemo-gym", await desk.target(_name(request)), formats.of_compare(said))
+    target = await desk.target(_name(request))
+    if said.principle is not None and not target.principled:
+        raise _refused(422, "principle", f"nobody behind {target.name} is told it, so it would change nothing; write "
+                       "{{ principle }} into a template of its RewardModels, or leave it out")  # fmt: skip
+    scores = await desk.scores("nemo-gym", target, formats.of_compare(said))
     if failed := [score for score in scores if score.value is None]:
         raise _failed(failed)
     return _answered(desk, "nemo-gym", began, formats.as_compare(scores))

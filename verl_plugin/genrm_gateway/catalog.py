@@ -12,11 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from genrm_api.answer_rules import RuleKind
+from genrm_api.external import WireFormat
 from genrm_api.rewardfleet import RewardFleet
-from genrm_api.rewardmodel import RewardModel
+from genrm_api.rewardmodel import RewardModel, RewardModelType
+from genrm_api.terms import Term
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
+from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
@@ -26,6 +30,8 @@ from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
 
 REFRESH_SECONDS: Final = 30.0
+_ARE_TOLD: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2)
+"""Reward servers that are sent all of a sample's `extra`, as functions of users are."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,8 @@ class Target:
     demands: Sequence[Demand] = ()
     relay: Relay | None = None
     """Of a RewardModel."""
+    principled: bool = False
+    """Whether somebody behind it is told a sample's `extra.principle`."""
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
     _users: int = 0
     _replaced: bool = False
@@ -203,13 +211,29 @@ async def _opened(
             refuse_state(resource)
             say_that_nothing_breaks(resource)
             source: Source = await opened.enter_async_context(opened_fleet(resource, means))
+            principled = any(_term_is_told(term, means) for term in resource.spec.terms)
         else:
             models, way = (resource,), await opened.enter_async_context(reached(resource, means))
             source, relay = source_of(resource, way, means.patience), Relay(resource, way)
+            principled = _model_is_told(resource)
     except BaseException:
         await opened.aclose()
         raise
-    return Target(resource.name, resource, source, models, demands, relay, opened)
+    return Target(resource.name, resource, source, models, demands, relay, principled, opened)
+
+
+def _model_is_told(model: RewardModel) -> bool:
+    if model.spec.external is not None and model.spec.external.format in _ARE_TOLD:
+        return True
+    return model.spec.type is not RewardModelType.CLASSIFIER and writes(model.spec.scoring, "principle")
+
+
+def _term_is_told(term: Term, means: Means) -> bool:
+    if term.reward_model is not None:
+        return _model_is_told(means.model(term.reward_model.name))
+    if term.api is not None:
+        return WireFormat(term.api.format) in _ARE_TOLD
+    return term.rule is not None and term.rule.kind is RuleKind.PYTHON
 
 
 def _same(before: Target, resource: RewardModel | RewardFleet, models: Sequence[RewardModel]) -> bool:

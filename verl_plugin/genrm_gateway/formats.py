@@ -99,7 +99,7 @@ class VerifyRequest(Request):
 
 
 class CompareRequest(Request):
-    """NeMo-Gym's `/compare`."""
+    """NeMo-Gym's `/compare`. A target to which nobody passes the principle on is not asked."""
 
     conversation_history: list[dict[str, Any]]
     response_objs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_SAMPLES)]
@@ -177,8 +177,10 @@ def of_verify(request: VerifyRequest) -> Sample:
 
 
 def of_compare(request: CompareRequest) -> list[Sample]:
+    """The principle says what is good, not what is right: it is for judges who are told, and nothing to be equal to."""
     said = request.conversation_history
-    return [_sample(said, spoken_in(response), request.principle) for response in request.response_objs]
+    extra = {} if request.principle is None else {"principle": request.principle}
+    return [_sample(said, spoken_in(response), None, extra=extra) for response in request.response_objs]
 
 
 def of_score(sample: ScoredSample) -> Sample:

@@ -107,6 +107,13 @@ class Question:
     def __post_init__(self) -> None:
         _complete(self)
 
+    @property
+    def principle(self) -> str | None:
+        """What a good response to this prompt is, where the data set or the client says it (`extra.principle`). Not
+        what is right: that is the reference."""
+        said = self.extra.get("principle")
+        return said if isinstance(said, str) else None
+
     @classmethod
     def about(cls, sample: Sample, *others: Sample) -> Question:
         """The question about one response, or about several to the same prompt."""

@@ -36,11 +36,6 @@ def longer(request: Request) -> str:
             {"rewards": [1.0, 0.0], "scores": [1.0, 0.0], "extra_logs": {"right": [1.0, 0.0]}},
         ),
         ("/slime", {"prompt": [{"role": "user", "content": "p"}], "response": "4", "label": "4"}, 1.0),
-        (
-            "/compare",
-            {"conversation_history": [], "response_objs": [{"output": "4"}, {"output": "5"}], "principle": "4"},
-            {"rewards": [1.0, 0.0], "comparison_results": [], "metrics": {}},
-        ),
     ],
 )
 async def test_each_framework_is_answered_in_its_own_format(path: str, body: Any, answer: Any) -> None:

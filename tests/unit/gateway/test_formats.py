@@ -134,8 +134,13 @@ def test_nemo_gym_says_a_responses_object_and_gets_it_back_with_a_reward() -> No
 
 
 def test_nemo_gym_compares_all_responses_to_a_prompt() -> None:
-    said = CompareRequest(conversation_history=CHAT, response_objs=[{"output": "a"}, {"output": "b"}])
-    assert [sample.response for sample in formats.of_compare(said)] == ["a", "b"]
+    responses = [{"output": "a"}, {"output": "b"}]
+    said = CompareRequest(conversation_history=CHAT, response_objs=responses, principle="Be kind.")
+    first, second = formats.of_compare(said)
+    assert (first.response, second.response) == ("a", "b")
+    assert first.reference is None and first.extra == {"principle": "Be kind."}, "what is good is not what is right"
+    said = CompareRequest(conversation_history=CHAT, response_objs=responses)
+    assert [sample.extra for sample in formats.of_compare(said)] == [{}, {}]
     assert formats.as_compare([MIXED, MIXED])["rewards"] == [1.5, 1.5]
 
 

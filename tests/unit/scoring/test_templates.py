@@ -44,7 +44,7 @@ def test_a_template_writes_chooses_and_goes_through_the_responses(source: str, t
     [
         (
             "{{ respnse }}",
-            "'respnse' is no variable; did you mean response? there are extra, ground_truth, question, reference, resp",
+            "'respnse' is no variable; did you mean response? there are extra, ground_truth, principle, question,",
         ),
         ("{{ zzz }}", "'zzz' is no variable; there are"),
         ("{{ self }}", "'self' is no variable"),

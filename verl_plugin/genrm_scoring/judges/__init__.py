@@ -40,6 +40,7 @@ __all__ = [
     "pointwise",
     "pointwise_judge",
     "schema_of",
+    "writes",
 ]
 
 POINTWISE: Final[Mapping[str, Judge]] = {
@@ -83,6 +84,16 @@ def judge_of(scoring: Scoring) -> Judge:
     return pairwise(
         scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
     )
+
+
+def writes(scoring: Scoring, variable: str) -> bool:
+    """Whether the judge that a `scoring` block describes is told this variable of a sample.
+
+    Raises:
+        ConfigurationError: its template or its parser cannot work.
+    """
+    judge = judge_of(scoring)
+    return isinstance(judge, Templated | Listwise) and variable in judge.template.variables
 
 
 def _listwise_judge(scoring: Scoring) -> RankingJudge:

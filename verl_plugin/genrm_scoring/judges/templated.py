@@ -35,6 +35,7 @@ def about_all(question: Question) -> Mapping[str, Value]:
         "question": question.prompt,
         "responses": question.responses,
         "reference": question.reference,
+        "principle": question.principle,
         "extra": question.extra,
         "ground_truth": question.ground_truth,
     }

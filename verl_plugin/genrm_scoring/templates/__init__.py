@@ -18,7 +18,7 @@ from genrm_scoring.templates.sandbox import OBJECTS, Template, Value
 
 __all__ = ["ONE", "PAIR", "SEVERAL", "Template", "Value", "built_in", "defused"]
 
-_ALWAYS: Final = frozenset({"question", "reference", *OBJECTS})
+_ALWAYS: Final = frozenset({"question", "reference", "principle", *OBJECTS})
 ONE: Final = _ALWAYS | {"response"}
 """Variables of a question about one response."""
 PAIR: Final = _ALWAYS | {"response_a", "response_b"}
