@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
-from genrm_scoring.gathering import Gathering
+from genrm_scoring.gathering import LONGEST, Gathering
 from genrm_scoring.types import Sample, Score
 
 from genrm_gateway import formats
@@ -110,7 +110,7 @@ class Desk:
 
     def patience_of(self, size: int) -> float:
         """Seconds for a whole group at another gateway: each member may come at the last moment."""
-        return self._patience * size + ANSWER_SECONDS
+        return self._patience * min(size, LONGEST) + ANSWER_SECONDS
 
 
 def application(

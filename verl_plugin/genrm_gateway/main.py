@@ -22,7 +22,7 @@ from typing import Final
 import uvicorn
 from genrm_scoring import spec_file
 from genrm_scoring.errors import GenrmError
-from genrm_scoring.gathering import PATIENCE
+from genrm_scoring.gathering import LONGEST, PATIENCE
 from genrm_scoring.targets import Means, key_in, module_in
 
 from genrm_gateway.app import application
@@ -85,7 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=6009)
     add("--own-url", default="", help="this gateway's address, as the others have it among their peers")
     add("--peers", nargs="*", default=[], metavar="URL", help="the other gateways, with which groups are shared out")
-    add("--patience", type=float, default=PATIENCE, help="seconds to wait for the next member of a group")
+    add(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help=f"seconds to wait for the next member of a group; for all of them, {LONGEST} times that",
+    )
     add("--rule-processes", type=int, default=os.cpu_count() or 1, help="processes of each rule that needs some")
     add("--most-at-once", type=int, default=limits.most_at_once, help="requests; more are answered with 429")
     add("--most-of-a-client", type=int, default=limits.most_of_a_client, help="of these, of one key")

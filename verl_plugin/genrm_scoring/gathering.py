@@ -1,14 +1,16 @@
 """Groups whose members come one by one, as most frameworks send them.
 
 The first to come opens a table for as many as the group has; when all are there, or none has come for a while, they are
-scored together, and each gets its own score. A table that closed without everybody stays known for as long again: who
-comes late is scored among those who came before, without changing what they got.
+scored together, and each gets its own score. However often another one comes just in time, the first waits no longer
+than `LONGEST` times that while. A table that closed without everybody stays known for as long again: who comes late is
+scored among those who came before, without changing what they got.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -17,9 +19,25 @@ from genrm_scoring.types import Score
 
 PATIENCE: Final = 300.0
 """Seconds without a new member after which a group is scored without those that are missing."""
+LONGEST: Final = 4
+"""Times its patience that a group is waited for in all."""
 
 Member = TypeVar("Member")
 """What is known of one of them: a sample, or what has been found out about it already."""
+
+
+async def while_they_come(changed: asyncio.Event, complete: Callable[[], bool], patience: float) -> None:
+    """Return when all are there, when none has come for `patience` seconds, or after `LONGEST` times that.
+
+    Args:
+        changed: set by each who comes, and by what else may have made it complete.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST * patience):
+            while not complete():
+                changed.clear()
+                async with asyncio.timeout(patience):
+                    await changed.wait()
 
 
 @dataclass(slots=True)
@@ -117,11 +135,4 @@ class Gathering(Generic[Member]):
                 del self._tables[key]
 
     async def _full(self, table: _Table[Member]) -> None:
-        """Return when all are there, or none has come for a while."""
-        while not table.complete:
-            table.changed.clear()
-            try:
-                async with asyncio.timeout(self._patience):
-                    await table.changed.wait()
-            except TimeoutError:
-                return
+        await while_they_come(table.changed, lambda: table.complete, self._patience)

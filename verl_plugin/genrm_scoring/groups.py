@@ -2,8 +2,8 @@
 
 A `Group` is told of each response as soon as it is there, asks what has become due (`tournaments`), and gives every
 member its own score when the tournament is over. Members come in any order and from anywhere in one event loop; each
-waits only for the last verdict. A sibling that never comes hangs nobody: when none has come for `patience` seconds the
-missing ones are given up, and the table closes up.
+waits only for the last verdict. A sibling that never comes hangs nobody: when none has come for `patience` seconds, or
+some still come after `gathering.LONGEST` times that, the missing ones are given up, and the table closes up.
 
 A group is entered like a file: what it has asked ends with the block.
 
@@ -35,6 +35,7 @@ from genrm_api.scoring import (
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough
+from genrm_scoring.gathering import while_they_come
 from genrm_scoring.normalise import normalise
 from genrm_scoring.tournaments import Standings, aggregate, rm_gallery
 from genrm_scoring.tournaments.anchor import Anchored, without_anchor
@@ -181,14 +182,12 @@ class Group:
         self._ask(self._tournament.arrived(player, hashlib.sha256(sample.response.encode(errors="replace")).digest()))
 
     async def _give_up_the_missing(self) -> None:
-        while missing := [p for p in range(self.players) if p not in self._samples and p not in self._lost]:
-            self._arrival.clear()
-            try:
-                async with asyncio.timeout(self.patience):
-                    await self._arrival.wait()
-            except TimeoutError:
-                for player in missing:
-                    self.lost(player)
+        await while_they_come(self._arrival, lambda: not self._missing(), self.patience)
+        for player in self._missing():
+            self.lost(player)
+
+    def _missing(self) -> list[int]:
+        return [player for player in range(self.players) if self.awaits(player)]
 
     def _ask(self, pairings: Sequence[Pairing]) -> None:
         for pairing in pairings:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from genrm_scoring.gathering import Gathering
+from genrm_scoring.gathering import LONGEST, Gathering
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource
+
+from tests.unit.scoring import virtual_time
 
 SOON = 0.05
 
@@ -62,6 +64,27 @@ async def test_too_few_are_not_scored_as_if_they_were_a_group() -> None:
     assert score.source is ScoreSource.GROUP_DROPPED and score.value is None
     assert "only 1 of 4 responses to this prompt came" in score.detail
     await gathering.close()
+
+
+@pytest.mark.parametrize("every", [9.0, 3.0])
+def test_members_who_come_just_in_time_do_not_keep_the_first_waiting_for_ever(every: float) -> None:
+    async def first_of_many() -> tuple[Score, float]:
+        gathering, judge, size = Gathering(10), Judge(), round(70 / every)
+
+        async def come(place: int) -> Score:
+            await asyncio.sleep(place * every)
+            return await gathering.score("p", size, Sample("p", "a"), judge)
+
+        members = [asyncio.create_task(come(place)) for place in range(size)]
+        first = await members[0]
+        at = asyncio.get_running_loop().time()
+        assert all(score.value is not None for score in await asyncio.gather(*members)), "those who are late too"
+        await gathering.close()
+        return first, at
+
+    first, at = virtual_time.run(first_of_many())
+    assert at == pytest.approx(LONGEST * 10), "patience since the last one would never have ended"
+    assert first.value == 1 + 40 // every
 
 
 async def test_who_comes_late_is_scored_among_those_before() -> None:

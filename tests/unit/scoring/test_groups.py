@@ -11,12 +11,14 @@ import pytest
 from genrm_api.rewardmodel import Scoring
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import ConfigurationError, FailureRaised
+from genrm_scoring.gathering import LONGEST
 from genrm_scoring.groups import Group
 from genrm_scoring.judges import PAIRWISE
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.transport import AiohttpTransport
 from genrm_scoring.types import Judgement, Outcome, Question, Sample, Score, ScoreSource, Verdict
 
+from tests.unit.scoring import virtual_time
 from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
 
 PROMPT = "Say a large number."
@@ -109,6 +111,21 @@ async def test_a_sibling_that_never_comes_hangs_nobody() -> None:
         assert [score.value for score in got] == [0.0, 1.0]
         with pytest.raises(ValueError, match="response 2 is not awaited in a group of 3"):
             await group.score(2, samples("3")[0])
+
+
+def test_siblings_who_come_just_in_time_do_not_keep_the_first_waiting_for_ever() -> None:
+    async def first_of_eight() -> tuple[Score, float]:
+        async with made(patience=10)(larger, 8) as group:
+            first = asyncio.create_task(group.score(0, *samples("0")))
+            others = []
+            for place in range(1, 5):
+                await asyncio.sleep(9)
+                others.append(asyncio.create_task(group.score(place, *samples(str(place)))))
+            await asyncio.gather(*others)
+            return await first, asyncio.get_running_loop().time()
+
+    score, at = virtual_time.run(first_of_eight())
+    assert (score.value, at) == (0.0, pytest.approx(LONGEST * 10)), "at 36 s the fifth came, and patience would wait on"
 
 
 async def test_who_is_alone_has_no_score_and_no_zero() -> None:
