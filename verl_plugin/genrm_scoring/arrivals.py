@@ -1,7 +1,8 @@
 """The scores of responses that come one by one, each in a call of its own, and belong to groups.
 
 What can begin before the last sibling is there does: a model that looks at responses one by one is asked at once, and a
-tournament asks about a pair as soon as both are known. What needs them all, like a fleet's mixture, waits for them.
+tournament asks about a pair as soon as both are known; in a fleet, too. What needs them all, like a ranking, waits for
+them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from genrm_scoring.failure import whole_enough
 from genrm_scoring.fleet import FleetScorer
+from genrm_scoring.fleet_groups import FleetGroup
 from genrm_scoring.gathering import Gathering
 from genrm_scoring.groups import Group
 from genrm_scoring.sources import Pairwise, Pointwise, Source
@@ -46,6 +48,8 @@ def arrivals_of(source: Source, patience: float) -> Arrivals:
         return Tournaments(source, patience)
     if isinstance(source, Pointwise):
         return AskedAtOnce(source, patience)
+    if isinstance(source, FleetScorer):
+        return Mixed(source, patience)
     return AllTogether(source, patience)
 
 
@@ -55,10 +59,7 @@ class AllTogether:
         self._gathering: Gathering[Sample] = Gathering(patience)
 
     async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
-        score_all = self._source.scores
-        if isinstance(self._source, FleetScorer):
-            score_all = partial(self._source.scores, learn=learn)
-        return await self._gathering.score(key, size, sample, score_all)
+        return await self._gathering.score(key, size, sample, self._source.scores)
 
     def lost(self, key: Hashable, size: int) -> None:
         self._gathering.lost(key, size)
@@ -71,13 +72,13 @@ class AskedAtOnce:
     def __init__(self, source: Pointwise, patience: float) -> None:
         self._source = source
         self._gathering: Gathering[asyncio.Task[Score]] = Gathering(patience)
+        self._asked: set[asyncio.Task[Score]] = set()
 
     async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
         asked = asyncio.create_task(self._source.own(sample))
-        try:
-            return await self._gathering.score(key, size, asked, self._settled)
-        finally:
-            asked.cancel()
+        self._asked.add(asked)  # beyond a caller who leaves: its siblings are still scored among all who came
+        asked.add_done_callback(self._asked.discard)
+        return await self._gathering.score(key, size, asked, self._settled)
 
     async def _settled(self, asked: Sequence[asyncio.Task[Score]]) -> Sequence[Score]:
         return self._source.settled([await asyncio.shield(task) for task in asked])
@@ -87,6 +88,45 @@ class AskedAtOnce:
 
     async def close(self) -> None:
         await self._gathering.close()
+        for task in self._asked:
+            task.cancel()
+        await asyncio.gather(*self._asked, return_exceptions=True)
+
+
+class Mixed:
+    """Each of a fleet's terms is asked as soon as it can be."""
+
+    def __init__(self, fleet: FleetScorer, patience: float) -> None:
+        self._fleet = fleet
+        self._gathering: Gathering[FleetGroup] = Gathering(patience)
+        """Of each member its group: the same one."""
+        self._under_way: dict[FleetGroup, int] = {}
+        """How many times their scores are being made: once, and once for each who is late."""
+
+    async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
+        siblings = self._gathering.came(key)
+        group = siblings[0] if siblings else FleetGroup(self._fleet, size, learn=learn)
+        self._under_way.setdefault(group, 0)
+        group.enter(sample)
+        return await self._gathering.score(key, size, group, self._scores)
+
+    async def _scores(self, members: Sequence[FleetGroup]) -> Sequence[Score]:
+        group = members[0]
+        self._under_way[group] += 1
+        try:
+            return await group.scores(len(members))
+        finally:
+            self._under_way[group] -= 1
+            if not self._under_way[group]:
+                del self._under_way[group]
+                await group.close()
+
+    def lost(self, key: Hashable, size: int) -> None:
+        self._gathering.lost(key, size)
+
+    async def close(self) -> None:
+        await self._gathering.close()
+        await asyncio.gather(*(group.close() for group in self._under_way))
 
 
 class Survivors:

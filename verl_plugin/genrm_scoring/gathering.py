@@ -68,6 +68,11 @@ class Gathering(Generic[Member]):
         """Groups that are not complete."""
         return sum(not table.closed for table in self._tables.values())
 
+    def came(self, key: Hashable) -> Sequence[Member]:
+        """Those who would be siblings of one who comes now."""
+        table = self._tables.get(key)
+        return () if table is None else table.members
+
     async def score(
         self,
         key: Hashable,

@@ -90,7 +90,7 @@ class Group:
     """The tournament of `players` responses to one prompt, numbered from 0.
 
     `seed` names the group: with the same seed the same pairs are seated in the same way. `anchor` is a text that plays
-    along and is not trained, as one more player.
+    along and is not trained, as one more player. Without `patience` whoever is missing has to be reported lost.
 
     Raises:
         ConfigurationError: `scoring` describes no tournament that can be held.
@@ -99,7 +99,7 @@ class Group:
     scoring: Scoring
     ask: Ask
     players: int
-    patience: float
+    patience: float | None
     seed: bytes = b""
     anchor: Sample | None = None
     report: Report | None = None
@@ -132,7 +132,8 @@ class Group:
         self._scores = asyncio.get_running_loop().create_future()
         if self.anchor is not None:
             self._arrived(self.players, self.anchor)
-        self._begin(self._give_up_the_missing())
+        if self.patience is not None:
+            self._begin(self._give_up_the_missing(self.patience))
         return self
 
     async def __aexit__(
@@ -181,8 +182,8 @@ class Group:
         self._arrival.set()
         self._ask(self._tournament.arrived(player, hashlib.sha256(sample.response.encode(errors="replace")).digest()))
 
-    async def _give_up_the_missing(self) -> None:
-        await while_they_come(self._arrival, lambda: not self._missing(), self.patience)
+    async def _give_up_the_missing(self, patience: float) -> None:
+        await while_they_come(self._arrival, lambda: not self._missing(), patience)
         for player in self._missing():
             self.lost(player)
 

@@ -95,6 +95,11 @@ class Pointwise:
     def __init__(self, scorer: Scorer, scoring: Scoring | None = None) -> None:
         self._scorer, self._scoring = scorer, scoring
 
+    @property
+    def settles(self) -> bool:
+        """Whether something is done to the scores of a group together."""
+        return self._scoring is not None
+
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
         return self.settled(await asyncio.gather(*map(self.own, samples)))
 
@@ -132,6 +137,13 @@ class Critiqued(Pointwise):
         if critique.verdict is None or critique.answer is None:
             return replace(score_of(critique, NO_POLICY), detail=f"no critique: {critique.detail}")
         return await super().own(replace(sample, response=with_critique(sample.response, critique.answer)))
+
+
+def asks_each_alone(source: Source) -> bool:
+    """Whether a response's score has nothing to do with its siblings, so that it can be asked for before they exist."""
+    if isinstance(source, Pointwise):
+        return not source.settles
+    return isinstance(source, BuiltInRule | WorkerRule)
 
 
 class Pairwise:
@@ -179,19 +191,23 @@ class Pairwise:
         self.over(group)
         return scores
 
-    def group(self, first: Sample, players: int) -> Group | None:
+    def group(self, first: Sample, players: int, *, gives_up: bool = True) -> Group | None:
         """The tournament that `first` and its siblings hold; None if it has none, and meets nobody: then `alone`.
+
+        Args:
+            gives_up: by itself, on who does not come; else it has to be told.
 
         Raises:
             ConfigurationError: the data set has no text for the anchor.
         """
         seed = hashlib.sha256(first.question.encode(errors="replace")).digest()
+        patience = self._patience if gives_up else None
         if players == 1:
             opponent = self._single.opponent(first)
             rules = self._single.rules
-            return None if opponent is None else Group(rules, self._ask, 1, self._patience, seed, opponent)
+            return None if opponent is None else Group(rules, self._ask, 1, patience, seed, opponent)
         anchor = None if self._scoring.anchor is None else met(self._scoring.anchor, first)
-        return Group(self._scoring, self._ask, players, self._patience, seed, anchor)
+        return Group(self._scoring, self._ask, players, patience, seed, anchor)
 
     async def alone(self, sample: Sample) -> Sequence[Score]:
         """The score of a response that meets nobody, as the group that it is.

@@ -69,10 +69,12 @@ class Length:
     """A reward server that scores a response by its length, and fails those that are empty."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
 
     async def post(self, url: str, body: bytes, timeout: float) -> Reply:
         self.asked.set()
+        await self.answers.wait()
         return Reply(200, {}, b'{"rewards": [%d]}' % len(body))
 
     async def close(self) -> None:
@@ -159,13 +161,30 @@ async def test_one_response_alone_ends_by_the_policy() -> None:
     assert (await held.score("g", 1, *samples("1"))).value == -1.0 and not ask.asked
 
 
-async def test_a_model_that_looks_at_each_alone_is_asked_at_once_and_their_scores_meet() -> None:
-    transport = Length()
+def asked_at_once(transport: Length) -> AskedAtOnce:
     scoring = Scoring.model_validate({"normalise": "minmax", "timeout": "1s"})
     speech = RewardServer(WireFormat.OPENRLHF)
     scorer = Scorer(scoring, "", StaticEndpoints(["http://a"]), transport, speech=speech)
     made = arrivals_of(Pointwise(scorer, scoring), LONG)
     assert isinstance(made, AskedAtOnce)
+    return made
+
+
+async def test_siblings_of_one_whose_caller_left_are_scored_among_all_who_came() -> None:
+    made = asked_at_once(transport := Length())
+    left = asyncio.create_task(made.score("g", 2, *samples("a")))
+    transport.answers.clear()
+    await asyncio.wait_for(transport.asked.wait(), 5)
+    left.cancel()
+    await asyncio.wait([left])
+    transport.answers.set()
+    async with asyncio.timeout(5):
+        assert (await made.score("g", 2, *samples("abcdef"))).value == 1.0
+    await made.close()
+
+
+async def test_a_model_that_looks_at_each_alone_is_asked_at_once_and_their_scores_meet() -> None:
+    made = asked_at_once(transport := Length())
     first = asyncio.create_task(made.score("g", 2, *samples("a")))
     await asyncio.wait_for(transport.asked.wait(), 5)
     assert not first.done()
