@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 from genrm_scoring.failure import whole_enough
@@ -151,7 +150,7 @@ class Survivors:
         await self._gathering.close()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Tournament:
     group: Group
     size: int
@@ -159,11 +158,17 @@ class _Tournament:
     lost: int = 0
     inside: int = 0
 
+    @property
+    def complete(self) -> bool:
+        return len(self.samples) + self.lost >= self.size
+
 
 class Tournaments:
     def __init__(self, source: Pairwise, patience: float) -> None:
         self._source, self._patience = source, patience
         self._held: dict[Hashable, _Tournament] = {}
+        """Those that members are awaited for, or may still come to."""
+        self._open: set[_Tournament] = set()
         self._missing: dict[Hashable, int] = {}
         """Lost before anybody of their group has come."""
 
@@ -174,11 +179,14 @@ class Tournaments:
                 (score,) = await self._source.alone(sample)
                 return score
             held = self._held[key] = _Tournament(group, size)
+            self._open.add(held)
             await group.__aenter__()
             for _ in range(self._missing.pop(key, 0)):
                 self._lose(held)
         place = len(held.samples)
         held.samples.append(sample)
+        if held.complete:
+            self._forget(key, held)  # what comes now under this name is another group
         if not held.group.awaits(place):
             # The table has closed up without it; it is compared with those who came before, who keep what they got.
             return (await self._source.scores(tuple(held.samples)))[place]
@@ -193,6 +201,8 @@ class Tournaments:
     def lost(self, key: Hashable, size: int) -> None:
         if (held := self._held.get(key)) is not None:
             self._lose(held)
+            if held.complete:
+                self._forget(key, held)
         elif self._missing.get(key, 0) + 1 >= size:
             self._missing.pop(key, None)
         else:
@@ -204,15 +214,18 @@ class Tournaments:
 
     async def _leave(self, key: Hashable, held: _Tournament) -> None:
         """The last of those who waited is gone. Who comes late finds the others' responses for a while."""
+        self._open.discard(held)
         await held.group.__aexit__(None, None, None)
         self._source.over(held.group)
-        forget = partial(self._held.pop, key, None)
-        if len(held.samples) + held.lost >= held.size:
-            forget()
-        else:
-            asyncio.get_running_loop().call_later(self._patience, forget)
+        if not held.complete:
+            asyncio.get_running_loop().call_later(self._patience, self._forget, key, held)
+
+    def _forget(self, key: Hashable, held: _Tournament) -> None:
+        if self._held.get(key) is held:
+            del self._held[key]
 
     async def close(self) -> None:
-        for held in self._held.values():
+        for held in tuple(self._open):
             await held.group.__aexit__(None, None, None)
+        self._open.clear()
         self._held.clear()

@@ -32,11 +32,14 @@ class LargerWins:
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
         self.changed = asyncio.Condition()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def __call__(self, question: Question) -> Judgement:
         async with self.changed:
             self.asked.append(question.responses)
             self.changed.notify_all()
+        await self.answers.wait()
         first, second = map(float, question.responses)
         return Judgement(Outcome.OK, 0.1, 1, verdict=Verdict("A", float(first > second)))
 
@@ -104,6 +107,20 @@ async def test_groups_of_other_names_and_the_next_of_the_same_do_not_meet() -> N
         )
         assert values(found) == [0.0, 1.0, 0.0, 1.0]
     assert len(ask.asked) == 4
+    await held.close()
+
+
+async def test_the_next_group_of_a_name_does_not_meet_one_that_is_still_being_judged() -> None:
+    held, ask = tournaments()
+    ask.answers.clear()
+    groups = []
+    for _ in range(2):
+        groups += [asyncio.create_task(held.score("g", 2, sample)) for sample in samples("1", "2")]
+        await asyncio.sleep(0)
+    await ask.until(2)
+    ask.answers.set()
+    assert values(await asyncio.gather(*groups)) == [0.0, 1.0, 0.0, 1.0]
+    assert len(ask.asked) == 2
     await held.close()
 
 
