@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
-from genrm_scoring.gathering import LONGEST, Gathering
+from genrm_scoring.gathering import LONGEST
 from genrm_scoring.types import Sample, Score
 
 from genrm_gateway import formats
@@ -31,6 +31,7 @@ from genrm_gateway.formats import (
     VerifyRequest,
 )
 from genrm_gateway.limits import RETRY_AFTER_SECONDS, Admission, Limits
+from genrm_gateway.meetings import Meetings
 from genrm_gateway.metrics import CONTENT_TYPE, Metrics
 from genrm_gateway.peers import Peers
 
@@ -57,7 +58,7 @@ class Desk:
         self.catalog = catalog
         self.peers = peers
         self._patience = patience
-        self.gathering: Gathering[Sample] = Gathering(patience)
+        self.meetings = Meetings()
         self.metrics = Metrics()
 
     async def target(self, name: str | None) -> Target:
@@ -82,20 +83,20 @@ class Desk:
         Raises:
             Refused: a failure under policy raise, or a rule that does not start.
         """
-        try:
+        with _refusals():
             async with target.used():
                 scores = await target.source.scores(samples)
-        except RunStopped as e:
-            raise _refused(503, "onFailure", str(e)) from e
-        except ConfigurationError as e:
-            raise _refused(501, e.field, e.sentence) from e
         for score in scores:
             self.metrics.scored(wire_format, target.name, score)
         return scores
 
     async def gathered(self, wire_format: str, request: Request, target: Target, sample: Sample) -> Score | Response:
         """One response, with its siblings if the request says that it has any; or the answer of another gateway, which
-        has the siblings."""
+        has the siblings. What can be asked about it before they come, is.
+
+        Raises:
+            Refused: as `scores`.
+        """
         size = _group_size(request)
         if size <= 1:
             (score,) = await self.scores(wire_format, target, [sample])
@@ -106,7 +107,11 @@ class Desk:
         reply = await self.peers.elsewhere(key, path, request.headers, await request.body(), self.patience_of(size))
         if reply is not None:
             return Response(reply.body, reply.status, {k: v for k, v in reply.headers.items() if k in PASSED_BACK})
-        return await self.gathering.score(key, size, sample, lambda all_: self.scores(wire_format, target, all_))
+        with _refusals():
+            async with self.meetings.joined(key, size, target) as target:
+                score = await target.arrivals.score(key, size, sample)
+        self.metrics.scored(wire_format, target.name, score)
+        return score
 
     def patience_of(self, size: int) -> float:
         """Seconds for a whole group at another gateway: each member may come at the last moment."""
@@ -124,7 +129,6 @@ def application(
         try:
             yield
         finally:
-            await desk.gathering.close()
             await desk.peers.close()
             await desk.catalog.close()
 
@@ -299,7 +303,7 @@ async def _healthz() -> Response:
 
 async def _metrics(request: Request) -> Response:
     desk = _desk(request)
-    desk.metrics.gathering.set(desk.gathering.waiting)
+    desk.metrics.gathering.set(desk.meetings.waiting)
     return Response(desk.metrics.page(), media_type=CONTENT_TYPE)
 
 
@@ -334,6 +338,21 @@ def _answered(
 def _refused(status: int, field: str, message: str) -> Refused:
     """`field` as the client, or who wrote the resource, wrote it."""
     return Refused(status, {"field": field, "message": message})
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What keeps a target from scoring at all, as an answer.
+
+    Raises:
+        Refused
+    """
+    try:
+        yield
+    except RunStopped as e:
+        raise _refused(503, "onFailure", str(e)) from e
+    except ConfigurationError as e:
+        raise _refused(501, e.field, e.sentence) from e
 
 
 def _failed(scores: Sequence[Score]) -> Refused:

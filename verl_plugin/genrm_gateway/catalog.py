@@ -17,6 +17,7 @@ from genrm_api.external import WireFormat
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel, RewardModelType
 from genrm_api.terms import Term
+from genrm_scoring.arrivals import Arrivals, arrivals_of
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
@@ -41,6 +42,8 @@ class Target:
     name: str
     resource: RewardModel | RewardFleet
     source: Source
+    arrivals: Arrivals
+    """The same for responses that come one by one."""
     models: Sequence[RewardModel]
     demands: Sequence[Demand] = ()
     relay: Relay | None = None
@@ -219,7 +222,9 @@ async def _opened(
     except BaseException:
         await opened.aclose()
         raise
-    return Target(resource.name, resource, source, models, demands, relay, principled, opened)
+    arrivals = arrivals_of(source, means.patience)
+    opened.push_async_callback(arrivals.close)
+    return Target(resource.name, resource, source, arrivals, models, demands, relay, principled, opened)
 
 
 def _model_is_told(model: RewardModel) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 from genrm_gateway.limits import Limits
 
@@ -20,7 +21,7 @@ JUDGE = {"name": "judged", "rewardModel": {"name": "judge"}}
 
 def longer(request: Request) -> str:
     """Of two responses the longer one."""
-    text = request["messages"][0]["content"]
+    text = request["messages"][0]["content"].partition("<response_a>")[2]
     return f"<result>{'A' if text.index('a long answer') < text.index('short') else 'B'}</result>"
 
 
@@ -163,6 +164,42 @@ async def test_responses_that_come_one_by_one_meet_in_a_tournament() -> None:
         assert await asyncio.gather(score("short"), score("a long answer")) == [0.0, 1.0]
         alone = await gateway.post("/get_reward2", json=SOLUTION)
         assert alone.status_code == 422 and "nobody to compare" in alone.json()["error"]["message"]
+
+
+async def member(gateway: httpx.AsyncClient, path: str, response: str, size: int) -> float:
+    body = {"solution_str": response, "prompt_str": "p", "response_str": response, "ground_truth": "a long answer"}
+    return float((await gateway.post(f"{path}?group_size={size}", json=body)).json()["score"])
+
+
+@pytest.mark.parametrize("target", ["judge", "team"])
+async def test_a_model_that_looks_at_each_alone_is_asked_while_siblings_are_still_missing(target: str) -> None:
+    def grade(request: Request) -> str:
+        return r"\boxed{True}" if "a long answer" in request["messages"][0]["content"] else r"\boxed{False}"
+
+    normalised = {**JUDGE, "normalise": {"kind": "minmax"}}
+    async with ScriptedJudge(says(grade)) as judge:
+        targets = external("judge", judge.url, normalise="minmax"), fleet("team", normalised)
+        async with of_file(*targets) as gateway:
+            first = asyncio.create_task(member(gateway, f"/{target}/get_reward2", "a long answer", 2))
+            await asyncio.wait_for(judge.asked.wait(), 10)
+            assert not first.done()
+            assert [await member(gateway, f"/{target}/get_reward2", "short", 2), await first] == [-1.0, 1.0]
+    assert len(judge.requests) == 2
+
+
+@pytest.mark.parametrize("target", ["judge", "team"])
+async def test_a_pair_is_asked_about_while_siblings_are_still_missing(target: str) -> None:
+    async with ScriptedJudge(says(longer)) as judge:
+        targets = external("judge", judge.url, mode="pairwise"), fleet("team", EXACT, JUDGE)
+        async with of_file(*targets) as gateway:
+            path = f"/{target}/get_reward2"
+            early = [asyncio.create_task(member(gateway, path, r, 3)) for r in ("short", "a long answer")]
+            await asyncio.wait_for(judge.asked.wait(), 10)
+            assert not any(task.done() for task in early)
+            third = await member(gateway, path, "a long answer", 3)
+            extra = float(target == "team")
+            assert [*await asyncio.gather(*early), third] == [0.0, 0.75 + extra, 0.75 + extra]
+    assert len(judge.requests) == 2, "equal texts tie"
 
 
 async def test_a_gate_saves_the_judgement() -> None:

@@ -75,6 +75,43 @@ async def test_a_request_waits_for_the_wake_that_it_asks_for(cluster: FakeCluste
     assert phases(cluster) == []
 
 
+async def groups_waiting(gateway: httpx.AsyncClient, number: int) -> None:
+    async with asyncio.timeout(30):
+        while f"genrm_gateway_groups_waiting {number}.0" not in (await gateway.get("/metrics")).text:
+            pass
+
+
+@pytest.mark.parametrize("scoring", [{}, {"mode": "pairwise"}, {"mode": "listwise"}])
+async def test_the_wake_begins_with_the_first_member_of_a_group(cluster: FakeCluster, scoring: dict[str, Any]) -> None:
+    await cluster.put(REWARD_MODELS, judge_model(scoring=scoring))
+    said = says(r"\boxed{True} <result>tie</result> <ranking>1, 2</ranking>")
+    async with ScriptedJudge(said) as judge, gateway_of(cluster) as gateway:
+        first = asyncio.create_task(gateway.post("/get_reward2?group_size=2", json=SOLUTION))
+        await cluster.until(lambda: phases(cluster) == ["scoring"], 30)
+        await groups_waiting(gateway, 1)
+        await serve(cluster, judge)
+        second = await gateway.post("/get_reward2?group_size=2", json={**SOLUTION, "solution_str": "2 + 2?5"})
+        assert (await first).status_code == second.status_code == 200
+        await groups_waiting(gateway, 0)
+        await cluster.until(lambda: phases(cluster) == [], 30)
+
+
+async def test_a_group_ends_with_the_target_it_began_with(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_MODELS, judge_model())
+    term = {"name": "judged", "rewardModel": {"name": "judge"}, "normalise": {"kind": "maxabs"}}
+    await cluster.put(REWARD_FLEETS, mixed(term))
+    said = says(r"\boxed{True}")
+    async with ScriptedJudge(said) as judge, gateway_of(cluster, "mix", refresh=0.0) as gateway:
+        first = asyncio.create_task(gateway.post("/get_reward2?group_size=2", json=SOLUTION))
+        await groups_waiting(gateway, 1)
+        await cluster.put(REWARD_FLEETS, mixed({**term, "weight": 3}, generation=2))
+        await serve(cluster, judge)
+        alone = await gateway.post("/get_reward2", json=SOLUTION)
+        second = await gateway.post("/get_reward2?group_size=2", json=SOLUTION)
+        found = [reply.json()["score"] for reply in (await first, second, alone)]
+    assert found == [1.0, 1.0, 3.0]
+
+
 async def test_a_fleet_asks_its_models_and_wakes_each(cluster: FakeCluster) -> None:
     await cluster.put(REWARD_MODELS, judge_model())
     term = {"name": "judged", "rewardModel": {"name": "judge"}, "weight": 0.5}
