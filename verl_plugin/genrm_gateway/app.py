@@ -18,6 +18,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
 from genrm_scoring.gathering import LONGEST
+from genrm_scoring.groups import Report
+from genrm_scoring.rankings import Listwise
+from genrm_scoring.sources import Pairwise
 from genrm_scoring.types import Sample, Score
 
 from genrm_gateway import formats
@@ -83,12 +86,22 @@ class Desk:
         Raises:
             Refused: a failure under policy raise, or a rule that does not start.
         """
+        return (await self.compared(wire_format, target, samples))[0]
+
+    async def compared(
+        self, wire_format: str, target: Target, samples: Sequence[Sample]
+    ) -> tuple[Sequence[Score], Report | None]:
+        """The same, with what is known of their tournament where a RewardModel held one."""
+        report = None
         with _refusals():
             async with target.used():
-                scores = await target.source.scores(samples)
+                if isinstance(target.source, Pairwise | Listwise):
+                    scores, report = await target.source.compared(samples)
+                else:
+                    scores = await target.source.scores(samples)
         for score in scores:
             self.metrics.scored(wire_format, target.name, score)
-        return scores
+        return scores, report
 
     async def gathered(self, wire_format: str, request: Request, target: Target, sample: Sample) -> Score | Response:
         """One response, with its siblings if the request says that it has any; or the answer of another gateway, which
@@ -203,10 +216,10 @@ async def _compare(said: CompareRequest, request: Request) -> Response:
     if said.principle is not None and not target.principled:
         raise _refused(422, "principle", f"nobody behind {target.name} is told it, so it would change nothing; write "
                        "{{ principle }} into a template of its RewardModels, or leave it out")  # fmt: skip
-    scores = await desk.scores("nemo-gym", target, formats.of_compare(said))
-    if failed := [score for score in scores if score.value is None]:
-        raise _failed(failed)
-    return _answered(desk, "nemo-gym", began, formats.as_compare(scores))
+    scores, report = await desk.compared("nemo-gym", target, formats.of_compare(said))
+    if all(score.value is None for score in scores):
+        raise _failed(scores)
+    return _answered(desk, "nemo-gym", began, formats.as_compare(scores, report))
 
 
 async def _one(request: Request, wire_format: str, sample: Sample, answer: Callable[[Score], Any]) -> Response:

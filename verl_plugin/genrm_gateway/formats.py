@@ -7,7 +7,8 @@
     ours           POST /v1/score                   any number, with every term and outcome
 
 No format but ours has a word for "no score". There a failed score is an HTTP error that says why, so that nobody takes
-it for a zero; NeMo-Gym alone says it in the answer, by the failure class that masks the sample.
+it for a zero; NeMo-Gym alone says it in the answer, by the failure class that masks the sample. Among responses that
+are compared, one without a score has the reward null.
 
 What is asked about is text. A request that also shows an image, or wants scores of single steps, is refused when it is
 read (422): the rest of it would be another question.
@@ -15,12 +16,14 @@ read (422): the rest of it would be another question.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from genrm_scoring.conversations import Turn, as_text, refuse_other_than_text, text_in, turns_of
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.ground_truths import as_json
+from genrm_scoring.groups import Report
 from genrm_scoring.types import Outcome, Sample, Score
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -263,11 +266,42 @@ def as_openrlhf(scores: Sequence[Score]) -> dict[str, Any]:
 def as_verify(request: VerifyRequest, score: Score) -> dict[str, Any]:
     said = request.model_dump()
     if score.value is None:
-        why = f"{score.outcome}: {score.detail}"
-        return {**said, "reward": 0.0, "_ng_failure_class": "judge_failed", "_ng_failure_judge_error": why}
+        return {**said, "reward": 0.0, **_failure(score)}
     return {**said, "reward": score.value} | ({"reward_components": numbers(score)} if score.terms else {})
 
 
-def as_compare(scores: Sequence[Score]) -> dict[str, Any]:
-    """Their list of single comparisons is in the words of their own judge, and stays empty."""
-    return {"rewards": [score.value for score in scores], "comparison_results": [], "metrics": {}}
+def as_compare(scores: Sequence[Score], report: Report | None = None) -> dict[str, Any]:
+    """A response without a score has none among the `rewards` either, and `failures` says why.
+
+    Their judge grades each of a pair from 1 to 5, and the pair from 1 (the first is better) to 6. A preference for the
+    first is put on both scales, so that none of it is 3, 3 and 3.5, as with them.
+    """
+    results: list[dict[str, float]] = []
+    asked = Counter[tuple[int, int]]()
+    for said in () if report is None else report.comparisons:
+        pair, preference = (said.first, said.second), said.preference
+        if said.asked and max(pair) < len(scores):  # an anchor is nobody of theirs
+            grades = {"score_1": 1 + 4 * preference, "score_2": 5 - 4 * preference, "ranking": 6 - 5 * preference}
+            results.append({"response_i": pair[0], "response_j": pair[1], "judge_idx": asked[pair], **grades})
+            asked[pair] += 1
+    failures = [{"response": place, **_failure(score)} for place, score in enumerate(scores) if score.value is None]
+    return {
+        "rewards": [score.value for score in scores],
+        "comparison_results": results,
+        "metrics": {} if report is None else _metrics(report),
+    } | ({"failures": failures} if failures else {})
+
+
+def _metrics(report: Report) -> dict[str, float]:
+    return {
+        "questions": report.questions,
+        "rounds": report.rounds,
+        "failed": sum(report.failed.values()),
+        "ties": report.standings.tally.ties,
+        "circular_triads": report.standings.tally.circular_triads,
+    }
+
+
+def _failure(score: Score) -> dict[str, str]:
+    """NeMo-Gym's words for a judge that failed."""
+    return {"_ng_failure_class": "judge_failed", "_ng_failure_judge_error": f"{score.outcome}: {score.detail}"}

@@ -37,7 +37,7 @@ from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough
 from genrm_scoring.gathering import while_they_come
 from genrm_scoring.normalise import normalise
-from genrm_scoring.tournaments import Standings, aggregate, rm_gallery
+from genrm_scoring.tournaments import Comparison, Standings, aggregate, rm_gallery
 from genrm_scoring.tournaments.anchor import Anchored, without_anchor
 from genrm_scoring.tournaments.schedule import Tournament
 from genrm_scoring.tournaments.seating import Question as Pairing
@@ -52,10 +52,11 @@ THREAD_ABOVE: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of a group when its tournament is over, for the logs of a step.
+    """What is known of a group when its tournament is over, for the logs of a step and for who asks how it went.
 
     `questions` were asked, in `rounds`; `failed` counts by outcome those that brought no verdict. `anchored` is there
-    if a text played along that is not trained.
+    if a text played along that is not trained. `comparisons` are the verdicts, by the numbers of the responses; an
+    anchor's is the one after the last.
     """
 
     standings: Standings
@@ -63,6 +64,7 @@ class Report:
     rounds: int
     failed: dict[Outcome, int]
     anchored: Anchored | None = None
+    comparisons: tuple[Comparison, ...] = ()
 
 
 Reported = Callable[[Report], None]
@@ -219,7 +221,7 @@ class Group:
         anchored = without_anchor(standings) if self.anchor is not None else None
         failed = Counter(j.outcome for ended in self._ended.values() for j in ended)
         each = {outcome: count // 2 for outcome, count in failed.items()}  # a question is about two
-        self.report = Report(standings, self._questions, self._tournament.rounds, each, anchored)
+        self.report = Report(standings, self._questions, self._tournament.rounds, each, anchored, tuple(said))
         found = anchored.scores if anchored is not None else standings.scores
         scores = whole_enough(settle(normalised(self.scoring, found, self._without), self.scoring.on_failure))
         if not self._scores.done():

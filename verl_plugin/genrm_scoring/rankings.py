@@ -47,23 +47,27 @@ class Listwise:
             ConfigurationError: the data set has no text for the anchor.
             RunStopped
         """
+        return (await self.compared(samples))[0]
+
+    async def compared(self, samples: Sequence[Sample]) -> tuple[Sequence[Score], Report | None]:
+        """The same, with what the rankings say of each pair if any was asked for."""
         if not samples:
-            return []
+            return [], None
         if len(samples) == 1:
             if (opponent := self._single.opponent(samples[0])) is None:
-                return await self._single.score(samples[0])
+                return await self._single.score(samples[0]), None
             return await self._scores(self._single.rules, samples, opponent, max(2, self._votes))
         anchor = None if self._scoring.anchor is None else met(self._scoring.anchor, samples[0])
         each = partial(self._scores, self._scoring, anchor=anchor, votes=self._votes)
         if self._order is not Order.GIVEN:
             return await each(samples)
         number = numbers([sample.session for sample in samples])
-        scores = await each([samples[at] for at in sorted(range(len(samples)), key=number.__getitem__)])
-        return [scores[own] for own in number]
+        scores, report = await each([samples[at] for at in sorted(range(len(samples)), key=number.__getitem__)])
+        return [scores[own] for own in number], report
 
     async def _scores(
         self, scoring: Scoring, samples: Sequence[Sample], anchor: Sample | None, votes: int
-    ) -> Sequence[Score]:
+    ) -> tuple[Sequence[Score], Report]:
         shown = [*samples, *([] if anchor is None else [anchor])]
         texts = [hashlib.sha256(sample.response.encode(errors="replace")).digest() for sample in shown]
         orders = presentations(texts, votes, self._order)
@@ -82,12 +86,13 @@ class Listwise:
         standings = aggregate(Aggregate.WINRATE, len(shown), said)
         without = None if anchor is None else without_anchor(standings)
         failed = [judgement for judgement in judgements if judgement.verdict is None]
+        counts = dict(Counter(judgement.outcome for judgement in failed))
+        report = Report(standings, len(orders), 1, counts, without, tuple(said))
         if self._reported is not None:
-            counts = dict(Counter(judgement.outcome for judgement in failed))
-            self._reported(Report(standings, len(orders), 1, counts, without))
+            self._reported(report)
         found = standings.scores if without is None else without.scores
         scores = normalised(scoring, found, lambda _: failed_like(failed))
-        return whole_enough(settle(scores, scoring.on_failure))
+        return whole_enough(settle(scores, scoring.on_failure)), report
 
     async def _ranked(
         self, shown: Sequence[Sample], order: Sequence[int], anchor: Sample | None, number: int

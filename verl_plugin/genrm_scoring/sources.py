@@ -18,7 +18,7 @@ from genrm_api.scoring import Normalise, Order, Scoring, ScoringMode, default_or
 
 from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import NO_POLICY, settle, whole_enough
-from genrm_scoring.groups import Ask, Group, Reported, tournament_rule
+from genrm_scoring.groups import Ask, Group, Report, Reported, tournament_rule
 from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
@@ -181,15 +181,19 @@ class Pairwise:
             ConfigurationError: the data set has no text for the anchor.
             RunStopped
         """
+        return (await self.compared(samples))[0]
+
+    async def compared(self, samples: Sequence[Sample]) -> tuple[Sequence[Score], Report | None]:
+        """The same, with what is known of the tournament if there was one."""
         if not samples:
-            return []
+            return [], None
         if (group := self.group(samples[0], len(samples))) is None:
-            return await self.alone(samples[0])
+            return await self.alone(samples[0]), None
         number = numbers([sample.session for sample in samples]) if self.as_sampled else range(len(samples))
         async with group:
             scores = await asyncio.gather(*map(group.score, number, samples))
         self.over(group)
-        return scores
+        return scores, group.report
 
     def group(self, first: Sample, players: int, *, gives_up: bool = True) -> Group | None:
         """The tournament that `first` and its siblings hold; None if it has none, and meets nobody: then `alone`.

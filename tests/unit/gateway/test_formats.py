@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from genrm_api.scoring import Aggregate
 from genrm_gateway import formats
 from genrm_gateway.formats import (
     CompareRequest,
@@ -14,6 +15,8 @@ from genrm_gateway.formats import (
     SlimeRequest,
     VerifyRequest,
 )
+from genrm_scoring.groups import Report
+from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.types import Outcome, Sample, Score, ScoreSource, TermScore
 from pydantic import BaseModel, ValidationError
 
@@ -142,6 +145,14 @@ def test_nemo_gym_compares_all_responses_to_a_prompt() -> None:
     said = CompareRequest(conversation_history=CHAT, response_objs=responses)
     assert [sample.extra for sample in formats.of_compare(said)] == [{}, {}]
     assert formats.as_compare([MIXED, MIXED])["rewards"] == [1.5, 1.5]
+
+
+def test_an_anchor_is_none_of_the_responses_that_are_compared() -> None:
+    said = (Comparison(0, 1, 0.25), Comparison(2, 0, 1.0), Comparison(1, 2, 1.0))
+    report = Report(aggregate(Aggregate.WINRATE, 3, said), 3, 1, {}, comparisons=said)
+    (only,) = formats.as_compare([MIXED, MIXED], report)["comparison_results"]
+    grades = {"score_1": 2.0, "score_2": 4.0, "ranking": 4.75}
+    assert only == {"response_i": 0, "response_j": 1, "judge_idx": 0, **grades}
 
 
 def test_groups_are_by_name_or_by_prompt() -> None:
