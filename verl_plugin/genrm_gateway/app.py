@@ -292,10 +292,17 @@ async def _relay(request: Request) -> Response:
 
 
 async def _models(request: Request) -> Response:
-    target = await _desk(request).target(_name(request))
-    return JSONResponse(
-        {"object": "list", "data": [{"id": target.name, "object": "model", "owned_by": "genrm", "created": 0}]}
-    )
+    """All that requests can be passed on to; below `/NAME`, NAME if it is one of them."""
+    desk, name = _desk(request), _name(request)
+    try:
+        names = await desk.catalog.models()
+    except ClusterError as e:
+        raise _refused(503, "cluster", str(e)) from e
+    if name is not None:
+        await desk.target(name)
+        names = [model for model in names if model == name]
+    models = [{"id": model, "object": "model", "owned_by": "genrm", "created": 0} for model in names]
+    return JSONResponse({"object": "list", "data": models})
 
 
 def _model_in(body: bytes) -> str | None:

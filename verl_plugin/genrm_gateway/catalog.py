@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from genrm_api.answer_rules import RuleKind
 from genrm_api.external import WireFormat
+from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel, RewardModelType
 from genrm_api.terms import Term
 from genrm_scoring.arrivals import Arrivals, arrivals_of
-from genrm_scoring.cluster import Cluster
+from genrm_scoring.cluster import REWARD_MODELS, Cluster
 from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
 from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
-from genrm_scoring.targets import Means, opened_fleet, reached, refuse_state, say_that_nothing_breaks, source_of
+from genrm_scoring.targets import (
+    REWARD_SERVERS,
+    Means,
+    opened_fleet,
+    reached,
+    refuse_state,
+    say_that_nothing_breaks,
+    source_of,
+)
+from pydantic import ValidationError
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
@@ -91,6 +101,14 @@ class Catalog(Protocol):
         """
         ...
 
+    async def models(self) -> Sequence[str]:
+        """The RewardModels to which requests can be passed on as they are, by name.
+
+        Raises:
+            ClusterError
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -125,6 +143,10 @@ class FileCatalog:
             return self._targets[name]
         except KeyError:
             raise UnknownTarget("target", f"{name} is not there; there are {', '.join(self._targets)}") from None
+
+    async def models(self) -> Sequence[str]:
+        resources = (target.resource for target in self._targets.values())
+        return sorted(r.name for r in resources if isinstance(r, RewardModel) and _is_asked_as_it_is(r))
 
     async def close(self) -> None:
         for target in self._targets.values():
@@ -169,6 +191,14 @@ class ClusterCatalog:
                 target = await self._asked(name, None if known is None else known[0])
                 known = self._known[name] = (target, asyncio.get_running_loop().time() + self._refresh)
             return known[0]
+
+    async def models(self) -> Sequence[str]:
+        listing = await self._cluster.list(REWARD_MODELS, self._namespace)
+        found = []
+        for item in listing.items:
+            with suppress(ValidationError):  # who asks for it by name is told what is wrong with it
+                found.append(RewardModel.model_validate(dict(item)))
+        return sorted(model.name for model in found if _is_asked_as_it_is(model))
 
     async def close(self) -> None:
         for target, _ in self._known.values():
@@ -227,6 +257,13 @@ async def _opened(
     return Target(resource.name, resource, source, arrivals, models, demands, relay, principled, opened)
 
 
+def _is_asked_as_it_is(model: RewardModel) -> bool:
+    """Whether it is an engine, or answers like one, and may be awake."""
+    if model.spec.lifecycle.state in (LifecycleState.ASLEEP, LifecycleState.OFF):
+        return False
+    return model.spec.external is None or model.spec.external.format not in REWARD_SERVERS
+
+
 def _model_is_told(model: RewardModel) -> bool:
     if model.spec.external is not None and model.spec.external.format in _ARE_TOLD:
         return True
@@ -237,7 +274,7 @@ def _term_is_told(term: Term, means: Means) -> bool:
     if term.reward_model is not None:
         return _model_is_told(means.model(term.reward_model.name))
     if term.api is not None:
-        return WireFormat(term.api.format) in _ARE_TOLD
+        return term.api.format.value in _ARE_TOLD
     return term.rule is not None and term.rule.kind is RuleKind.PYTHON
 
 

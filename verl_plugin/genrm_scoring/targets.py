@@ -47,7 +47,7 @@ from genrm_scoring.types import Judgement, Question
 
 log = logging.getLogger(__name__)
 
-_REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
+REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
 EXTERNAL_PATH: Final = "/chat/completions"
 """Behind the base URL of somebody else's API."""
 Heard = Callable[[str, Question, Judgement], None]
@@ -241,7 +241,7 @@ def _speech(rm: RewardModel, where: str) -> Speech:
 
 
 def _external_speech(external: External, scoring: Scoring, name: str) -> Speech:
-    if external.format in _REWARD_SERVERS:
+    if external.format in REWARD_SERVERS:
         return RewardServer(external.format)
     if external.format.asks_in_words:
         return Chat(judge_of(scoring), name, scoring.sampling, EngineName.CUSTOM, EXTERNAL_PATH)

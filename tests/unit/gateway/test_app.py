@@ -220,6 +220,20 @@ async def test_what_openai_clients_ask_is_passed_on_with_their_own_words() -> No
         assert reply.json()["choices"][0]["message"]["content"] == "hello" and judge.requests == [body]
 
 
+async def test_openai_clients_find_every_model_that_they_can_ask() -> None:
+    server = external("server", "http://localhost:1")
+    server["spec"]["external"]["format"] = "slime"
+    models = [external(name, "http://localhost:1") for name in ("judge", "critic")]
+    for default in (None, "team"):
+        async with of_file(*models, server, fleet("team", EXACT), default=default) as gateway:
+            expected = {"/v1/models": ["critic", "judge"], "/judge/v1/models": ["judge"], "/team/v1/models": []}
+            for path, names in expected.items():
+                found = (await gateway.get(path)).json()
+                assert found["object"] == "list" and [model["id"] for model in found["data"]] == names
+                assert all(model["object"] == "model" for model in found["data"])
+            assert (await gateway.get("/none/v1/models")).status_code == 404
+
+
 async def test_an_engine_is_asked_for_the_model_by_the_name_it_knows() -> None:
     async with ScriptedJudge(says("hello")) as judge:
         known_otherwise = external("judge", judge.url)

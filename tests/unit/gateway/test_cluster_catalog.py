@@ -172,8 +172,24 @@ async def test_what_cannot_be_asked_is_said(
     assert reply.status_code == status and sentence in reply.text
 
 
+async def test_openai_clients_find_the_models_of_the_namespace(cluster: FakeCluster) -> None:
+    for name, namespace, spec in [
+        ("judge", "rl", {}),
+        ("critic", "rl", {}),
+        ("off", "rl", {"lifecycle": {"state": "Off"}}),
+        ("unreadable", "rl", {"type": "Oracle"}),
+        ("foreign", "other", {}),
+    ]:
+        found = judge_model(**spec)
+        found["metadata"] |= {"name": name, "namespace": namespace}
+        await cluster.put(REWARD_MODELS, found)
+    async with gateway_of(cluster, None) as gateway:
+        models = (await gateway.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in models] == ["critic", "judge"]
+
+
 async def test_a_cluster_that_is_away_is_a_503(cluster: FakeCluster) -> None:
     cluster.fail = ClusterUnreachable("https://fake:6443", "connection refused")
     async with gateway_of(cluster) as gateway:
-        reply = await gateway.post("/get_reward2", json=SOLUTION)
-    assert reply.status_code == 503 and "connection refused" in reply.text
+        for reply in (await gateway.post("/get_reward2", json=SOLUTION), await gateway.get("/v1/models")):
+            assert reply.status_code == 503 and "connection refused" in reply.text
