@@ -211,6 +211,21 @@ async def test_one_that_is_late_is_scored_among_those_before_who_are_not_judged_
     await arrivals.close()
 
 
+def test_one_that_is_late_while_the_others_are_still_being_judged_is_not_forgotten_with_them() -> None:
+    async def values() -> list[float | None]:
+        judge = Judge(seconds={"1": 30, "2": 50})
+        arrivals = arrivals_of(fleet_of(mixture(model("alone")), {"alone": ("pointwise", judge)}), 10)
+        early = come(arrivals, 3, "1", "3")
+        await asyncio.sleep(20)
+        late = come(arrivals, 3, "2")
+        found = [score.value for score in await asyncio.gather(*early, *late)]
+        assert asyncio.get_running_loop().time() == 70 and judge.asked.total() == 3
+        await arrivals.close()
+        return found
+
+    assert virtual_time.run(values()) == [1.0, 3.0, 2.0]
+
+
 async def test_a_data_set_without_the_anchor_is_said_to_everybody_who_waits() -> None:
     arrivals = arrivals_of(fleet_of(mixture(model("pairs")), {"pairs": ("anchored", Judge())}), LONG)
     samples = [Sample("p", text) for text in "12"]
