@@ -6,8 +6,8 @@ phase annotation says what is needed: `idle` wakes nothing, `scoring` keeps the 
 awake in so many seconds from when it was written. The holder renews `spec.renewTime`; who reads a Lease never compares
 that time with its own clock, it only notes what changed since the last look (`Sighting`).
 
-A Lease that names a slot of the RewardModel beside is not for its engines: the run wants that slot's GPUs for itself,
-as trainers do whose own engines sleep in between.
+A Lease that names slots of the RewardModel beside is not for its engines: the run wants these slots' GPUs for itself,
+as trainers do whose own engines sleep in between. It gets all of them together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import enum
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,9 +31,11 @@ from genrm_api.names import (
     ANNOTATION_PRIORITY,
     ANNOTATION_REFUSED,
     ANNOTATION_RUN,
+    ANNOTATION_SLOTS,
     API_VERSION,
     LABEL_REWARD_MODEL,
     LABEL_SLOT,
+    SEVERAL_SLOTS,
 )
 
 DEFAULT_TTL_SECONDS: Final = 30
@@ -51,10 +53,15 @@ class Phase(enum.StrEnum):
         return self is not Phase.IDLE
 
 
-def lease_name(run: str, reward_model: str, slot: str | None = None) -> str:
-    """Name of the Lease that `run` holds on `reward_model`, or on the GPUs of one of its slots: stable, DNS-1123, at
+def slots_named(slots: str | Iterable[str]) -> tuple[str, ...]:
+    """One slot or several, each once and in one order: who names the same GPUs means the same Lease."""
+    return (slots,) if isinstance(slots, str) else tuple(sorted(set(slots)))
+
+
+def lease_name(run: str, reward_model: str, slots: str | Iterable[str] = ()) -> str:
+    """Name of the Lease that `run` holds on `reward_model`, or on the GPUs of these slots of it: stable, DNS-1123, at
     most 63 characters."""
-    what = f"{run}\0{reward_model}" if slot is None else f"{run}\0{reward_model}\0{slot}"
+    what = f"{run}\0{reward_model}" + (f"\0{','.join(named)}" if (named := slots_named(slots)) else "")
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     return f"genrm-{reward_model[:40]}-{digest}"
 
@@ -69,14 +76,14 @@ def lease_manifest(
     reward_model_uid: str | None = None,
     created_by: str = "",
     priority: int = 0,
-    slot: str | None = None,
+    slots: str | Iterable[str] = (),
     pods: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The Lease object that `run` creates (`now` must be timezone-aware).
 
     With the uid the Lease is owned by the RewardModel, so that what a crashed run leaves behind goes with the model.
     `created_by` is the user who creates it: where the chart's admission policies are on, nobody else may change it.
-    `priority`: of those who wait for the same GPUs the larger comes first. With `slot` it is for that slot's GPUs, on
+    `priority`: of those who wait for the same GPUs the larger comes first. With `slots` it is for the GPUs of these, on
     which the processes of `pods` have memory while it is granted.
     """
     annotations = {ANNOTATION_PHASE: str(phase), ANNOTATION_RUN: run}
@@ -86,13 +93,17 @@ def lease_manifest(
         annotations[ANNOTATION_PRIORITY] = str(priority)
     if pods:
         annotations[ANNOTATION_PODS] = ",".join(pods)
-    labels = {LABEL_REWARD_MODEL: reward_model, **({LABEL_SLOT: slot} if slot is not None else {})}
+    labels = {LABEL_REWARD_MODEL: reward_model}
+    if named := slots_named(slots):
+        labels[LABEL_SLOT] = named[0] if len(named) == 1 else SEVERAL_SLOTS
+    if len(named) > 1:
+        annotations[ANNOTATION_SLOTS] = ",".join(named)
     owner = {"apiVersion": API_VERSION, "kind": "RewardModel", "name": reward_model, "uid": reward_model_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
-            "name": lease_name(run, reward_model, slot),
+            "name": lease_name(run, reward_model, named),
             "namespace": namespace,
             "labels": labels,
             "annotations": annotations,
@@ -155,8 +166,8 @@ class DemandLease:
     """Of those who wait for the same GPUs the larger comes first."""
     refused: str | None = None
     """The operator's answer, see `names.ANNOTATION_REFUSED`."""
-    slot: str | None = None
-    """Whose GPUs it is for; `None`: for the engines."""
+    slots: tuple[str, ...] = ()
+    """Whose GPUs it is for; none: for the engines."""
     asked: str | None = None
     """See `names.ANNOTATION_ASKED`."""
     pods: tuple[str, ...] = ()
@@ -183,10 +194,16 @@ class DemandLease:
             needed_in=_seconds(annotations.get(ANNOTATION_NEEDED_IN)) if phase is Phase.PREWAKE else None,
             priority=_integer(annotations.get(ANNOTATION_PRIORITY)),
             refused=annotations.get(ANNOTATION_REFUSED),
-            slot=labels.get(LABEL_SLOT),
+            slots=_slots(annotations.get(ANNOTATION_SLOTS), labels.get(LABEL_SLOT)),
             asked=annotations.get(ANNOTATION_ASKED),
             pods=tuple(filter(None, annotations.get(ANNOTATION_PODS, "").split(","))),
         )
+
+
+def _slots(several: str | None, one: str | None) -> tuple[str, ...]:
+    """What names nothing counts as the label says: a Lease for GPUs is never taken for one that wakes engines."""
+    named = slots_named(filter(None, (name.strip() for name in (several or "").split(","))))
+    return named or (() if one is None else (one,))
 
 
 def _integer(text: str | None) -> int:

@@ -156,7 +156,7 @@ class Cache:
     def put_lease(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         lease = DemandLease.from_object(obj)
         key = (lease.namespace, lease.reward_model)
-        shelf = (self.leases if lease.slot is None else self.trainers)[key]
+        shelf = (self.trainers if lease.slots else self.leases)[key]
         before = shelf.get(lease.name)
         if deleted:
             shelf.pop(lease.name, None)

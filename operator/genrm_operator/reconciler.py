@@ -378,7 +378,9 @@ class Reconciler:
         return slots.let_in(pods, turns, mine), turns
 
     def _look_at_those_who_share(self, key: Key, places: frozenset[Place]) -> None:
-        for other in self.cache.naming(places) - {key}:
+        # Of the Leases of trainers on one RewardModel each is an owner: what one gave back is news to the next.
+        others = self.cache.naming(places)
+        for other in others if self.cache.trainers.get(key) else others - {key}:
             self.queue.add(other)
 
     def _forget(self, key: Key) -> None:

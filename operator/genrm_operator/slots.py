@@ -51,6 +51,11 @@ class Holding:
     def places(self) -> frozenset[Place]:
         return frozenset[Place]().union(*self.slots.values())
 
+    def places_of(self, slots: Iterable[str]) -> frozenset[Place] | None:
+        """The GPUs of these slots together; `None` if it does not name all of them."""
+        named = set(slots)
+        return frozenset[Place]().union(*(self.slots[slot] for slot in named)) if named <= self.slots.keys() else None
+
 
 def holding(obj: Mapping[str, Any]) -> Holding | None:
     """What a RewardModel, as the API server has it, names; `None` if it names no slot."""

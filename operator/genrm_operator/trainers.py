@@ -1,9 +1,10 @@
 """Runs that want a slot's GPUs for themselves: trainers, whose own engines have memory there for a part of each step.
 
-Such a Lease names a slot of a RewardModel, and queues with the models that name the same GPUs (`slots`). Nobody can
-look into a trainer, so its word counts. It is granted the GPUs once every engine on them rests, and has them until it
-says `idle`; it is not asked to give them back before. One that stops renewing has died, or was cut off, and its memory
-may still be there: nobody gets the GPUs until the pods that its Lease names are gone, or somebody deletes the Lease.
+Such a Lease names slots of a RewardModel, and queues with the models that name the same GPUs (`slots`). Nobody can
+look into a trainer, so its word counts. It is granted all of its GPUs together, once every engine on them rests, and
+has them until it says `idle`; it is not asked to give them back before. One that stops renewing has died, or was cut
+off, and its memory may still be there: nobody gets the GPUs until the pods that its Lease names are gone, or somebody
+deletes the Lease.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NOT_ASKED: Final = Turn(given=False)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a Lease says of its slot's GPUs, at one moment."""
+    """What a Lease says of its slots' GPUs, at one moment."""
 
     lease: DemandLease
     places: frozenset[Place]
@@ -43,7 +44,12 @@ class Wish:
     @property
     def holding(self) -> Holding:
         namespace, name = self.owner
-        return Holding(namespace, name, {self.lease.slot or "": self.places}, None)
+        return Holding(namespace, name, {self.together: self.places}, None)
+
+    @property
+    def together(self) -> str:
+        """Its slots as one: it has no use for a part of them."""
+        return ", ".join(self.lease.slots)
 
     @property
     def asks(self) -> list[Claim]:
@@ -52,7 +58,7 @@ class Wish:
             return []
         # It has no turn that ends: nobody could put it to rest.
         runs = frozenset({lease.run})
-        return [Claim(self.owner, lease.slot or "", self.places, runs, lease.priority, starts=math.inf)]
+        return [Claim(self.owner, self.together, self.places, runs, lease.priority, starts=math.inf)]
 
     @property
     def taker(self) -> Taker:
@@ -93,7 +99,7 @@ class Trainers:
         for key, leases in self._cache.trainers.items():
             if (mine := self._cache.holdings.get(key)) is not None:
                 for lease in leases.values():
-                    if (places := mine.slots.get(lease.slot or "")) is not None:
+                    if (places := mine.places_of(lease.slots)) is not None:
                         found.setdefault(trainer(lease), Wish(lease, places, expired=False).taker)
         return list(found.values())
 
@@ -109,10 +115,11 @@ class Trainers:
         mine = self._cache.holdings.get(key)
         for lease in list(leases.values()):
             expires_at = self._sightings[key][lease.name].expires_at(lease)
-            places = mine.slots.get(lease.slot or "") if mine is not None else None
-            if places is None:
-                there = "none" if mine is None else ", ".join(mine.slots)
-                await self._tell(lease, None, f"RewardModel {key[1]} names no slot {lease.slot}; it names {there}")
+            if mine is None or (places := mine.places_of(lease.slots)) is None:
+                there = {} if mine is None else mine.slots
+                missing = next(slot for slot in lease.slots if slot not in there)
+                names = ", ".join(there) or "none"
+                await self._tell(lease, None, f"RewardModel {key[1]} names no slot {missing}; it names {names}")
                 continue
             if wants(lease) and expires_at > now:
                 ends.append(expires_at)
@@ -143,7 +150,7 @@ class Trainers:
         turns, news = self._book.settle(wish.holding, wish.asks, [], {}, placed, self.takers(), wanting, now)
         if news or before != wish.taker:
             self._share(key, wish.places)
-        return turns.get(wish.lease.slot or "", NOT_ASKED)
+        return turns.get(wish.together, NOT_ASKED)
 
     async def _there(self, lease: DemandLease) -> bool:
         """Whether one of its pods exists."""

@@ -11,7 +11,7 @@ import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name
 from genrm_scoring.errors import WakeRefused
 from genrm_scoring.kubernetes import connect
-from genrm_scoring.leases import slot_lease
+from genrm_scoring.leases import RunLease, slot_lease
 
 from tests.cluster.conftest import World, wait_for
 
@@ -20,9 +20,10 @@ pytestmark = pytest.mark.cluster
 SLOT = "gpu-0"
 
 
-def judge_on(world: World, device: int) -> None:
-    slots = [{"name": SLOT, "node": "fake-0", "devices": [device]}]
-    world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=1)
+def judge_on(world: World, *devices: int) -> None:
+    """Its slots are gpu-0, gpu-1 and so on."""
+    slots = [{"name": f"gpu-{i}", "node": "fake-0", "devices": [device]} for i, device in enumerate(devices)]
+    world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=len(slots))
     world.phase("Asleep")
 
 
@@ -34,7 +35,7 @@ def blocked(world: World) -> tuple[str, str]:
 def trainer(world: World, run: str, *, ttl: int, pods: list[str] | None = None) -> str:
     """A trainer's Lease, as `slot_lease` writes it once it has asked; who asks so dies without another word."""
     now = datetime.now(UTC)
-    manifest = lease_manifest(run, "judge", world.namespace, Phase.SCORING, now, ttl, slot=SLOT, pods=pods or ())
+    manifest = lease_manifest(run, "judge", world.namespace, Phase.SCORING, now, ttl, slots=SLOT, pods=pods or ())
     manifest["metadata"]["annotations"]["genrm.dev/asked"] = "1"
     world.kubectl("create", "-f", "-", input=json.dumps(manifest))
     name = str(manifest["metadata"]["name"])
@@ -60,6 +61,32 @@ async def test_a_trainer_and_its_judge_take_turns(world: World, monkeypatch: pyt
             await asyncio.to_thread(world.renew, "run-1", Phase.SCORING)
             await asyncio.to_thread(world.phase, "Serving")
             await asyncio.to_thread(world.renew, "run-1", Phase.IDLE)
+
+
+async def test_a_trainer_of_two_gpus_gets_them_together_when_another_trainer_has_given_back_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
+    await asyncio.to_thread(judge_on, world, 26, 27)
+    async with (
+        connect() as cluster,
+        slot_lease(cluster, "run-1", "judge", ["gpu-0", "gpu-1"], world.namespace, 300) as both,
+        slot_lease(cluster, "run-2", "judge", "gpu-1", world.namespace, 300) as one,
+    ):
+        async with one.holding(timeout=30):
+            waits = asyncio.create_task(held_once(both))
+            await asyncio.to_thread(wait_for, "it asks", lambda: "genrm.dev/asked" in word_of(world, both.name))
+            async with (
+                slot_lease(cluster, "run-3", "judge", "gpu-0", world.namespace) as free,
+                free.holding(timeout=30),
+            ):
+                assert not waits.done(), "a part of what it needs is of no use to it"
+        await asyncio.wait_for(waits, 10)  # by no renewal, and not with the next resync
+
+
+async def held_once(slots: RunLease) -> None:
+    async with slots.holding(timeout=60):
+        pass
 
 
 async def test_a_run_that_has_its_own_judges_gpus_is_told_that_neither_would_end(
@@ -126,7 +153,7 @@ def test_a_trainer_that_died_keeps_the_gpus_until_somebody(world: World, known: 
 
 def test_a_slot_that_the_model_does_not_name_is_refused(world: World) -> None:
     judge_on(world, 25)
-    manifest = lease_manifest("run-1", "judge", world.namespace, Phase.SCORING, datetime.now(UTC), slot="gpu-9")
+    manifest = lease_manifest("run-1", "judge", world.namespace, Phase.SCORING, datetime.now(UTC), slots="gpu-9")
     manifest["metadata"]["annotations"]["genrm.dev/asked"] = "1"
     world.kubectl("create", "-f", "-", input=json.dumps(manifest))
     name = lease_name("run-1", "judge", "gpu-9")

@@ -150,10 +150,10 @@ class RewardModelUnreadable(RewardModelError):
 class NotAwake(GenrmError):
     """`seconds` is how long was waited."""
 
-    def __init__(self, reward_model: str, namespace: str, seconds: float, slot: str | None = None) -> None:
+    def __init__(self, reward_model: str, namespace: str, seconds: float, slots: Sequence[str] = ()) -> None:
         what = f"reward model {namespace}/{reward_model} is not awake"
-        if slot is not None:
-            what = f"slot {slot} of reward model {namespace}/{reward_model} is not this run's"
+        if slots:
+            what = f"{_slots(slots, reward_model, namespace)} not this run's"
         super().__init__(f"{what} after {seconds:.1f} s; look with kubectl -n {namespace} describe rm {reward_model}")
         self.seconds = seconds
 
@@ -161,11 +161,16 @@ class NotAwake(GenrmError):
 class WakeRefused(GenrmError):
     """The operator says that the reward model can never be awake for this run as things are."""
 
-    def __init__(self, reward_model: str, namespace: str, why: str, slot: str | None = None) -> None:
+    def __init__(self, reward_model: str, namespace: str, why: str, slots: Sequence[str] = ()) -> None:
         what = f"reward model {namespace}/{reward_model} is not woken"
-        if slot is not None:
-            what = f"slot {slot} of reward model {namespace}/{reward_model} is not given to this run"
+        if slots:
+            what = f"{_slots(slots, reward_model, namespace)} not given to this run"
         super().__init__(f"{what}: {why}")
+
+
+def _slots(slots: Sequence[str], reward_model: str, namespace: str) -> str:
+    of = f"of reward model {namespace}/{reward_model}"
+    return f"slot {slots[0]} {of} is" if len(slots) == 1 else f"slots {', '.join(slots)} {of} are"
 
 
 class LeaseTaken(GenrmError):

@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from genrm_api.leases import DEFAULT_TTL_SECONDS, Grant, Phase, lease_manifest, lease_name, micro_time
+from genrm_api.leases import DEFAULT_TTL_SECONDS, Grant, Phase, lease_manifest, lease_name, micro_time, slots_named
 from genrm_api.names import (
     ANNOTATION_ASKED,
     ANNOTATION_GRANTED,
@@ -42,7 +42,7 @@ GRANT_SECONDS: Final = 0.2
 
 
 class RunLease:
-    """One run's Lease on one reward model, or on the GPUs of one of its slots.
+    """One run's Lease on one reward model, or on the GPUs of some of its slots.
 
     Use `model_lease` or `slot_lease` (holder), or `run_phase` (phase only).
     """
@@ -59,10 +59,10 @@ class RunLease:
         owner_uid: str | None = None,
         priority: int = 0,
         prewakes: bool = False,
-        slot: str | None = None,
+        slots: tuple[str, ...] = (),
         pods: Sequence[str] = (),
     ) -> None:
-        self.name = lease_name(run, reward_model, slot)
+        self.name = lease_name(run, reward_model, slots)
         self._cluster = cluster
         self._run = run
         self._reward_model = reward_model
@@ -71,7 +71,7 @@ class RunLease:
         self._owner_uid = owner_uid
         self._priority = priority
         self._prewakes = prewakes
-        self._slot = slot
+        self._slots = slots
         self._pods = tuple(pods)
         self._granted_word: str | None = None
         """The last one that was told."""
@@ -97,7 +97,7 @@ class RunLease:
         if before is None or phase is not before.phase:
             self._asked_at = now
         if before is None or phase.wants_awake != before.phase.wants_awake:
-            asked = secrets.token_hex(8) if self._slot is not None and phase.wants_awake else None
+            asked = secrets.token_hex(8) if self._slots and phase.wants_awake else None
         self._plan.want(phase, now, None if needed_in is None else now + needed_in, asked)
         self._settled.clear()
         self._poke.set()
@@ -132,14 +132,15 @@ class RunLease:
 
     @asynccontextmanager
     async def holding(self, timeout: float) -> AsyncIterator[float]:
-        """The slot's GPUs are this run's own while the block is open, for memory of its own; of `slot_lease` only.
+        """The slots' GPUs are this run's own while the block is open, for memory of its own; of `slot_lease` only.
 
         It is entered once every engine on them rests, with the seconds that took. Whoever leaves it has given the
         memory back.
 
         Raises:
             NotAwake: somebody else had them for longer than `timeout` seconds.
-            WakeRefused: this run has them already, by a reward model that it scores with.
+            WakeRefused: this run has them already, by a reward model that it scores with; or it has others that
+                somebody waits for, who has these. Give back what you have.
         """
         self.set_phase(Phase.SCORING)
         try:
@@ -166,10 +167,10 @@ class RunLease:
                 await self.settled()
                 while not await self._granted():
                     if self._refused is not None:
-                        raise WakeRefused(self._reward_model, self.namespace, self._refused, self._slot)
+                        raise WakeRefused(self._reward_model, self.namespace, self._refused, self._slots)
                     await asyncio.sleep(GRANT_SECONDS)
         except TimeoutError:
-            raise NotAwake(self._reward_model, self.namespace, timeout, self._slot) from None
+            raise NotAwake(self._reward_model, self.namespace, timeout, self._slots) from None
         return _now() - self._asked_at
 
     async def _granted(self) -> bool:
@@ -180,20 +181,20 @@ class RunLease:
             return False
         granted = self._heard(found).get(ANNOTATION_GRANTED)
         wanted = self._plan.wanted
-        return granted is not None and (self._slot is None or (wanted is not None and granted == wanted.asked))
+        return granted is not None and (not self._slots or (wanted is not None and granted == wanted.asked))
 
     def _heard(self, lease: Mapping[str, Any]) -> Mapping[str, str]:
         """The annotations of our Lease, as somebody has just seen them; what the operator says there is told once."""
         annotations: Mapping[str, str] = lease["metadata"].get("annotations") or {}
         granted = annotations.get(ANNOTATION_GRANTED)
         wanted = self._plan.wanted
-        if granted != self._granted_word and self._slot is None and wanted is not None and wanted.phase.wants_awake:
+        if granted != self._granted_word and not self._slots and wanted is not None and wanted.phase.wants_awake:
             self._granted_word = granted
             if granted is not None:
                 self._report(Grant.read(granted))
         refused = annotations.get(ANNOTATION_REFUSED)
         if refused is not None and refused != self._refused:
-            log.error("%s", WakeRefused(self._reward_model, self.namespace, refused, self._slot))
+            log.error("%s", WakeRefused(self._reward_model, self.namespace, refused, self._slots))
         self._refused = refused
         return annotations
 
@@ -248,7 +249,7 @@ class RunLease:
                 case Write.CREATE:
                     # With no word of when: one that is to be awake later is said right after. So is what is new
                     # with each wish.
-                    wish = Wish(Phase.IDLE) if wish is None or self._slot is not None else Wish(wish.phase)
+                    wish = Wish(Phase.IDLE) if wish is None or self._slots else Wish(wish.phase)
                     await self._create(wish.phase)
                 case Write.RENEW:
                     await self._patch({"spec": {"renewTime": micro_time(datetime.now(UTC))}})
@@ -257,7 +258,7 @@ class RunLease:
                     # It counts from this write, so a repeat of it says less.
                     needed_in = None if wish.needed_at is None else f"{max(wish.needed_at - _now(), 0.0):.3f}"
                     annotations = {ANNOTATION_PHASE: str(wish.phase), ANNOTATION_NEEDED_IN: needed_in}
-                    if self._slot is not None:
+                    if self._slots:
                         annotations[ANNOTATION_ASKED] = wish.asked
                     await self._patch({"metadata": {"annotations": annotations}})
         except NotFound:
@@ -280,7 +281,7 @@ class RunLease:
         now = datetime.now(UTC)
         manifest = lease_manifest(
             self._run, self._reward_model, self.namespace, phase, now, self._ttl_seconds, self._owner_uid, created_by,
-            self._priority, self._slot, self._pods,
+            self._priority, self._slots, self._pods,
         )  # fmt: skip
         try:
             await self._cluster.create(LEASES, self.namespace, manifest)
@@ -338,14 +339,18 @@ async def slot_lease(
     cluster: Cluster,
     run: str,
     reward_model: str,
-    slot: str,
+    slots: str | Iterable[str],
     namespace: str,
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     reward_model_uid: str | None = None,
     priority: int = 0,
     pods: Sequence[str] = (),
 ) -> AsyncIterator[RunLease]:
-    """Queue for the GPUs that a RewardModel calls `slot`, for memory of the run's own: see `RunLease.holding`.
+    """Queue for the GPUs that a RewardModel calls by the names of these slots, for memory of the run's own: see
+    `RunLease.holding`.
+
+    Several slots are given together or not at all. A run that needs more than one names all of them here: two runs that
+    take one after the other, in different orders, would wait for each other, and one of them is refused.
 
     If this process dies while it has them nobody else gets them, because nobody knows whether its memory is free,
     until `pods` (names, in `namespace`: those whose processes have memory there) do not exist any more, or somebody
@@ -353,10 +358,16 @@ async def slot_lease(
 
     Raises:
         ClusterError, LeaseTaken: it could not be created.
+        ValueError: `slots` names none.
     """
+    named = slots_named(slots)
+    if not named:
+        raise ValueError(
+            f"slots: names none of reward model {namespace}/{reward_model}; name those whose GPUs you want"
+        )
     lease = RunLease(
         cluster, run, reward_model, namespace, ttl_seconds,
-        holds=True, owner_uid=reward_model_uid, priority=priority, slot=slot, pods=pods,
+        holds=True, owner_uid=reward_model_uid, priority=priority, slots=named, pods=pods,
     )  # fmt: skip
     async with _held(lease):
         yield lease

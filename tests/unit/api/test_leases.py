@@ -32,6 +32,36 @@ def test_what_is_written_is_what_is_read() -> None:
     assert obj["metadata"]["ownerReferences"][0]["uid"] == "u"
 
 
+@pytest.mark.parametrize(
+    ("label", "annotation", "slots"),
+    [
+        (None, None, ()),
+        ("gpu-0", None, ("gpu-0",)),
+        ("several_slots", "gpu-0,gpu-1", ("gpu-0", "gpu-1")),
+        ("gpu-0", " gpu-1, gpu-0,gpu-0,", ("gpu-0", "gpu-1")),
+        (None, "gpu-1", ("gpu-1",)),
+        ("gpu-0", ",", ("gpu-0",)),
+        ("", None, ("",)),
+    ],
+)
+def test_whose_gpus_a_lease_is_for(label: str | None, annotation: str | None, slots: tuple[str, ...]) -> None:
+    obj = lease_manifest("run-1", "judge", "rl", Phase.IDLE, NOW)
+    if label is not None:
+        obj["metadata"]["labels"]["genrm.dev/slot"] = label
+    if annotation is not None:
+        obj["metadata"]["annotations"]["genrm.dev/slots"] = annotation
+    assert DemandLease.from_object(obj).slots == slots
+
+
+@pytest.mark.parametrize("slots", ["gpu-0", ["gpu-0"], ["gpu-1", "gpu-0"], ("gpu-0", "gpu-1", "gpu-0")])
+def test_who_names_the_same_slots_means_the_same_lease(slots: str | list[str]) -> None:
+    obj = lease_manifest("run-1", "judge", "rl", Phase.IDLE, NOW, slots=slots)
+    found = DemandLease.from_object(obj).slots
+    assert set(found) == ({slots} if isinstance(slots, str) else set(slots))
+    assert obj["metadata"]["name"] == lease_name("run-1", "judge", found) != lease_name("run-1", "judge")
+    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", obj["metadata"]["labels"]["genrm.dev/slot"])
+
+
 def test_a_newer_clients_unknown_phase_keeps_the_engines_awake() -> None:
     obj = lease_manifest("run-1", "judge", "rl", Phase.IDLE, NOW)
     obj["metadata"]["annotations"]["genrm.dev/phase"] = "rehearsing"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from genrm_api.leases import DemandLease, Phase, lease_manifest
-from genrm_operator.slots import Use
+from genrm_operator.slots import Holding, Use
 from genrm_operator.trainers import Wish
 
 GPU = frozenset({("device", "n", "0")})
 
 
-def lease(phase: Phase = Phase.SCORING, **annotations: str) -> DemandLease:
-    made: dict[str, Any] = lease_manifest("run-1", "judge", "rl", phase, datetime.now(UTC), slot="gpu-0")
+OTHER = frozenset({("device", "n", "1")})
+
+
+def lease(phase: Phase = Phase.SCORING, slots: Sequence[str] = ("gpu-0",), **annotations: str) -> DemandLease:
+    made: dict[str, Any] = lease_manifest("run-1", "judge", "rl", phase, datetime.now(UTC), slots=slots)
     made["metadata"]["annotations"] |= {f"genrm.dev/{name}": word for name, word in annotations.items()}
     return DemandLease.from_object(made)
 
@@ -36,3 +40,13 @@ def lease(phase: Phase = Phase.SCORING, **annotations: str) -> DemandLease:
 def test_what_a_lease_says_of_gpus(wish: Wish, asks: bool, use: Use) -> None:
     assert (bool(wish.asks), wish.taker.use) == (asks, use)
     assert wish.owner == ("rl", f"run run-1 (Lease {wish.lease.name})") == wish.taker.owner
+
+
+def test_several_slots_are_one_claim_on_all_of_their_gpus() -> None:
+    judge = Holding("rl", "judge", {"gpu-0": GPU, "gpu-1": OTHER}, None)
+    asks = lease(slots=["gpu-1", "gpu-0"], asked="1")
+    places = judge.places_of(asks.slots)
+    assert places == GPU | OTHER and judge.places_of(["gpu-0", "gpu-9"]) is None
+    wish = Wish(asks, places, expired=False)
+    assert [(claim.slot, claim.places) for claim in wish.asks] == [("gpu-0, gpu-1", GPU | OTHER)]
+    assert wish.taker.places == wish.holding.places == GPU | OTHER

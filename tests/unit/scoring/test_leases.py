@@ -277,8 +277,8 @@ async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest
 async def test_gpus_are_this_runs_own_only_by_the_answer_to_its_last_wish() -> None:
     cluster = FakeCluster()
     async with slot_lease(cluster, "run-1", "judge", "gpu-0", "rl", pods=["ray-0", "ray-1"]) as slot:
-        assert (stored(cluster).slot, stored(cluster).asked, stored(cluster).pods) == (
-            "gpu-0",
+        assert (stored(cluster).slots, stored(cluster).asked, stored(cluster).pods) == (
+            ("gpu-0",),
             None,
             ("ray-0", "ray-1"),
         )
@@ -299,6 +299,34 @@ async def test_gpus_are_this_runs_own_only_by_the_answer_to_its_last_wish() -> N
             assert (stored(cluster).phase, stored(cluster).asked) == (Phase.IDLE, None)
         with pytest.raises(NotAwake, match=r"slot gpu-0 of reward model rl/judge is not this run's after 0\.3 s"):
             await hold(slot, 0.3)
+
+
+async def test_several_slots_are_one_lease_and_one_answer() -> None:
+    cluster = FakeCluster()
+    async with slot_lease(cluster, "run-1", "judge", ["gpu-1", "gpu-0"], "rl") as slots:
+        assert stored(cluster).slots == ("gpu-0", "gpu-1")
+        waiting = asyncio.create_task(hold(slots))
+        await cluster.until(lambda: stored(cluster).asked is not None)
+        (found,) = cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_GRANTED] = stored(cluster).asked
+        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(slots.settled(), 5)
+        with pytest.raises(
+            NotAwake, match=r"slots gpu-0, gpu-1 of reward model rl/judge are not this run's after 0\.3"
+        ):
+            await hold(slots, 0.3)
+        found["metadata"]["annotations"][ANNOTATION_REFUSED] = "SlotDeadlock: run run-1 waits for itself"
+        with pytest.raises(WakeRefused, match=r"slots gpu-0, gpu-1 of .* are not given to this run: SlotDeadlock: run"):
+            await hold(slots)
+        with pytest.raises(LeaseTaken):
+            async with slot_lease(cluster, "run-1", "judge", ("gpu-0", "gpu-1", "gpu-0"), "rl"):
+                pass
+
+
+async def test_a_lease_for_gpus_names_some() -> None:
+    with pytest.raises(ValueError, match="slots: names none of reward model rl/judge; name those whose GPUs you want"):
+        async with slot_lease(FakeCluster(), "run-1", "judge", [], "rl"):
+            pass
 
 
 async def hold(slot: RunLease, timeout: float = 10) -> None:
