@@ -136,7 +136,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.SLOT_NOT_ASKED: "At rest it asks for no slot.",
     Reason.SLOT_AWAITED: "It waits for its turn on a slot; the message says whose it is.",
     Reason.SLOT_UNSEEN: "A slot is not seen to be free; the message says who may have it, and why that is not known.",
-    Reason.SLOT_DEADLOCK: "The run that waits for it holds its slot by another model, and would wait for ever.",
+    Reason.SLOT_DEADLOCK: "Every run that waits for it holds its slot by another model or a trainer, or waits in a "
+    "circle; the message says who waits for whom.",
     Reason.MODEL_MISSING: "A RewardModel that a term of the RewardFleet names is not there.",
     Reason.MODEL_DEGRADED: "A RewardModel of the RewardFleet is Degraded.",
     Reason.MODEL_NOT_READY: "A RewardModel of the RewardFleet is on its way, or waits for its turn.",

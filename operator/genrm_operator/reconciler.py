@@ -374,7 +374,7 @@ class Reconciler:
         beside, wanting = self._trainers.takers(), self.cache.wanting
         turns, news = self._book.settle(mine, asks, pods, nights, placed, beside, wanting, self._now())
         if news:
-            self._look_at_those_who_share(key, mine.places)
+            self._look_at_those_who_share(key, news)
         return slots.let_in(pods, turns, mine), turns
 
     def _look_at_those_who_share(self, key: Key, places: frozenset[Place]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED, API_VERSION
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.status import Reason
 from pydantic import ValidationError
 
 from genrm_operator import pinning, status
@@ -23,7 +22,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics, ModelView
 from genrm_operator.observed import Pod
-from genrm_operator.slots import Turn
+from genrm_operator.slots import Turn, refusals
 from genrm_operator.workqueue import WorkQueue
 
 
@@ -84,7 +83,7 @@ class Reporter:
         await self._write_status(rm, new, written)
         if memory.pin != pinning.written(rm):
             self._queue.add(key)  # the pods' ConfigMap follows from the status that has just been written
-        refused = sentence if reason is Reason.SLOT_DEADLOCK else None
+        refused = refusals(turns.values())
         await self._grant(wants, memory, granted=new["phase"] == "Serving", refused=refused)
 
     async def external(self, rm: RewardModel, problem: tuple[str, str] | None) -> None:
@@ -104,12 +103,15 @@ class Reporter:
             if answer["metadata"].get("generation") != rm.metadata.get("generation"):
                 self._queue.add(key)
 
-    async def _grant(self, wants: Demand, memory: Memory, *, granted: bool, refused: str | None) -> None:
+    async def _grant(self, wants: Demand, memory: Memory, *, granted: bool, refused: Mapping[str, str]) -> None:
         """Tell each run, in its own Lease, since when every replica serves for it, and how long it waited for that; or
-        why none ever will."""
+        why none ever will.
+
+        `refused`: why, by run.
+        """
         for lease in wants.held:
             should = granted and lease.phase.wants_awake
-            no = refused if lease.phase.wants_awake else None
+            no = refused.get(lease.run) if lease.phase.wants_awake else None
             if should == (lease.granted is not None) and no == lease.refused:
                 continue
             word = None

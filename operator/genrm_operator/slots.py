@@ -5,11 +5,10 @@ slots, each on its own, and queues; one that is not asks for none, and rests. A 
 free: whoever had it sleeps and has given its memory back, waits at its start gate, or its container is gone. What
 cannot be seen is not free. What counts is what runs: pods, and not what a RewardModel says now.
 
-The queue: who has a slot keeps it while it asks. Behind it comes who has the higher priority (its runs' word), then who
-asked first. Nobody waits for ever: once somebody has waited for a turn, whoever has had the slot for a turn gives it
-back, and those who have waited for a turn come before all priorities. All slots follow this one order, so that no two
-models wait for each other. A run that waits for itself is told so at once: it holds the slot by one model, and would
-give it back when the other, which it waits for, has answered.
+The queue (`precedence`): who has a slot keeps it while it asks. Behind it comes who has the higher priority (its runs'
+word), then who asked first. Nobody waits for ever: once somebody has waited for a turn, whoever has had the slot for a
+turn gives it back, and those who have waited for a turn come before all priorities. A trainer's turn does not end; runs
+that no order could help are told so at once (`deadlocks`).
 
 Two names that are the same GPU are the same slot: places say what a name stands for.
 """
@@ -20,17 +19,16 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from genrm_api.leases import DemandLease
+from genrm_api.status import Reason
 
+from genrm_operator import deadlocks
+from genrm_operator.claims import Claim, Owner
+from genrm_operator.deadlocks import Refusal
 from genrm_operator.observed import Door, DoorState, Night, Place, Pod
-
-Owner = tuple[str, str]
-"""(namespace, name) of a RewardModel."""
-
-DEADLOCK_SECONDS: Final = 2.0
-"""A run writes one Lease after another: for so long it may ask for the next model before it has given the last back."""
+from genrm_operator.precedence import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,41 +103,6 @@ class Taker:
     """What it does, in words that follow its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One slot of one RewardModel that is to be awake. Times are monotonic seconds."""
-
-    owner: Owner
-    slot: str
-    places: frozenset[Place]
-    runs: frozenset[str] = frozenset()
-    """Whose Leases ask; none where a person does."""
-    priority: int = 0
-    since: float = 0.0
-    """When it began to ask, or was told to give it back."""
-    given_at: float | None = None
-    """When it was given the slot; `None`: it waits."""
-    served_at: float | None = None
-    """When it was first seen to serve since: a turn is time to score, and not to start an engine."""
-    starts: float = 0.0
-    """Seconds that the start of its engine may take."""
-
-    def turn_ends(self, turn_seconds: float) -> float:
-        assert self.given_at is not None, "only who has the slot has a turn"
-        return (self.given_at + self.starts if self.served_at is None else self.served_at) + turn_seconds
-
-    @property
-    def key(self) -> tuple[Owner, str]:
-        return self.owner, self.slot
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.owner)
-
-    def shares(self, owner: Owner, places: frozenset[Place]) -> bool:
-        return self.owner != owner and not self.places.isdisjoint(places)
-
-
 def asks(mine: Holding, wanting: Sequence[DemandLease], starts: float = 0.0) -> list[Claim]:
     """What a model asks for that is to be awake; `wanting`: the Leases for which, none where a person wants it.
 
@@ -158,7 +121,9 @@ class Turn:
     blocked: bool = False
     """Nobody can see that the slot is free."""
     deadlock: bool = False
-    """Its own run has the slot."""
+    """All runs that ask are refused."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why a run that asks gets nothing as things are, by run."""
     look_again_at: float | None = None
     """When this may be different without any event."""
 
@@ -166,32 +131,55 @@ class Turn:
 def turns(
     claims: Sequence[Claim], takers: Sequence[Taker], now: float, turn_seconds: float
 ) -> dict[tuple[Owner, str], Turn]:
-    """What each claim gets. Of all that share a place at most one is given it, and none while another has it."""
-    result: dict[tuple[Owner, str], Turn] = {}
-    waiting = []
+    """What each claim gets. Of all that share a place at most one is given it, and none while another has it.
+
+    A run that is refused is not counted among those who ask.
+    """
+    found = deadlocks.find(claims, now)
+    result = {}
+    queue = []
     for claim in claims:
-        if (other := _own_run_has(claim, claims)) is None:
-            waiting.append(claim)
-        elif now - claim.since < DEADLOCK_SECONDS:
-            waits = f"slot {claim.slot} is {other.name}'s, for the same run"
-            result[claim.key] = Turn(given=False, waits=waits, look_again_at=claim.since + DEADLOCK_SECONDS)
+        if claim.runs and claim.runs == found.of(claim).keys():
+            result[claim.key] = _not_queued(claim, found.of(claim), now)
         else:
-            result[claim.key] = Turn(given=False, waits=_deadlock(claim, other), blocked=True, deadlock=True)
-    taken: dict[Place, Claim] = {}
-    for claim in sorted(waiting, key=lambda claim: _rank(claim, waiting, now, turn_seconds)):
-        before = next((taken[place] for place in sorted(claim.places) if place in taken), None)
+            queue.append(dataclasses.replace(claim, runs=claim.runs - found.of(claim).keys()))
+    for claim, before in in_order(queue, now, turn_seconds).values():
         if before is None:
-            taken |= dict.fromkeys(claim.places, claim)
-            result[claim.key] = dataclasses.replace(
-                _when_free(claim, claims, takers), look_again_at=_turn_ends(claim, waiting, turn_seconds)
-            )
+            turn = _when_free(claim, claims, takers)
+            turn = dataclasses.replace(turn, look_again_at=_turn_ends(claim, queue, turn_seconds))
         else:
-            waits = f"slot {claim.slot} is {before.name}'s, as long as it is asked for or until its turn is over"
-            result[claim.key] = Turn(given=False, waits=waits)
-            if claim.given_at is None and now - claim.since >= turn_seconds:
-                # Of several GPUs that it needs together some are free: nobody else takes them first.
-                taken |= {place: claim for place in claim.places if place not in taken}
+            until = "as long as it is asked for or until its turn is over"
+            if before.given_at is not None and not before.ends:
+                until = "until it says that it does not need it: a trainer has no turn that ends"
+            turn = Turn(given=False, waits=f"slot {claim.slot} is {before.name}'s, {until}")
+        refusals = found.of(claim).values()
+        dues = (turn.look_again_at, found.look_again.get(claim.key), *(r.at for r in refusals if r.at > now))
+        result[claim.key] = dataclasses.replace(
+            turn,
+            refused=_told(found.of(claim), now),
+            look_again_at=min((d for d in dues if d is not None), default=None),
+        )
     return result
+
+
+def _not_queued(claim: Claim, refusals: Mapping[str, Refusal], now: float) -> Turn:
+    """Who has what it waits for waits for itself, and takes no turn from itself."""
+    told, first = _told(refusals, now), min(refusals.values(), key=lambda refusal: refusal.at)
+    if len(told) == len(refusals):
+        waits = "; ".join(dict.fromkeys(told[run] for run in sorted(told)))
+        return Turn(given=False, waits=waits, blocked=True, deadlock=True, refused=told)
+    due = min(refusal.at for refusal in refusals.values() if refusal.at > now)
+    waits = f"slot {claim.slot} is {first.holder}'s, for the same run"
+    return Turn(given=False, waits=waits, refused=told, look_again_at=due)
+
+
+def refusals(turns: Iterable[Turn]) -> dict[str, str]:
+    """What each run is told that is refused, by run."""
+    return {run: f"{Reason.SLOT_DEADLOCK}: {why}" for turn in turns for run, why in turn.refused.items()}
+
+
+def _told(refusals: Mapping[str, Refusal], now: float) -> dict[str, str]:
+    return {run: refusal.sentence for run, refusal in refusals.items() if refusal.at <= now}
 
 
 def _turn_ends(claim: Claim, waiting: Iterable[Claim], turn_seconds: float) -> float | None:
@@ -200,33 +188,6 @@ def _turn_ends(claim: Claim, waiting: Iterable[Claim], turn_seconds: float) -> f
     if not since or claim.given_at is None:
         return None
     return max(claim.turn_ends(turn_seconds), min(since) + turn_seconds)
-
-
-def _own_run_has(claim: Claim, claims: Iterable[Claim]) -> Claim | None:
-    """The claim by which every run that asks for this one has its slot already."""
-    if claim.given_at is not None or not claim.runs:
-        return None
-    having = (o for o in claims if o.given_at is not None and claim.runs <= o.runs)
-    return next((other for other in having if claim.shares(other.owner, other.places)), None)
-
-
-def _deadlock(claim: Claim, other: Claim) -> str:
-    return (
-        f"run {', '.join(sorted(claim.runs))} holds slot {claim.slot} by {other.name} and waits for {claim.name}, on "
-        "the same GPUs, before it gives it back: neither would end; score with one after the other, or after the "
-        "rollout if it is the trainer that has them, or name different slots"
-    )
-
-
-def _rank(claim: Claim, queue: Sequence[Claim], now: float, turn_seconds: float) -> tuple[int, int, float, Any]:
-    """Its place in the queue: the smaller comes first."""
-    if claim.given_at is not None:
-        rivals = (o for o in queue if o.given_at is None and claim.shares(o.owner, o.places))
-        waiting = any(now - rival.since >= turn_seconds for rival in rivals)
-        return (3 if waiting and now >= claim.turn_ends(turn_seconds) else 0), 0, claim.given_at, claim.key
-    if now - claim.since >= turn_seconds:
-        return 1, 0, claim.since, claim.key
-    return 2, -claim.priority, claim.since, claim.key
 
 
 def _when_free(claim: Claim, claims: Iterable[Claim], takers: Sequence[Taker]) -> Turn:
@@ -255,12 +216,14 @@ class Book:
     claims: dict[Owner, tuple[Claim, ...]] = field(default_factory=dict)
     seen: dict[str, Taker] = field(default_factory=dict)
     """By uid of the pod, as of its model's last look."""
+    told: dict[tuple[Owner, str], frozenset[str]] = field(default_factory=dict)
+    """By claim: the runs that were refused, as of the last look at any model."""
 
     def settle(
         self, mine: Holding, asks: Iterable[Claim], looked_at: Iterable[Pod], nights: Mapping[str, Night],
         pods: Iterable[Pod], trainers: Iterable[Taker], wanting: Callable[[Owner], frozenset[str]], now: float,
-    ) -> tuple[dict[str, Turn], bool]:  # fmt: skip
-        """Enter what was seen of a model, and give it what it gets: its turns by slot, and whether others care.
+    ) -> tuple[dict[str, Turn], frozenset[Place]]:  # fmt: skip
+        """Enter what was seen of a model, and give it what it gets: its turns by slot, and on which places others care.
 
         `asks` are its claims now. `looked_at` are its pods, with what their doors say; `pods` are all that have a slot,
         and `trainers` who has GPUs and is no pod of a model.
@@ -284,11 +247,17 @@ class Book:
             for claim in theirs
         ]
         found = turns([*entered, *beside], takers, now, self.turn_seconds)
+        told = {claim.key: frozenset(found[claim.key].refused) for claim in (*entered, *beside)}
+        # In a circle it may be somebody else who is to be told, on other GPUs.
+        news = [c.places for c in beside if told[c.key] != self.told.get(c.key, frozenset())]
+        self.told = {key: runs for key, runs in told.items() if runs}
         given = {claim.slot: found[claim.key] for claim in entered}
         self.claims[mine.owner] = tuple(_given(claim, given[claim.slot], now) for claim in entered)
         if not entered:
             del self.claims[mine.owner]
-        return given, (old_claims, old_seen) != (self.claims.get(mine.owner, ()), self.seen)
+        if (old_claims, old_seen) != (self.claims.get(mine.owner, ()), self.seen):
+            news.append(mine.places)
+        return given, frozenset[Place]().union(*news)
 
     def forget(self, owner: Owner) -> frozenset[Place]:
         """The model is gone; for which places somebody else may be waiting.
@@ -307,6 +276,8 @@ def _continued(
     In a new operator process nobody was given anything: who asks, and is up, goes on.
     """
     serves = any(not places.isdisjoint(claim.places) for places in serve)
+    joined = {run: now if before is None else before.joined.get(run, now) for run in claim.runs}
+    claim = dataclasses.replace(claim, joined=joined)
     if before is not None:
         served_at = before.served_at or (now if serves and before.given_at is not None else None)
         return dataclasses.replace(claim, since=before.since, given_at=before.given_at, served_at=served_at)

@@ -19,10 +19,11 @@ from genrm_api.leases import DemandLease, Sighting
 from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED
 
 from genrm_operator.cache import Cache, Key
+from genrm_operator.claims import Claim, Owner
 from genrm_operator.errors import NotFound
 from genrm_operator.kube import Kube
 from genrm_operator.observed import Place
-from genrm_operator.slots import Book, Claim, Holding, Owner, Taker, Turn, Use, trainer
+from genrm_operator.slots import Book, Holding, Taker, Turn, Use, refusals, trainer
 
 NOT_ASKED: Final = Turn(given=False)
 
@@ -128,7 +129,7 @@ class Trainers:
                 wish = Wish(lease, places, expired=True, gone=not await self._there(lease))
             turn = self._enter(key, wish, now)
             granted = lease.asked if turn.given or (wish.expired and has(lease) and not wish.gone) else None
-            await self._tell(lease, granted, turn.waits if turn.deadlock else None)
+            await self._tell(lease, granted, refusals([turn]).get(lease.run))
             if turn.look_again_at is not None:
                 ends.append(turn.look_again_at)
         return min(ends, default=None)
@@ -148,8 +149,10 @@ class Trainers:
         self._entered[key][wish.owner] = wish.taker
         placed, wanting = self._cache.placed.values(), self._cache.wanting
         turns, news = self._book.settle(wish.holding, wish.asks, [], {}, placed, self.takers(), wanting, now)
-        if news or before != wish.taker:
-            self._share(key, wish.places)
+        if before != wish.taker:
+            news |= wish.places
+        if news:
+            self._share(key, news)
         return turns.get(wish.together, NOT_ASKED)
 
     async def _there(self, lease: DemandLease) -> bool:

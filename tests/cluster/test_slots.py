@@ -210,7 +210,9 @@ def test_a_run_that_would_wait_for_itself_is_refused_at_once(world: World) -> No
         found = lease["metadata"]["annotations"].get("genrm.dev/refused")
         return None if found is None else str(found)
 
-    assert wait_for("the run is told", lambda: refused("second")) == said and refused("judge") is None
+    assert (
+        wait_for("the run is told", lambda: refused("second")) == f"SlotDeadlock: {said}" and refused("judge") is None
+    )
     world.renew("run-1", Phase.IDLE)
     world.phase("Serving", "second")
     wait_for("and told no more", lambda: refused("second") is None)

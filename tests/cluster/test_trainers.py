@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +42,11 @@ def trainer(world: World, run: str, *, ttl: int, pods: list[str] | None = None) 
     name = str(manifest["metadata"]["name"])
     wait_for("it is granted", lambda: word_of(world, name).get("genrm.dev/granted") == "1")
     return name
+
+
+def gives_back(world: World, lease: str) -> None:
+    done = {"metadata": {"annotations": {"genrm.dev/phase": "idle"}}}
+    world.kubectl("patch", "lease", lease, "--type=merge", "-p", json.dumps(done))
 
 
 def word_of(world: World, name: str) -> dict[str, Any]:
@@ -101,11 +107,55 @@ async def test_a_run_that_has_its_own_judges_gpus_is_told_that_neither_would_end
             assert "after the rollout" in blocked(world)[1]
         await asyncio.to_thread(world.phase, "Serving")
         with pytest.raises(
-            WakeRefused, match=rf"slot {SLOT} of reward model .*/judge is not given to this run: run run-1"
+            WakeRefused,
+            match=rf"slot {SLOT} of reward model .*/judge is not given to this run: SlotDeadlock: run run-1",
         ):
             async with slot.holding(timeout=30):
                 raise AssertionError("it has them twice")
         assert world.status()["phase"] == "Serving"
+
+
+def test_a_run_that_waits_for_its_own_trainer_is_told_so_where_another_run_wants_the_judge_too(world: World) -> None:
+    judge_on(world, 28)
+    name = trainer(world, "run-1", ttl=300)
+    world.lease("run-2", Phase.SCORING, ttl=300)
+    world.phase("Waiting")
+    world.lease("run-1", Phase.SCORING, ttl=300)
+    engines = {run: lease_name(run, "judge") for run in ("run-1", "run-2")}
+    said = wait_for("it is told", lambda: word_of(world, engines["run-1"]).get("genrm.dev/refused"))
+    assert said.startswith(f"SlotDeadlock: run run-1 holds slot {SLOT} by {world.namespace}/run run-1 (Lease {name})")
+    reason, message = blocked(world)
+    assert reason == "SlotAwaited" and message.startswith(
+        f"slot {SLOT} is {world.namespace}/run run-1 (Lease {name})'s"
+    )
+    assert "genrm.dev/refused" not in word_of(world, engines["run-2"])
+    gives_back(world, name)
+    world.phase("Serving")
+    wait_for("and told no more", lambda: "genrm.dev/refused" not in word_of(world, engines["run-1"]))
+
+
+async def test_of_two_trainers_that_take_gpus_in_different_orders_the_last_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
+    await asyncio.to_thread(judge_on, world, 29, 30)
+    async with connect() as cluster, AsyncExitStack() as leases:
+        a_0, a_1, b_0, b_1 = [
+            await leases.enter_async_context(slot_lease(cluster, run, "judge", slot, world.namespace, 300))
+            for run in ("run-a", "run-b")
+            for slot in ("gpu-0", "gpu-1")
+        ]
+        async with a_0.holding(timeout=30):
+            async with b_1.holding(timeout=30):
+                waits = asyncio.create_task(held_once(a_1))
+                await asyncio.to_thread(wait_for, "it asks", lambda: "genrm.dev/asked" in word_of(world, a_1.name))
+                with pytest.raises(
+                    WakeRefused, match=r"SlotDeadlock: run run-a waits for slot gpu-1, which .* has, and"
+                ):
+                    await held_once(b_0)
+                assert not waits.done()
+            await asyncio.wait_for(waits, 20)
+        await asyncio.wait_for(held_once(b_0), 20)
 
 
 def test_another_runs_judge_waits_until_the_trainer_says_that_it_is_done(world: World) -> None:
@@ -120,8 +170,7 @@ def test_another_runs_judge_waits_until_the_trainer_says_that_it_is_done(world: 
     world.patch({"model": {"uri": "hf://test/judge"}})
     wait_for("the next operator knows whose they are", lambda: word_of(world, name).get("genrm.dev/granted") == "1")
     assert world.status()["phase"] == "Waiting" and not world.serving()
-    done = {"metadata": {"annotations": {"genrm.dev/phase": "idle"}}}
-    world.kubectl("patch", "lease", name, "--type=merge", "-p", json.dumps(done))
+    gives_back(world, name)
     world.phase("Serving")
     assert "genrm.dev/granted" not in word_of(world, name)
 

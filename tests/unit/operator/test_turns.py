@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
+from genrm_operator.claims import Claim
 from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
-from genrm_operator.slots import Book, Claim, Holding, Taker, Turn, Use, let_in, taker, turns
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from genrm_operator.slots import Book, Holding, Taker, Turn, Use, let_in, taker, turns
 
 from tests.unit.operator.test_lifecycle import make_pod
 
@@ -114,6 +113,184 @@ def test_a_run_that_waits_for_itself_is_told_so_at_once(holder: str, waiter: str
         assert found.waits is not None and found.waits.startswith(
             "run r holds slot s by rl/policy and waits for rl/judge, on the same GPUs, before it gives it back"
         )
+
+
+def trains(name: str, run: str, **more: Any) -> Claim:
+    """A trainer's."""
+    return claim(name, runs=run, starts=math.inf, **more)
+
+
+@pytest.mark.parametrize(
+    ("waiter", "refused"),
+    [("r", {"r"}), ("r q", {"r"}), ("q", set()), ("", set()), ("q p", set())],
+)
+def test_a_run_that_waits_for_its_own_trainer_is_refused_whoever_else_waits(waiter: str, refused: set[str]) -> None:
+    """A trainer has no turn that ends. Another run that wants the same model goes on waiting, and knows for whom."""
+    claims = [trains("trainer", "r", given_at=NOW - 9), claim("judge", runs=waiter, since=NOW - 500)]
+    found = turns(claims, [has("trainer")], NOW, TURN)[("rl", "judge"), "s"]
+    assert not found.given and set(found.refused) == refused
+    assert (found.deadlock, found.blocked) == (waiter == "r", waiter == "r")
+    for why in found.refused.values():
+        assert why.startswith(
+            "run r holds slot s by rl/trainer and waits for rl/judge, on the same GPUs, before it gives"
+        )
+    if waiter != "r":
+        assert found.waits == (
+            "slot s is rl/trainer's, until it says that it does not need it: a trainer has no turn that ends"
+        )
+
+
+def test_a_run_that_joins_others_may_be_a_moment_early_too() -> None:
+    claims = [
+        trains("trainer", "r", given_at=NOW - 9),
+        claim("judge", runs="r q", since=NOW - 500, joined={"r": NOW - 0.5, "q": NOW - 500}),
+    ]
+    found = turns(claims, [has("trainer")], NOW, TURN)[("rl", "judge"), "s"]
+    assert (found.refused, found.look_again_at) == ({}, NOW + 1.5)
+    given_late = [trains("trainer", "r", given_at=NOW - 0.5), claim("judge", runs="r q", since=NOW - 500)]
+    found = turns(given_late, [has("trainer")], NOW, TURN)[("rl", "judge"), "s"]
+    assert (found.refused, found.look_again_at) == ({}, NOW + 1.5)
+
+
+THIRD = frozenset({("device", "n", "2")})
+LONG = NOW - 3 * TURN
+
+
+def refused_of(claims: list[Claim]) -> dict[str, set[str]]:
+    takers = [has(c.owner[1], places=c.places) for c in claims if c.given_at is not None]
+    found = {key[0][1]: set(turn.refused) for key, turn in turns(claims, takers, NOW, TURN).items() if turn.refused}
+    again = {key[0][1]: set(t.refused) for key, t in turns(claims[::-1], takers, NOW, TURN).items() if t.refused}
+    assert found == again, "in whatever order they are looked at"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("waiting", "refused"),
+    [
+        pytest.param([trains("a2", "a", places=OTHER), trains("b2", "b")], {}, id="a moment early"),
+        pytest.param(
+            [trains("a2", "a", places=OTHER, since=LONG), trains("b2", "b", since=LONG + 5)],
+            {"b2": {"b"}},
+            id="who asked last",
+        ),
+        pytest.param(
+            [trains("a2", "a", places=OTHER, since=LONG), trains("b2", "b", since=LONG + 5, priority=1)],
+            {"a2": {"a"}},
+            id="who has the lower priority",
+        ),
+        pytest.param(
+            [claim("judge", runs="a q", places=OTHER, since=LONG), trains("b2", "b", since=LONG - 5)],
+            {"judge": {"a"}},
+            id="one of them waits for a model that another run wants too",
+        ),
+        pytest.param(
+            [
+                claim("judge", runs="a", places=OTHER, since=LONG),
+                claim("second", runs="b", since=LONG - 5),
+            ],
+            {"judge": {"a"}},
+            id="both wait for models",
+        ),
+        pytest.param(
+            [trains("a2", "a", places=THIRD, since=LONG), trains("b2", "b", since=LONG)],
+            {},
+            id="one after the other in one order",
+        ),
+        pytest.param(
+            [trains("a2", "a", places=THIRD, since=LONG), trains("b2", "b", since=LONG + 1),
+             trains("c2", "c", places=OTHER, since=LONG + 2)],
+            {"c2": {"c"}},
+            id="three",
+        ),
+        pytest.param(
+            [trains("a2", "a", places=BOTH, since=LONG), trains("b2", "b", since=LONG - 1)],
+            {"a2": {"a"}},
+            id="it waits for itself, and so in no circle",
+        ),
+        pytest.param(
+            [claim("judge", runs="", places=OTHER, since=LONG), trains("b2", "b", since=LONG)],
+            {},
+            id="a person waits for ever",
+        ),
+    ],
+)  # fmt: skip
+def test_of_runs_that_wait_for_each_other_one_is_refused(waiting: list[Claim], refused: dict[str, set[str]]) -> None:
+    having = [
+        trains("a1", "a", given_at=LONG),
+        trains("b1", "b", places=OTHER, given_at=LONG),
+        trains("c1", "c", places=THIRD, given_at=LONG),
+    ]
+    assert refused_of([*having, *waiting]) == refused
+
+
+def test_who_is_refused_in_a_circle_is_told_who_waits_for_whom_and_what_to_do() -> None:
+    claims = [
+        trains("a1", "a", given_at=LONG),
+        trains("b1", "b", places=OTHER, given_at=LONG),
+        trains("a2", "a", places=OTHER, since=LONG),
+        claim("judge", runs="b", since=NOW - 5),
+    ]
+    found = turns(claims, [has("a1"), has("b1", places=OTHER)], NOW, TURN)
+    assert found[("rl", "judge"), "s"].waits == (
+        "run a waits for slot s, which rl/b1 has, and run b waits for rl/judge on slot s, which rl/a1 has: none of "
+        "them would end; give back what run b has, and name all slots that it needs in one Lease, or take them one "
+        "after the other in an order that is the same in all runs"
+    )
+    assert found[("rl", "judge"), "s"].deadlock and not found[("rl", "a2"), "s"].refused
+
+
+def test_who_waits_for_a_trainer_does_not_stand_before_what_its_run_waits_for() -> None:
+    """It has waited for a turn, so what is free is kept for it, but not from him who must end first."""
+    claims = [
+        trains("a1", "a", given_at=LONG),
+        trains("whole", "b", places=BOTH, since=LONG),
+        claim("judge", runs="a", places=OTHER, since=NOW - 5),
+        claim("second", runs="c", places=OTHER, since=NOW - 9),
+    ]
+    assert given(claims, [has("a1")]) == {"a1", "judge"}
+
+
+def test_two_trainers_that_wait_behind_those_who_wait_for_them_go_on() -> None:
+    """a waits behind d, who waits for b, who waits behind e, who waits for a: nobody has what another needs."""
+    fourth = frozenset({("device", "n", "3")})
+    claims = [
+        trains("a1", "a", given_at=LONG),
+        trains("b1", "b", places=OTHER, given_at=LONG),
+        trains("d", "d", places=OTHER | THIRD, since=LONG),
+        trains("e", "e", places=GPU | fourth, since=LONG),
+        trains("a2", "a", places=THIRD, since=NOW - 5),
+        trains("b2", "b", places=fourth, since=NOW - 5),
+    ]
+    assert refused_of(claims) == {}
+    assert given(claims, [has("a1"), has("b1", places=OTHER)]) >= {"a1", "b1"}
+    assert given(claims, [has("a1"), has("b1", places=OTHER)]) & {"a2", "b2"}, "one of them ends, and then all"
+
+
+def test_who_closes_a_circle_has_those_looked_at_who_are_told() -> None:
+    """The last to ask has the higher priority: it is another one, on other GPUs, who is told."""
+    book = Book(TURN)
+    up: list[Taker] = []
+
+    def settle(name: str, run: str, places: Any, now: float, priority: int = 0) -> tuple[Turn, Any]:
+        mine, asks = Holding("rl", name, {"s": places}, None), [trains(name, run, places=places, priority=priority)]
+        turns_, news = book.settle(mine, asks, [], {}, [], up, lambda owner: frozenset(owner[1][0]), now)
+        return turns_["s"], news
+
+    for name, places in [("a1", GPU), ("b1", OTHER)]:
+        assert settle(name, name[0], places, NOW)[0].given
+        up.append(has(name, places=places))
+    assert not settle("a2", "a", OTHER, NOW + 1)[0].refused
+    first, _ = settle("b2", "b", GPU, NOW + 2, priority=1)
+    assert (first.refused, first.look_again_at) == ({}, NOW + 4)
+    later, news = settle("b2", "b", GPU, NOW + 4, priority=1)
+    assert (later.refused, news) == ({}, OTHER), "whoever waits there is to be looked at"
+    told, news = settle("a2", "a", OTHER, NOW + 4)
+    assert set(told.refused) == {"a"} and not news
+    up.pop()
+    _, news = book.settle(
+        Holding("rl", "b1", {"s": OTHER}, None), [], [], {}, [], up, lambda owner: frozenset(owner[1][0]), NOW + 5
+    )
+    assert news == OTHER and not settle("a2", "a", OTHER, NOW + 5)[0].refused
 
 
 def test_a_run_may_ask_for_the_next_model_a_moment_before_it_gives_the_last_one_back() -> None:
@@ -239,114 +416,3 @@ def test_a_model_that_is_deleted_while_it_wakes_frees_no_slot() -> None:
     assert (found["s"].given, found["s"].blocked) == (False, True)
     found, _ = book.settle(second, [claim("second")], [], {}, [], [], lambda owner: frozenset(), NOW)
     assert found["s"].given
-
-
-OWNERS = ("a", "b", "c")
-PLACES = {"a": {"x": GPU}, "b": {"x": GPU, "y": OTHER}, "c": {"z": frozenset({*GPU, *OTHER})}}
-
-
-class Turns(RuleBasedStateMachine):
-    """Looks at three models in any order, between which they want, wake, sleep, hang, restart and end.
-
-    A model obeys: it wakes what it was given and puts to sleep what it was not, now or later, seen or unseen.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.book = Book(TURN)
-        self.mine = {name: Holding("rl", name, slots, None) for name, slots in PLACES.items()}
-        self.wants = dict.fromkeys(OWNERS, False)
-        self.up = {(name, slot): False for name, slots in PLACES.items() for slot in slots}
-        self.unseen: set[tuple[str, str]] = set()
-        self.orders: dict[tuple[str, str], bool] = {}
-        """What a look has decided and not begun yet: whether to wake."""
-        self.going: dict[tuple[str, str], bool] = {}
-        """Orders that are under way."""
-
-    def pods(self, *, looked: bool) -> list[Pod]:
-        return [
-            make_pod(
-                uid=f"{name}-{slot}", reward_model=name, name=f"{name}-{slot}", places=PLACES[name][slot],
-                released_boot_id="b1", busy=Transition.WAKE if (name, slot) in self.going else None, serving=up,
-                door=None if not looked or (name, slot) in self.unseen else DOOR if up else ASLEEP,
-            )
-            for (name, slot), up in self.up.items()
-        ]  # fmt: skip
-
-    @rule(name=st.sampled_from(OWNERS), wants=st.booleans())
-    def want(self, name: str, wants: bool) -> None:
-        self.wants[name] = wants
-        self.look(name)
-
-    @rule(name=st.sampled_from(OWNERS))
-    def look(self, name: str) -> None:
-        self.orders_begin(name)
-        mine = self.mine[name]
-        asks = [Claim(mine.owner, slot, places) for slot, places in mine.slots.items()] if self.wants[name] else []
-        looked = [pod for pod in self.pods(looked=True) if pod.reward_model == name]
-        placed = self.pods(looked=False)
-        found, _ = self.book.settle(mine, asks, looked, {}, placed, [], lambda owner: frozenset(), self.now)
-        for pod in let_in(looked, found, mine):
-            slot = pod.name.partition("-")[2]
-            if (name, slot) not in self.going and pod.door is not None:
-                wake = pod.may_be_up and self.wants[name]
-                if wake is not self.up[name, slot]:
-                    self.orders[name, slot] = wake
-
-    @rule(name=st.sampled_from(OWNERS))
-    def orders_begin(self, name: str) -> None:
-        """A look ends before the next one of the same model begins."""
-        for key in [key for key in self.orders if key[0] == name]:
-            self.going[key] = self.orders.pop(key)
-
-    @rule(which=st.integers(0, 9))
-    def an_order_is_carried_out(self, which: int) -> None:
-        if self.going:
-            key = sorted(self.going)[which % len(self.going)]
-            self.up[key] = self.going.pop(key)
-
-    @rule(seconds=st.sampled_from([1.0, 60.0, 120.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule(name=st.sampled_from(OWNERS))
-    def a_pod_is_silent(self, name: str) -> None:
-        self.unseen |= {key for key in self.up if key[0] == name}
-
-    @rule(name=st.sampled_from(OWNERS))
-    def it_answers_again(self, name: str) -> None:
-        self.unseen -= {key for key in self.up if key[0] == name}
-
-    @rule()
-    def the_operator_is_killed(self) -> None:
-        """Its orders end as they end; what it knew is lost. Whose order is under way shows in its door."""
-        self.orders.clear()
-        while self.going:
-            self.an_order_is_carried_out(0)
-        self.book = Book(TURN)
-
-    @invariant()
-    def no_two_are_up_on_one_gpu(self) -> None:
-        up = [key for key in self.up if self.up[key] or self.going.get(key)]
-        places = [place for name, slot in up for place in PLACES[name][slot]]
-        assert len(places) == len(set(places)), f"{up} are up together"
-
-    def teardown(self) -> None:
-        """Nothing is silent, and looks go on: everybody gets a turn."""
-        self.unseen.clear()
-        served: set[str] = set()
-        for _ in range(12):
-            for name in OWNERS:
-                self.look(name)
-                self.orders_begin(name)
-                while self.going:
-                    self.an_order_is_carried_out(0)
-                self.no_two_are_up_on_one_gpu()
-                served |= {name for name, slot in self.up if self.up[name, slot]}
-            self.now += TURN / 2
-        assert {name for name in OWNERS if self.wants[name]} <= served, "somebody waits for ever"
-
-
-TestTurns = Turns.TestCase
-TestTurns.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
