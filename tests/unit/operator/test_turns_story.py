@@ -19,7 +19,7 @@ from genrm_operator.slots import Book, Holding, asks, let_in, refusals
 from genrm_operator.trainers import Trainers, has, wants
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.unit.operator.test_lifecycle import make_pod
 
@@ -42,6 +42,9 @@ TRAINERS = [
 ]  # fmt: skip
 """By their Leases: a run and its slots."""
 RUNS = ("p", "q", "r")
+Wish = tuple[str, str | tuple[str, ...]]
+"""A run, and a model or the slots of a trainer."""
+WISHES: list[Wish] = [*TRAINERS, *((run, model) for run in RUNS for model in MODELS)]
 names, runs, trainers = st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.sampled_from(TRAINERS)
 
 
@@ -98,6 +101,7 @@ class Turns(RuleBasedStateMachine):
         """What a look has decided and not begun yet: whether to wake."""
         self.going: dict[tuple[str, str], bool] = {}
         """Orders that are under way."""
+        self.plan: list[Wish] = []
         self.told: dict[str, dict[str, str]] = {}
         """What each model's look told the runs that want it."""
         self.begin()
@@ -107,6 +111,11 @@ class Turns(RuleBasedStateMachine):
         self.trainers = Trainers(cast(Kube, self.api), self.cache, self.book, lambda *_: None)
 
     # ------------------------------------------------------------------ what people and programs do
+
+    @initialize(plan=st.lists(st.sampled_from(WISHES) | trainers, min_size=4, max_size=10, unique=True))
+    def runs_plan(self, plan: list[Wish]) -> None:
+        """What they will ask for in the end, one after the other."""
+        self.plan = plan
 
     @rule(name=names, wants=st.booleans())
     def a_person_wants(self, name: str, wants: bool) -> None:
@@ -222,6 +231,12 @@ class Turns(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Nothing is silent, looks and programs go on: every wish is met, or its run is told that it waits for ever."""
         self.unseen.clear()
+        for run, what in self.plan:
+            if isinstance(what, str):
+                self.a_run_wants(run, what, scores=True)
+            else:
+                self.a_trainer_asks((run, what), 0)
+            self.look_at_all()
         want = self.wanted()
         met: set[tuple[str | None, str]] = set()
         told: set[str] = set()
