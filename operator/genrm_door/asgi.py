@@ -286,19 +286,22 @@ class Door:
             if state is State.DRAINING and scope.get("query_string", b"") == b"cut=1":
                 self._cut_off()
         word = await self._engine_sleeps(scope, self.settings.word_seconds)
+        asked = scope["method"] == "GET" and scope.get("query_string", b"") == b"memory=1"
+        found = await self._device_memory() if asked else None
+        if asked and self.record.running is None:  # an order that goes on makes of the word what it was
+            self.record.measured(None if found is None else found.used, word)
         document = self.record.document(word, self.memory.document())
-        if scope["method"] == "GET" and scope.get("query_string", b"") == b"memory=1":
-            document["deviceMemory"] = await self._device_memory()
+        if asked:
+            document["deviceMemory"] = None if found is None else found._asdict()
         await answer_json(send, 200, document, *self._stamp)
 
-    async def _device_memory(self) -> dict[str, int] | None:
+    async def _device_memory(self) -> DeviceMemory | None:
         """None also where the driver takes too long: it may, when a GPU is in trouble, and nobody else must wait."""
         measuring = asyncio.get_running_loop().run_in_executor(None, self._gpus)
         try:
-            found = await asyncio.wait_for(asyncio.shield(measuring), self.settings.word_seconds)
+            return await asyncio.wait_for(asyncio.shield(measuring), self.settings.word_seconds)
         except asyncio.TimeoutError:
             return None
-        return None if found is None else found._asdict()
 
     async def _set(self, state: State, scope: Scope) -> None:
         """Change the state. Shutting acts at once, always; opening waits for nobody, and never opens on a sleeper."""
@@ -328,6 +331,8 @@ class Door:
             if record.state is not before:
                 raise Refused(f"the door was set to {record.state.value} meanwhile")
             record.state = state
+            if state is State.SERVING:
+                record.night = None
             entry.status = 200
 
     def _leave(self, call: str) -> None:

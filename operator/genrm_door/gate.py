@@ -74,12 +74,16 @@ class Gate:
         if kind is not Kind.DOOR:
             return 503, {"error": "the engine is not started: release it first", "state": state}
         try:
+            asked = method == "GET" and query == "memory=1"
+            found = self._gpus() if asked else None
             with self._lock:
                 if method == "PUT":
                     self._release(headers, body)
+                if asked:
+                    self.record.measured(None if found is None else found.used, None)
                 document = self.record.document(None)
-            if method == "GET" and query == "memory=1":
-                document["deviceMemory"] = None if (found := self._gpus()) is None else found._asdict()
+            if asked:
+                document["deviceMemory"] = None if found is None else found._asdict()
             return 200, document
         except Refused as refused:
             return 409, {"error": str(refused), "state": state}

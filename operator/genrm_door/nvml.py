@@ -19,6 +19,8 @@ class DeviceMemory(NamedTuple):
 
     used: int
     total: int
+    gpus: tuple[tuple[int, int], ...] = ()
+    """The same of each: an engine that spans several finds no room on one by what another has."""
 
 
 class _Info(ctypes.Structure):
@@ -46,12 +48,12 @@ def _sum(library: Any) -> DeviceMemory | None:
     count = ctypes.c_uint()
     if library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0 or not count.value:
         return None
-    used = total = 0
+    gpus = []
     for index in range(count.value):
         device, info = ctypes.c_void_p(), _Info()
         if library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(device)) != 0:
             return None
         if library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(info)) != 0:
             return None
-        used, total = used + info.used, total + info.total
-    return DeviceMemory(used, total)
+        gpus.append((info.used, info.total))
+    return DeviceMemory(sum(used for used, _ in gpus), sum(total for _, total in gpus), tuple(gpus))

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 DOCUMENT_VERSION = 2
@@ -63,6 +63,19 @@ class Entry:
     seconds: float | None = None
 
 
+@dataclass
+class Night:
+    """What a sleep gave back: bytes in use on the engine's GPUs, by whomever, as somebody asked for them.
+
+    None is what could not be measured, or was not yet.
+    """
+
+    before: int | None = None
+    """The most while the engine was awake and out of service."""
+    after: int | None = None
+    """The least since: the engine keeps that much at most, whoever else has memory there."""
+
+
 class Record:
     """The memory of one door. Times are wall-clock seconds, written out in UTC."""
 
@@ -91,6 +104,8 @@ class Record:
         self.last_request_at: float | None = None
         self.ledger: deque[Entry] = deque(maxlen=LEDGER_LENGTH)
         self.running: Entry | None = None
+        self.night: Night | None = None
+        """The sleep that it is in, or on its way to; None while it serves."""
         self.terminating = False
         """Whether the pod's preStop hook has said that it ends."""
         self.epoch: int | None = None
@@ -185,15 +200,30 @@ class Record:
             self.state = State.DRAINING
             self.note("terminate: draining", 200)
 
+    def measured(self, used: int | None, asleep: bool | None) -> None:
+        """Somebody asked how much of the GPUs is in use, which says what a sleep gave back to whoever asks later.
+
+        `asleep`: the engine's own word. At the gate there is no engine any more that could keep something.
+        """
+        if self.state is State.SERVING:
+            return
+        if asleep is False:
+            before = self.night.before if self.night is not None else None
+            self.night = Night(used if before is None or used is None else max(before, used))
+        elif self.night is not None and used is not None and (asleep or self.state is State.GATED):
+            self.night.after = used if self.night.after is None else min(self.night.after, used)
+
     def hand_over(self) -> dict[str, Any]:
         """What the next door of this container must know: the engine's of the time at the gate, or the other way."""
         ledger = [[e.at, e.call, e.status, e.seconds] for e in self.ledger]
-        return {"epoch": self.epoch, "terminating": self.terminating, "ledger": ledger}
+        night = None if self.night is None else asdict(self.night)
+        return {"epoch": self.epoch, "terminating": self.terminating, "night": night, "ledger": ledger}
 
     def take_over(self, past: Mapping[str, Any]) -> None:
         """Remember what was handed over."""
         self.epoch = past.get("epoch")
         self.terminating = bool(past.get("terminating"))
+        self.night = None if (night := past.get("night")) is None else Night(**night)
         self.ledger.extend(Entry(*line) for line in past.get("ledger", ()))
 
     def document(self, asleep: bool | None, memory: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -213,6 +243,7 @@ class Record:
             "device": self.device,
             "asleep": asleep,
             "memory": memory,
+            "night": None if self.night is None else asdict(self.night),
             "epoch": self.epoch,
             "terminating": self.terminating,
             "startedAt": stamp(self.started_at),

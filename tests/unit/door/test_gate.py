@@ -42,6 +42,7 @@ def test_it_lives_and_says_that_it_is_gated(gated: Pod) -> None:
         "device": None,
         "asleep": None,
         "memory": None,
+        "night": None,
         "epoch": None,
         "terminating": False,
         "lastRequestAt": None,

@@ -38,8 +38,8 @@ def forget() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("init", "count", "info", "found"),
     [
-        (0, 2, 0, DeviceMemory(75 << 30, 160 << 30)),
-        (0, 1, 0, DeviceMemory(72 << 30, 80 << 30)),
+        (0, 2, 0, DeviceMemory(75 << 30, 160 << 30, ((72 << 30, 80 << 30), (3 << 30, 80 << 30)))),
+        (0, 1, 0, DeviceMemory(72 << 30, 80 << 30, ((72 << 30, 80 << 30),))),
         (0, 0, 0, None),
         (9, 1, 0, None),
         (0, 1, 15, None),

@@ -79,6 +79,44 @@ def test_what_the_gate_hands_over_is_remembered(record: Record, clock: Clock) ->
     assert door.epoch is None
 
 
+def nights(record: Record, *asked: tuple[State, int | None, bool | None]) -> dict[str, int] | None:
+    """What it keeps when the memory is asked for in these states, with this much in use and this word."""
+    for state, used, asleep in asked:
+        record.state = state
+        record.measured(used, asleep)
+    found: dict[str, int] | None = record.document(None)["night"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param([(State.SERVING, 72, False)], None, id="it serves"),
+        pytest.param([(State.DRAINING, 72, False)], (72, None), id="before its sleep"),
+        pytest.param([(State.DRAINING, 72, False), (State.DRAINING, 60, True), (State.DRAINING, 2, True)], (72, 2),
+                     id="the driver takes a moment"),
+        pytest.param([(State.DRAINING, 72, False), (State.DRAINING, 2, True), (State.ASLEEP, 75, True)], (72, 2),
+                     id="another is up"),
+        pytest.param([(State.DRAINING, 72, False), (State.DRAINING, None, True)], (72, None), id="it says no more"),
+        pytest.param([(State.DRAINING, None, False), (State.DRAINING, None, True)], (None, None), id="it never said"),
+        pytest.param([(State.DRAINING, 72, False), (State.DRAINING, 30, False), (State.DRAINING, 2, True)], (72, 2),
+                     id="a sleep that was cut in two"),
+        pytest.param([(State.DRAINING, 72, False), (State.DRAINING, 2, None)], (72, None), id="nobody knows"),
+        pytest.param([(State.DRAINING, 72, False), (State.GATED, 1, None)], (72, 1), id="its end"),
+        pytest.param([(State.GATED, 75, None)], None, id="at the gate it has slept never"),
+        pytest.param([(State.ASLEEP, 75, True)], None, id="nobody looked before"),
+    ],
+)  # fmt: skip
+def test_what_a_sleep_gave_back_is_kept(
+    record: Record, asked: list[tuple[State, int | None, bool | None]], expected: tuple[int | None, int | None] | None
+) -> None:
+    found = nights(record, *asked)
+    assert found == (None if expected is None else {"before": expected[0], "after": expected[1]})
+    next_ = Record("boot-2", "vllm", "rev-1")
+    next_.take_over(json.loads(json.dumps(record.hand_over())))
+    assert next_.document(None)["night"] == found, "who comes back to the gate gave it back by its end"
+
+
 def test_a_new_record_is_closed_and_empty(record: Record) -> None:
     assert record.document(asleep=None) == {
         "version": 2,
@@ -91,6 +129,7 @@ def test_a_new_record_is_closed_and_empty(record: Record) -> None:
         "device": None,
         "asleep": None,
         "memory": None,
+        "night": None,
         "epoch": None,
         "terminating": False,
         "startedAt": "2026-11-21T10:18:14.000Z",
