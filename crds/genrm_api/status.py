@@ -75,6 +75,7 @@ class Reason(enum.StrEnum):
     # What a sleep gave back of the GPUs: the reason of SleepEffective.
     MEMORY_FREED = "MemoryFreed"
     MEMORY_KEPT = "MemoryKept"
+    NOT_MEASURABLE = "NotMeasurable"
     # Whether it has the GPUs that it shares: the reason of SlotBlocked.
     SLOT_GIVEN = "SlotGiven"
     SLOT_NOT_ASKED = "SlotNotAsked"
@@ -131,7 +132,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
     Reason.SCORES_DISPUTED: "Pods of one kind computed different scores, and no third has decided; the first serves.",
     Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
-    Reason.MEMORY_KEPT: "An engine that sleeps keeps more than half of the memory that was in use.",
+    Reason.MEMORY_KEPT: "An engine that sleeps keeps more than a fifth of the memory that was in use, and 4 GiB.",
+    Reason.NOT_MEASURABLE: "Nobody can see what a sleep gave back: without a GPU, a door, or a driver that says it.",
     Reason.SLOT_GIVEN: "Its slots are its own for now.",
     Reason.SLOT_NOT_ASKED: "At rest it asks for no slot.",
     Reason.SLOT_AWAITED: "It waits for its turn on a slot; the message says whose it is.",

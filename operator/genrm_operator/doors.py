@@ -16,7 +16,7 @@ from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_BOOT_ID, HEADER_EPOCH
 from genrm_operator.calls import Answer, Calls, Unreachable
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
-from genrm_operator.observed import Door, DoorState, Pod
+from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod
 
 LOOK_TIMEOUT: Final = 1.0
 """Seconds for a look: an answer comes in milliseconds, or the pod is in trouble and the others must not wait for it."""
@@ -55,14 +55,10 @@ class Doors:
             return door
         return await self.set_state(dataclasses.replace(pod, door=door), token, door.state, timeout=LOOK_TIMEOUT)
 
-    async def device_used(self, pod: Pod, token: str) -> int | None:
-        """Bytes in use on the pod's GPUs, by whomever; `None` where nobody can say, or its door is of before."""
+    async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None:
+        """What is in use of the pod's GPUs, by whomever; `None` where nobody can say, or its door is of before."""
         answer = await self._send(pod, token, "GET", f"{DOOR_PATH}?memory=1", LOOK_TIMEOUT)
-
-        def used() -> int | None:
-            return None if (found := answer.json().get("deviceMemory")) is None else int(found["used"])
-
-        return _read(pod, DOOR_PATH, used)
+        return _read(pod, DOOR_PATH, lambda: DeviceMemory.from_document(answer.json()))
 
     async def set_state(
         self, pod: Pod, token: str, state: DoorState, *, cut: bool = False, timeout: float = LOOK_TIMEOUT * 5

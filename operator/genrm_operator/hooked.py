@@ -13,7 +13,7 @@ from typing import Final
 from genrm_operator.calls import Answer
 from genrm_operator.doors import ADMIN_TIMEOUT, LOOK_TIMEOUT, Doors
 from genrm_operator.engines.adapter import Call, Hooks
-from genrm_operator.observed import Door, DoorState, Pod, stand_in
+from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod, stand_in
 
 LINGER_SECONDS: Final = 2.0
 """After a pod has lost its serving label: for how long a request may still be on its way to it by an older word."""
@@ -66,7 +66,7 @@ class Hooked:
             self.shut.pop(pod.uid, None)
         return await self.look(pod, token)
 
-    async def device_used(self, pod: Pod, token: str) -> int | None:
+    async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None:
         """Nobody measures it."""
         return None
 

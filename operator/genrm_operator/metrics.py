@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -93,8 +93,8 @@ SCORES_VERIFIED: Final = Metric(
 SLEEP_EFFECTIVE: Final = Metric(
     "genrm_reward_model_sleep_effective",
     "gauge",
-    "1 if each last sleep gave back at least half of the GPU memory in use, 0 if one did not. No series where that "
-    "cannot be measured, or nobody slept yet.",
+    "0 if a last sleep kept more than a fifth of the GPU memory in use, and 4 GiB, else 1. No series where that cannot "
+    "be measured, or nobody slept yet.",
     _PER_MODEL,
 )
 ENGINE_PODS: Final = Metric(
@@ -209,8 +209,13 @@ class ModelView:
             last_wake_seconds=seen.last_wake_seconds,
             last_sleep_seconds=seen.last_sleep_seconds,
             scores_verified=all(check.fine for check in seen.checks.values()) if seen.checks else None,
-            sleep_effective=all(night.effective for night in seen.nights.values()) if seen.nights else None,
+            sleep_effective=_all({night.effective for night in seen.nights.values()}),
         )
+
+
+def _all(effective: Collection[bool | None]) -> bool | None:
+    """`None`: nothing is known that says the contrary, and not of all that they are."""
+    return False if False in effective else None if None in effective or not effective else True
 
 
 class Silences(Protocol):

@@ -48,9 +48,13 @@ VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 Place = tuple[str, str, str]
 """What a slot stands for: ("claim", namespace, its name), or ("device", node, number)."""
 
+KEPT_BYTES: Final = 4 << 30
+KEPT_SHARE: Final = 0.2
 MOST_KEPT: Final = 0.5
-"""Of the memory in use: an engine whose sleep leaves more has not slept to anybody's use. What is left of a good one is
-the context and captured graphs, a few gigabytes; pooling runners are known to keep 80 to 87 % (vllm#45107)."""
+"""What a good sleep may leave: so many bytes or this share of what was in use, whichever is more, but never more than
+the most. It is the context and captured graphs of each GPU, some hundred MiB to a few GiB, and what others that sleep
+there left; pooling runners are known to keep 80 to 87 % (vllm#45107). Whether the next engine finds the room that it
+needs beside that is asked anew before it gets the GPUs (`room`)."""
 
 
 MEMORY_TAGS: Final = frozenset({"kv_cache", "weights"})
@@ -83,6 +87,54 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """(bytes in use by whomever, bytes in all) of each of a pod's GPUs."""
+
+    gpus: tuple[tuple[int, int], ...]
+
+    @property
+    def used(self) -> int:
+        return sum(used for used, _ in self.gpus)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> DeviceMemory | None:
+        """`None`: nobody can say, or the door is of before. One that does not tell GPUs apart tells of them as one."""
+        if (found := document.get("deviceMemory")) is None:
+            return None
+        each = found.get("gpus") or ((found["used"], found["total"]),)
+        return cls(tuple((int(used), int(total)) for used, total in each))
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever; `None` is not measurable.
+
+    With 0 before, all that is known is that too much was kept.
+    """
+
+    before: int | None
+    after: int | None
+
+    @property
+    def effective(self) -> bool | None:
+        """`None`: nobody can tell."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after <= min(max(KEPT_BYTES, self.before * KEPT_SHARE), self.before * MOST_KEPT)
+
+    @classmethod
+    def of(cls, before: int | None, after: int | None) -> Night:
+        """What could be seen before and nobody can see any more was kept."""
+        return cls(before, before if after is None else after)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Night | None:
+        if (found := document.get("night")) is None:
+            return None
+        return cls(*(None if found[when] is None else int(found[when]) for when in ("before", "after")))
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """The document of `GET /genrm/door`. `engine_asleep` is the engine's own word, `None` if it gave none."""
 
@@ -102,6 +154,20 @@ class Door:
     """By its account of the orders it let through, the engine has not given back all that a sleep gives back."""
     epoch: int | None = None
     """The leadership that gave it its last order, 0 if none did. `None`: a door of before does not say."""
+    night: Night | None = None
+    """What the door kept of the sleep that it is in, or on its way to. `None`: it serves, or a door of before."""
+
+    @property
+    def last_night(self) -> Night | None:
+        """What its sleep gave back, where that is over and done. `None`: there is nothing to say, or nobody has looked.
+
+        At the gate no engine is left that could keep anything.
+        """
+        if self.night is None or self.state not in (DoorState.ASLEEP, DoorState.GATED):
+            return None
+        if self.state is DoorState.GATED and self.night.after is None and self.night.before is not None:
+            return None
+        return Night.of(self.night.before, self.night.after)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:
@@ -116,6 +182,7 @@ class Door:
             ordered=any(entry.get("status") is None for entry in document.get("ledger", ())),
             holds_memory=(memory := document.get("memory")) is not None and not set(memory["released"]) >= MEMORY_TAGS,
             epoch=int(document["epoch"] or 0) if "epoch" in document else None,
+            night=Night.from_document(document),
         )
 
 
@@ -143,21 +210,6 @@ class Check:
     def fine(self) -> bool:
         """Whether it may serve."""
         return self.reason not in (Reason.SCORES_DIFFER, Reason.WORSE_PREFERRED)
-
-
-@dataclass(frozen=True, slots=True)
-class Night:
-    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever.
-
-    With 0 before, all that is known is that too much was kept.
-    """
-
-    before: int
-    after: int
-
-    @property
-    def effective(self) -> bool:
-        return self.after <= self.before * MOST_KEPT
 
 
 class Transition(enum.StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from genrm_api.rewardmodel import RewardModel
 
@@ -16,9 +16,18 @@ from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import EngineError
 from genrm_operator.hooked import Hooked
 from genrm_operator.memory import Memory
-from genrm_operator.observed import DoorState, Pod, Transition
+from genrm_operator.observed import DoorState, Night, Pod, Transition
 
 log = logging.getLogger(__name__)
+
+
+def nights_told(pods: Iterable[Pod], working: Collection[str]) -> dict[str, Night]:
+    """What the doors know of the sleeps that are over, by uid: whoever measured it may have died since.
+
+    `working`: those with whom something is being done, which knows better.
+    """
+    told = {pod.uid: pod.door.last_night for pod in pods if pod.door is not None and pod.uid not in working}
+    return {uid: night for uid, night in told.items() if night is not None}
 
 
 class Observer:
@@ -34,6 +43,7 @@ class Observer:
             working = set(memory.running)
             pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
             memory.doors = {pod.uid: pod.door for pod in pods if pod.door is not None}
+            memory.nights |= nights_told(pods, working)
             await self._learn_engine(rm, adapter, memory, pods)
             # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
             ended = working - set(memory.running)

@@ -313,8 +313,8 @@ def _use(pod: Pod, night: Night | None) -> tuple[Use, str]:
         return Use.UNKNOWN, "does not say whether it sleeps"
     if not _sleeps(door):
         return Use.TAKEN, "is up"
-    if night is not None and not night.effective:
-        bytes_ = f"{night.after / (1 << 30):.1f} of {night.before / (1 << 30):.1f} GiB"
+    if night is not None and night.effective is False:
+        bytes_ = f"{(night.after or 0) / (1 << 30):.1f} of {(night.before or 0) / (1 << 30):.1f} GiB"
         kept = bytes_ if night.before else "most of its memory"
         return Use.UNKNOWN, f"sleeps and keeps {kept}: spec.lifecycle.sleep.mode: Restart gives all of it back"
     return Use.FREE, "sleeps"

@@ -5,16 +5,17 @@ Ready is meant as kstatus means it: a model that sleeps because nobody needs it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
 from genrm_api.effective import effective_spec
+from genrm_api.engine import EngineName
 from genrm_api.names import engine_selector
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.status import Reason
+from genrm_api.status import ConditionStatus, Reason
 from pydantic import ValidationError
 
 from genrm_operator import images
@@ -24,6 +25,11 @@ from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.slots import Turn
 from genrm_operator.trouble import Trouble
+
+Said = tuple[str, bool | None, str, str]
+"""A condition: type, whether it is true, reason and message."""
+
+TRUE: Final = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False, ConditionStatus.UNKNOWN: None}
 
 MOST_SAID: Final = 4
 """Pods of which a condition's message tells."""
@@ -171,9 +177,7 @@ def _starting(states: Sequence[PodState]) -> str:
     return "Starting" if states else "Pending"
 
 
-def _conditions(
-    rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble: Pod | None, phase: str
-) -> list[tuple[str, bool, str, str]]:
+def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble: Pod | None, phase: str) -> list[Said]:
     awake, asleep = count(states, PodState.SERVING), count(states, PodState.ASLEEP, PodState.GATED)
     want, because = rm.spec.replicas, seen.demand.because
     settled = phase in ("Serving", "Asleep", "Off")
@@ -207,7 +211,7 @@ def _conditions(
     ]
 
 
-def _scores(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+def _scores(rm: RewardModel, seen: Seen) -> list[Said]:
     """What was found when they were compared last; a new operator process knows only what the status says."""
     if not effective_spec(rm).lifecycle.verify_wake and rm.spec.scoring.canary is None:
         return []
@@ -223,18 +227,44 @@ def _scores(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
     return [("ScoresVerified", True, worst, "; ".join(said for _, said in checks[:MOST_SAID]) + more)]
 
 
-def _nights(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+def _nights(rm: RewardModel, seen: Seen) -> list[Said]:
     """Of pods whose GPUs' memory can be measured."""
     names = {pod.uid: pod.name for pod in seen.pods}
     nights = sorted(((names[uid], night) for uid, night in seen.nights.items() if uid in names), key=itemgetter(0))
     if not nights:
         return _as_before(rm, "SleepEffective")
-    name, worst = max(nights, key=lambda item: item[1].after / max(item[1].before, 1))
-    kept = f"pod {name} kept {worst.after / (1 << 30):.1f} of {worst.before / (1 << 30):.1f} GiB in its last sleep"
-    if worst.effective:
-        return [("SleepEffective", True, Reason.MEMORY_FREED, f"{kept}, the most of {len(nights)}")]
+    effective = [night.effective for _, night in nights]
+    if False not in effective and None in effective:
+        unseen = nights[effective.index(None)][0]
+        return [("SleepEffective", None, Reason.NOT_MEASURABLE, f"pod {unseen} {_why_not_measurable(rm)}")]
+    *_, before, after, name = max(_kept(nights))
+    said = f"pod {name} kept {after / (1 << 30):.1f} of {before / (1 << 30):.1f} GiB in its last sleep"
+    if False not in effective:
+        return [("SleepEffective", True, Reason.MEMORY_FREED, f"{said}, the most of {len(nights)}")]
     ways_out = "spec.lifecycle.sleep.mode: Restart or ScaleToZero gives all of it back, None saves the effort"
-    return [("SleepEffective", False, Reason.MEMORY_KEPT, f"{kept}; {ways_out}")]
+    return [("SleepEffective", False, Reason.MEMORY_KEPT, f"{said}; {ways_out}")]
+
+
+def _kept(nights: Iterable[tuple[str, Night]]) -> Iterator[tuple[bool, float, int, int, str]]:
+    """The worst is the greatest."""
+    for name, night in nights:
+        if night.before is not None and night.after is not None:
+            yield not night.effective, night.after / max(night.before, 1), night.before, night.after, name
+
+
+def _why_not_measurable(rm: RewardModel) -> str:
+    if rm.spec.gpu is None:
+        return "computes without a GPU, so that there is no GPU memory to measure: that it sleeps is its engine's word"
+    if rm.spec.engine.name is EngineName.CUSTOM:
+        return (
+            "has no door that could measure its GPUs' memory: that its sleep gives it back is the word of "
+            "spec.engine.custom's hook alone"
+        )
+    return (
+        "cannot read its GPUs' memory (NVML): that its sleep gives it back is its engine's word alone; have the "
+        "container runtime give it the driver's capability utility, by NVIDIA_DRIVER_CAPABILITIES: compute,utility in "
+        "spec.env where the image does not say so"
+    )
 
 
 def slot_word(seen: Seen) -> tuple[Reason, str]:
@@ -247,7 +277,7 @@ def slot_word(seen: Seen) -> tuple[Reason, str]:
     return reason, waits.waits or ""
 
 
-def _slots(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
+def _slots(rm: RewardModel, seen: Seen) -> list[Said]:
     """Of a model that shares GPUs."""
     if not effective_spec(rm).slots:
         return []
@@ -257,13 +287,13 @@ def _slots(rm: RewardModel, seen: Seen) -> list[tuple[str, bool, str, str]]:
 
 def remembered_nights(rm: RewardModel, pods: Sequence[Pod], nights: Mapping[str, Night]) -> Mapping[str, Night]:
     """The nights, and in a new operator process what the status says of those before: that some memory was kept."""
-    kept = any(kind == "SleepEffective" and not true for kind, true, *_ in _as_before(rm, "SleepEffective"))
+    kept = any(true is False for _, true, *_ in _as_before(rm, "SleepEffective"))
     return {**{pod.uid: Night(before=0, after=1) for pod in pods if kept}, **nights}
 
 
-def _as_before(rm: RewardModel, kind: str) -> list[tuple[str, bool, str, str]]:
+def _as_before(rm: RewardModel, kind: str) -> list[Said]:
     before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == kind), None)
-    return [] if before is None else [(before.type, before.status == "True", before.reason, before.message)]
+    return [] if before is None else [(before.type, TRUE[before.status], before.reason, before.message)]
 
 
 def _waits(runs: Sequence[str]) -> str:
@@ -273,9 +303,9 @@ def _waits(runs: Sequence[str]) -> str:
     )
 
 
-def _dated(condition: tuple[str, bool, str, str], rm: RewardModel, generation: Any, now: datetime) -> dict[str, Any]:
+def _dated(condition: Said, rm: RewardModel, generation: Any, now: datetime) -> dict[str, Any]:
     kind, true, reason, message = condition
-    status = "True" if true else "False"
+    status = next(str(word) for word, means in TRUE.items() if means is true)
     before = next((c for c in (rm.status.conditions if rm.status else None) or () if c.type == kind), None)
     since = before.last_transition_time if before and before.status == status else now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {

@@ -4,9 +4,10 @@
 What it computes is compared with what engines like it computed before, and with what its user knows (`canary`), then
 and after each wake.
 *Sleep*: door to `draining` → nobody inside → engine sleep → the engine confirms → the memory of its GPUs is measured →
-door `asleep`. The serving label is already off when this begins. If requests stay inside past the drain deadline the
-pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered 503, and asked again
-elsewhere by a client that can.
+door `asleep`. The serving label is already off when this begins. The door keeps what is measured: an operator whose
+predecessor died after the order finds the engine asleep, and what was in use before. If requests stay inside past the
+drain deadline the pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered
+503, and asked again elsewhere by a client that can.
 *Wake*: engine wake if it sleeps → verified if this boot was not → compared → door `serving`, which asks the engine
 whether it is awake, and stays shut if not. The label follows in the next look.
 *Start*: the release of an engine that waits at its gate; when it has started it is verified like any other. With
@@ -35,7 +36,7 @@ from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, NotVerified
 from genrm_operator.hooked import Hooked
-from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
+from genrm_operator.observed import DeviceMemory, Door, DoorState, Night, Pod, Transition
 
 CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
@@ -59,7 +60,7 @@ class Front(Protocol):
 
     async def call_engine(self, pod: Pod, token: str, call: Call, timeout: float) -> Answer: ...
 
-    async def device_used(self, pod: Pod, token: str) -> int | None: ...
+    async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +176,16 @@ async def sleep(target: Target, front: Front) -> int:
         return aborted
     if not await front.is_asleep(pod, token, asleep) or await _holds_memory(target, front):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
-        before = await front.device_used(pod, token)
+        before = await front.device_memory(pod, token)
         for call in target.adapter.sleep(target.rm):
             await front.call_engine(pod, token, call, limit)
         if not await front.is_asleep(pod, token, asleep):
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
         if await _holds_memory(target, front):
             raise EngineError(pod.name, "the engine took the sleep call, and has not released all of its memory")
-        await _measure(target, front, before)
+        await _measure(target, front, None if before is None else before.used)
+    elif (night := (await front.look(pod, token)).night) is not None and night.before is not None:
+        await _measure(target, front, night.before)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
 
@@ -196,7 +199,7 @@ async def _leave(target: Target, front: Front) -> None:
     """End the engine, and see its container back at the start gate."""
     pod, token = target.pod, target.token
     limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
-    before = await front.device_used(pod, token)
+    before = await front.device_memory(pod, token)
     left = await front.set_state(pod, token, DoorState.GATED)
     now = asyncio.get_running_loop().time
     end = now() + limit
@@ -208,21 +211,19 @@ async def _leave(target: Target, front: Front) -> None:
         if now() >= end:
             raise EngineError(pod.name, f"its engine was told to end, and is not back at its gate after {limit:g} s")
         await asyncio.sleep(POLL_SECONDS)
-    await _measure(target, front, before)
+    await _measure(target, front, None if before is None else before.used)
 
 
 async def _measure(target: Target, front: Front, before: int | None) -> None:
     """What the sleep gave back. The driver may need a moment to take it; what nobody can see any more was kept."""
-    if before is None:
-        return
     now = asyncio.get_running_loop().time
     end = now() + SETTLE_SECONDS
     while True:
-        after: int | None = before
+        found = None
         with contextlib.suppress(EngineError):
-            after = await front.device_used(target.pod, target.token)
-        night = target.nights[target.pod.uid] = Night(before, before if after is None else after)
-        if night.effective or now() >= end:
+            found = await front.device_memory(target.pod, target.token)
+        night = target.nights[target.pod.uid] = Night.of(before, None if found is None else found.used)
+        if night.effective is not False or now() >= end:
             return
         await asyncio.sleep(POLL_SECONDS * 5)
 

@@ -11,7 +11,7 @@ from genrm_door.record import Record, Refused, State
 from genrm_operator.calls import Answer
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError
-from genrm_operator.observed import Door, DoorState, Pod
+from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod
 
 from tests.unit.operator.test_lifecycle import make_pod
 
@@ -173,7 +173,7 @@ class StoryDoors:
         await self._call(pod, Engine.document)
         return {"judge": None}
 
-    async def device_used(self, pod: Pod, token: str) -> int | None:
+    async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None:
         return None
 
     async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:

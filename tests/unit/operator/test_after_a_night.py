@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
-from genrm_operator.observed import Check, Night
+from genrm_operator.observed import Check, Door, DoorState, Night
+from genrm_operator.observing import nights_told
 from genrm_operator.status import remembered_nights
 
 from tests.unit.operator import test_pinning
@@ -65,6 +66,22 @@ def test_a_message_stays_short() -> None:
             {"u0": Night(72 * GIB, 2 * GIB), "u1": Night(72 * GIB, 61 * GIB)},
             ("False", "MemoryKept", "pod judge-1 kept 61.0 of 72.0 GiB"),
         ),
+        ({"u0": Night(72 * GIB, 35 * GIB)}, ("False", "MemoryKept", "pod judge-0 kept 35.0 of 72.0 GiB")),
+        ({"u0": Night(72 * GIB, 9 * GIB)}, ("True", "MemoryFreed", "pod judge-0 kept 9.0 of 72.0 GiB")),
+        ({"u0": Night(5 * GIB, 2 * GIB)}, ("True", "MemoryFreed", "pod judge-0 kept 2.0 of 5.0 GiB")),
+        ({"u0": Night(5 * GIB, 3 * GIB)}, ("False", "MemoryKept", "pod judge-0 kept 3.0 of 5.0 GiB")),
+        (
+            {"u0": Night(5 * GIB, 2 * GIB), "u1": Night(72 * GIB, 20 * GIB)},
+            ("False", "MemoryKept", "pod judge-1 kept 20.0 of 72.0 GiB"),
+        ),
+        (
+            {"u0": Night(72 * GIB, 2 * GIB), "u1": Night(None, None)},
+            ("Unknown", "NotMeasurable", "pod judge-1 computes without a GPU"),
+        ),
+        (
+            {"u0": Night(72 * GIB, 61 * GIB), "u1": Night(None, None)},
+            ("False", "MemoryKept", "pod judge-0 kept 61.0 of 72.0 GiB"),
+        ),
         ({"gone": Night(72 * GIB, 61 * GIB)}, None),
     ],
 )
@@ -75,6 +92,49 @@ def test_memory(nights: dict[str, Night], expected: tuple[str, str, str] | None)
     else:
         assert said is not None and (said["status"], said["reason"]) == expected[:2]
         assert said["message"].startswith(expected[2])
+
+
+HOOKS = {name: {"path": f"/{name}"} for name in ("sleep", "wake", "isSleeping")}
+CUSTOM = {"name": "custom", "image": "a/b:1", "custom": {"command": ["judge"], **HOOKS}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({}, "computes without a GPU"),
+        ({"gpu": {}}, "NVIDIA_DRIVER_CAPABILITIES: compute,utility"),
+        ({"gpu": {}, "engine": CUSTOM}, "has no door that could measure"),
+    ],
+)
+def test_what_nobody_can_measure_is_said_with_why(spec: dict[str, Any], why: str) -> None:
+    told = seen(test_pinning.model(**spec), pods=PODS, nights={"u0": Night(None, None)})
+    said = condition(told, "SleepEffective")
+    assert said is not None and (said["status"], said["reason"]) == ("Unknown", "NotMeasurable")
+    assert why in said["message"]
+    again = seen(test_pinning.model(known=told, **spec), pods=PODS)
+    assert condition(again, "SleepEffective") == said, "and a new operator process says it too"
+    assert remembered_nights(test_pinning.model(known=told, **spec), PODS, {}) == {}, "and blocks nobody"
+
+
+@pytest.mark.parametrize(
+    ("state", "night", "expected"),
+    [
+        (DoorState.ASLEEP, Night(72 * GIB, 61 * GIB), Night(72 * GIB, 61 * GIB)),
+        (DoorState.ASLEEP, Night(72 * GIB, None), Night(72 * GIB, 72 * GIB)),
+        (DoorState.ASLEEP, Night(None, None), Night(None, None)),
+        (DoorState.ASLEEP, None, None),
+        (DoorState.DRAINING, Night(72 * GIB, None), None),
+        (DoorState.CLOSED, Night(72 * GIB, 2 * GIB), None),
+        (DoorState.GATED, Night(72 * GIB, 1 * GIB), Night(72 * GIB, 1 * GIB)),
+        (DoorState.GATED, Night(72 * GIB, None), None),
+    ],
+)
+def test_a_new_operator_process_hears_of_a_night_from_the_door(
+    state: DoorState, night: Night | None, expected: Night | None
+) -> None:
+    pod = make_pod(uid="u0", door=Door(state, 0, "b1", engine_asleep=True, night=night))
+    assert nights_told([pod, make_pod(uid="u1", door=None)], ()) == ({} if expected is None else {"u0": expected})
+    assert nights_told([pod], {"u0"}) == {}, "who puts it to sleep knows better"
 
 
 @pytest.mark.parametrize("kind", ["ScoresVerified", "SleepEffective"])

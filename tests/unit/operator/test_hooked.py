@@ -21,7 +21,7 @@ from genrm_operator.errors import Deposed, DrainTimeout, EngineError, Impossible
 from genrm_operator.hooked import Hooked
 from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
 from genrm_operator.making import made
-from genrm_operator.observed import Door, DoorState, Pod, Transition, stand_in
+from genrm_operator.observed import Door, DoorState, Night, Pod, Transition, stand_in
 from genrm_operator.settings import Settings
 from genrm_operator.transitions import Target, run
 from hypothesis import given
@@ -224,6 +224,7 @@ async def test_three_nights(simulator: Simulator, hooks: dict[str, Any]) -> None
             assert (await state(pod, doors)).state is DoorState.ASLEEP
         orders = [call["path"] for call in simulator.pod(ADDRESS)["calls"] if call["method"] == "POST"]
         assert orders == ["/sleep", "/wake_up", "/sleep", "/wake_up", "/sleep"]
+        assert list(pod.nights.values()) == [Night(None, None)], "nobody can see what that gave back"
         await run(Transition.SLEEP, pod, doors)
         assert len([c for c in simulator.pod(ADDRESS)["calls"] if c["method"] == "POST"]) == 5, "it sleeps already"
 

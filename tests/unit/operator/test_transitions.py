@@ -84,6 +84,7 @@ async def test_what_a_sleep_gave_back_is_measured(simulator: Simulator, kind: st
         await run(Transition.WAKE, pod, doors)
         await run(Transition.SLEEP, pod, doors)
         (good,) = pod.nights.values()
+        assert good.before is not None and good.after is not None
         assert (good.before >> 30, good.after >> 30, good.effective) == (72, 2, True)
         await run(Transition.SLEEP, pod, doors)
         assert list(pod.nights.values()) == [good], "who sleeps has nothing to give"
@@ -91,7 +92,34 @@ async def test_what_a_sleep_gave_back_is_measured(simulator: Simulator, kind: st
         simulator.put(ADDRESS, faults={"keeps": 0.85})
         await run(Transition.SLEEP, pod, doors)
         (bad,) = pod.nights.values()
-        assert (bad.after >> 30, bad.effective) == (61, False)
+        assert bad.after is not None and (bad.after >> 30, bad.effective) == (61, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("measured", [False, True])
+async def test_what_a_sleep_kept_is_known_to_the_operator_that_comes_after_the_order(
+    simulator: Simulator, kind: str, measured: bool
+) -> None:
+    """Its predecessor died when the engine slept, before or after it had measured that."""
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"keeps": 0.85})
+        await doors.set_state(pod.pod, TOKEN, DoorState.DRAINING)
+        await doors.device_memory(pod.pod, TOKEN)
+        for call in pod.adapter.sleep(pod.rm):
+            await doors.call_engine(pod.pod, TOKEN, call)
+        if measured:
+            await doors.device_memory(pod.pod, TOKEN)
+        successor = dataclasses.replace(pod, nights={})
+        await run(Transition.SLEEP, successor, doors)
+        (night,) = successor.nights.values()
+        assert ((night.before or 0) >> 30, (night.after or 0) >> 30, night.effective) == (72, 61, False)
+        door = await doors.look(pod.pod, TOKEN)
+        assert (door.state, door.last_night) == (DoorState.ASLEEP, night), "whoever comes after that reads it"
+        simulator.put(ADDRESS, faults={})
+        await run(Transition.WAKE, pod, doors)
+        assert (await doors.look(pod.pod, TOKEN)).night is None, "it was that night's"
 
 
 @pytest.mark.parametrize("kind", KINDS)

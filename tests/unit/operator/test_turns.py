@@ -375,6 +375,10 @@ def test_a_sleep_that_keeps_the_memory_frees_no_slot() -> None:
     found = taker(make_pod(door=ASLEEP), Night(before=70 << 30, after=60 << 30))
     assert (found.use, "keeps 60.0 of 70.0 GiB" in found.because) == (Use.UNKNOWN, True)
     assert taker(make_pod(door=ASLEEP), Night(before=70 << 30, after=2 << 30)).use is Use.FREE
+    half = taker(make_pod(door=ASLEEP), Night(before=72 << 30, after=35 << 30))
+    assert half.use is Use.UNKNOWN, "whoever wakes next finds no room beside it"
+    unmeasurable = taker(make_pod(door=ASLEEP), Night(None, None))
+    assert unmeasurable.use is Use.FREE, "where nobody can see it the engine's word counts, and the status says so"
     remembered = taker(make_pod(door=ASLEEP), Night(before=0, after=1))
     assert (remembered.use, "keeps most of its memory" in remembered.because) == (Use.UNKNOWN, True)
 
