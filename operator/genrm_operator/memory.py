@@ -117,7 +117,9 @@ class Memory:
     """The weights of all pods, as of the last look."""
     golden: Recordings = field(default_factory=Recordings)
     nights: dict[str, Night] = field(default_factory=dict)
-    """What the last sleep of each pod gave back, by uid, where that can be measured."""
+    """What the last sleep of each pod gave back, by uid."""
+    tight: dict[str, float] = field(default_factory=dict)
+    """Pods whose GPUs have no room for their engines, as `room` has it."""
     shut: dict[str, float | None] = field(default_factory=dict)
     """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, replacing, scaling, slots, status, transitions
+from genrm_operator import apply, lifecycle, pinning, replacing, room, scaling, slots, status, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of, judge_scores
 from genrm_operator.demand import Demand, Desired, Idle, demand
@@ -174,7 +175,7 @@ class Reconciler:
         pods = judge_scores(rm, pinning.judge(rm, pods, memory.pin), memory.golden)
         await self._replace(key, rm, memory, pods)
         trainers_due = await self._trainers.settle(key, self._now())
-        pods, turns = self._take_turns(key, rm, memory, wants, pods)
+        pods, turns = await self._take_turns(key, rm, memory, wants, pods)
         at_gate = transitions.rests_at_gate(rm)
         plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate)
         if plan.actions:
@@ -361,7 +362,7 @@ class Reconciler:
     def _token(self, rm: RewardModel) -> str:
         return admin_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
 
-    def _take_turns(
+    async def _take_turns(
         self, key: Key, rm: RewardModel, memory: Memory, wants: Demand, pods: list[Pod]
     ) -> tuple[list[Pod], dict[str, Turn]]:
         """The pods, with whether they may have the GPUs that they share; and what their slots got, by name."""
@@ -375,7 +376,9 @@ class Reconciler:
         turns, news = self._book.settle(mine, asks, pods, nights, placed, beside, wanting, self._now())
         if news:
             self._look_at_those_who_share(key, news)
-        return slots.let_in(pods, turns, mine), turns
+        measure = functools.partial(self._doors.device_memory, token=self._token(rm))
+        allowed = slots.let_in(pods, turns, mine)
+        return await room.look(rm, mine, allowed, turns, nights, measure, memory.tight, self._now())
 
     def _look_at_those_who_share(self, key: Key, places: frozenset[Place]) -> None:
         # Of the Leases of trainers on one RewardModel each is an owner: what one gave back is news to the next.

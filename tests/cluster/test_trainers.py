@@ -175,6 +175,34 @@ def test_another_runs_judge_waits_until_the_trainer_says_that_it_is_done(world: 
     assert "genrm.dev/granted" not in word_of(world, name)
 
 
+@pytest.mark.parametrize("mode", ["Engine", "Restart"])
+def test_a_trainer_that_says_that_it_is_done_and_keeps_the_memory_is_seen_through(world: World, mode: str) -> None:
+    """By the door of the engine that is next: one that starts, and one that wakes."""
+    device = 26 if mode == "Engine" else 27
+    slots = [{"name": SLOT, "node": "fake-0", "devices": [device]}]
+    world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=1, lifecycle={"sleep": {"mode": mode}})
+    world.phase("Asleep")
+    if mode == "Engine":  # it has been up once, and sleeps
+        world.lease("run-0", Phase.SCORING)
+        world.phase("Serving")
+        world.release("run-0")
+        wait_for("it sleeps", lambda: [end["state"] for end in world.status()["endpoints"]] == ["Asleep"])
+    name = trainer(world, "run-1", ttl=300)
+    (engine,) = world.addresses()
+    world.simulator.put(engine, faults={"taken": 0.5})
+    world.lease("run-2", Phase.SCORING, ttl=300)
+    done = {"metadata": {"annotations": {"genrm.dev/phase": "idle"}}}
+    world.kubectl("patch", "lease", name, "--type=merge", "-p", json.dumps(done))
+    wait_for("it is told", lambda: blocked(world)[0] == "SlotUnseen")
+    missing = (
+        "37.8 are free, and the engine needs 69.8" if mode == "Engine" else "40.0 are free, and the engine needs 72.0"
+    )
+    assert f"of a GPU's 80.0 GiB {missing}" in blocked(world)[1]
+    assert world.simulator.pod(engine)["up"] is False and world.condition("Degraded")["status"] == "False"
+    world.simulator.put(engine, faults={})
+    world.phase("Serving")
+
+
 @pytest.mark.parametrize("known", [False, True], ids=["deletes its Lease", "deletes its pod"])
 def test_a_trainer_that_died_keeps_the_gpus_until_somebody(world: World, known: bool) -> None:
     judge_on(world, 23 + known)

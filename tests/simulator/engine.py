@@ -187,10 +187,11 @@ class SimEngine:
             async with self.changed:
                 self.changed.notify_all()
 
-    def gpus(self) -> DeviceMemory:
-        """As if it had one of 80 GiB."""
-        used = 72 << 30
-        return DeviceMemory(round(used * self.faults.keeps) if self.asleep else used, 80 << 30)
+    def gpus(self, *, gone: bool = False) -> DeviceMemory:
+        """As if it had one of 80 GiB. `gone`: its processes have ended, and it has nothing of it."""
+        total, took = 80 << 30, 72 << 30
+        used = 0 if gone else round(took * self.faults.keeps) if self.asleep else took
+        return DeviceMemory(min(used + round(total * self.faults.taken), total), total)
 
     def abort_all(self) -> None:
         for job in self.jobs:

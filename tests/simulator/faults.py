@@ -26,6 +26,8 @@ class Faults:
     """The weights are not what they were: everything is answered, and computed wrongly."""
     keeps: float = 0.03
     """The share of its GPU's memory that it does not give back in its sleep."""
+    taken: float = 0.0
+    """The share of its GPU's memory that somebody else has."""
     refuse: bool = False
     """The pod resets every connection, as a container that is not there."""
 
@@ -48,6 +50,7 @@ class Faults:
                 deaf=frozenset(document.get("deaf", ())),
                 corrupt=bool(document.get("corrupt", False)),
                 keeps=float(document.get("keeps", 0.03)),
+                taken=float(document.get("taken", 0.0)),
                 refuse=bool(document.get("refuse", False)),
             )
         except TypeError as error:

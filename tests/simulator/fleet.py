@@ -24,7 +24,6 @@ from typing import Any, Final
 
 from genrm_door import Door, Settings
 from genrm_door.gate import HEADERS, Gate
-from genrm_door.nvml import DeviceMemory
 from genrm_door.record import Record
 from genrm_door.routes import DOOR_PATH
 from genrm_door.wire import again, values
@@ -134,7 +133,7 @@ class SimPod:
 
     def _to_the_gate(self, past: Mapping[str, Any]) -> None:
         self.door = None
-        self.gate = Gate(self._words(secrets.token_hex(8), past), gpus=lambda: DeviceMemory(0, 80 << 30))
+        self.gate = Gate(self._words(secrets.token_hex(8), past), gpus=lambda: self.engine.gpus(gone=True))
 
     def _words(self, boot_id: str, past: Mapping[str, Any]) -> Settings:
         given = self.settings
