@@ -228,6 +228,29 @@ def test_a_slot_whose_last_holder_kept_the_memory_is_given_to_nobody_until_it_is
     assert world.simulator.collisions() == []
 
 
+def test_what_a_sleep_kept_is_known_to_the_operator_that_comes_after_the_order(world: World) -> None:
+    """Its predecessor died while the engine fell asleep, and has measured nothing."""
+    slots = [{"name": "gpu-81", "node": "fake-0", "devices": [81]}]
+    for name in ("judge", "second"):
+        world.apply(name, gpu={"sharing": "Colocated", "slots": slots}, replicas=1)
+        world.phase("Asleep", name)
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+    (engine,) = world.addresses()
+    world.simulator.put(engine, faults={"keeps": 0.45, "slow": {"/sleep": 1.0}})
+    world.release("run-1")
+    wait_for("it is told to sleep", lambda: world.calls("/sleep")[engine] == 1)
+    world.operator.kill()
+    wait_for("it sleeps", lambda: world.simulator.pod(engine)["asleep"])
+    world.lease("run-2", Phase.SCORING, name="second")
+    world.operator.start()
+    kept = "keeps 32.4 of 72.0 GiB"
+    wait_for("it is told", lambda: kept in world.condition("SlotBlocked", "second").get("message", ""))
+    assert world.condition("SlotBlocked", "second")["reason"] == "SlotUnseen"
+    wait_for("and why", lambda: world.condition("SleepEffective").get("reason") == "MemoryKept")
+    assert world.calls("/sleep")[engine] == 1 and not world.serving("second")
+
+
 def states(world: World) -> dict[str, int]:
     found = [endpoint["state"] for endpoint in world.status().get("endpoints", [])]
     return {state: found.count(state) for state in ("Asleep", "Serving")}
