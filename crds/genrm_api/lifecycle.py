@@ -109,8 +109,9 @@ class Wake(ApiModel):
         5,
         ge=1,
         le=100,
-        description="A pod whose engine answered, and so many times in a row failed to wake, or after its start "
-        "computed other scores than those like it, is deleted, so that a new one comes; at most three in ten minutes.",
+        description="A pod whose engine so many times in a row failed to wake or hung, though its door answered, or "
+        "computed other scores than those like it, is deleted, so that a new one comes; at most three in ten minutes. "
+        "Nights between two wakes do not end the row.",
     )
 
     rules: ClassVar = (bounded_duration("timeout", "spec.lifecycle.wake.timeout"),)

@@ -13,6 +13,7 @@ OperatorError
 │   └── Conflict
 └── EngineError             a pod's door or engine did not do what it was asked
     ├── DoorUnreachable
+    ├── EngineHangs         its door answers, and the engine did not end what it was asked
     ├── DrainTimeout        requests inside did not finish in time: the pod goes back into service
     └── NotVerified         the engine answers, but not as one that may serve
         ├── ScoresDiffer    it computes something else than engines like it did before
@@ -86,6 +87,10 @@ class EngineError(OperatorError):
 
 class DoorUnreachable(EngineError):
     """No answer from the door within the deadline."""
+
+
+class EngineHangs(EngineError):
+    """The engine did not answer within the deadline, and its door did: it is not the network's fault."""
 
 
 class DrainTimeout(EngineError):

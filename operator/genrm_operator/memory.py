@@ -45,8 +45,6 @@ class Failure:
     times: int
     retry_at: float
     message: str
-    unfit: int = 0
-    """How many of them were the engine's own, although it answered: a wake that it did not manage, other scores."""
 
 
 @dataclass(slots=True)
@@ -109,6 +107,10 @@ class Memory:
     """How many looks in a row could not apply all of them."""
     running: dict[str, Running] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    """Of transitions to where pods are wanted now."""
+    unfit: dict[str, int] = field(default_factory=dict)
+    """How often in a row an engine, by uid of its pod, did not wake or computed other scores, although its door
+    answered. Nights between two tries do not change that: only a wake or a verification that succeeds does."""
     restarts: dict[str, int] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
     doors: dict[str, Door] = field(default_factory=dict)
@@ -219,14 +221,26 @@ class Memory:
         return [enriched(pod) for pod in pods]
 
     def fail(self, uid: str, message: str, now: float, *, unfit: bool = False) -> None:
-        """`unfit`: the engine answered, and did not wake or computed something else."""
-        before = self.failures.get(uid, Failure(0, 0.0, ""))
-        times = before.times + 1
+        """`unfit`: its door answered, and the engine did not wake or computed something else."""
+        times = 1 if (before := self.failures.get(uid)) is None else before.times + 1
         delay = BACKOFF_SECONDS[min(times, len(BACKOFF_SECONDS)) - 1]
-        self.failures[uid] = Failure(times, now + delay, message, before.unfit + unfit)
+        self.failures[uid] = Failure(times, now + delay, message)
+        if unfit:
+            self.unfit[uid] = self.unfit.get(uid, 0) + 1
+
+    def succeed(self, uid: str, transition: Transition) -> None:
+        self.failures.pop(uid, None)
+        if transition in (Transition.WAKE, Transition.VERIFY):
+            self.unfit.pop(uid, None)
+
+    def want(self, desired: Desired) -> None:
+        """Something else is wanted: that way nothing has failed yet, and nothing waits for another try."""
+        if desired is not self.desired:
+            self.failures.clear()
 
     def forget_pods(self, alive: set[str]) -> None:
-        for store in (self.failures, self.restarts, self.shut, self.golden.checks, self.nights, self.engine_wakes):
+        golden, wakes = self.golden.checks, self.engine_wakes
+        for store in (self.failures, self.unfit, self.restarts, self.shut, golden, self.nights, wakes):
             for uid in set(store) - alive:
                 del store[uid]
 

@@ -174,7 +174,8 @@ ALL: Final[Sequence[Metric]] = (
 )
 
 TRANSITION_REASONS: Final = (
-    "EngineError", "DoorUnreachable", "DrainTimeout", "NotVerified", "ScoresDiffer", "WorsePreferred", "Bug",
+    "EngineError", "DoorUnreachable", "EngineHangs", "DrainTimeout", "NotVerified", "ScoresDiffer", "WorsePreferred",
+    "Bug",
 )  # fmt: skip
 RECONCILE_REASONS: Final = ("ApiError", "Forbidden", "Conflict", "ApplyFailed", "Bug")
 

@@ -165,8 +165,7 @@ class Reconciler:
         if rm.spec.is_external:
             await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
-        if wants.desired is not memory.desired:
-            memory.failures.clear()  # the other direction did not fail yet
+        memory.want(wants.desired)
         hooked = self._hooked(rm, adapter, memory)
         pods = await self._observer.observe(key, rm, adapter, memory, self._token(rm), hooked)
         if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
@@ -261,9 +260,8 @@ class Reconciler:
         """Delete pods that will never serve, so that others come."""
         maps = {name for kind, name in self.cache.children[key] if kind == "ConfigMap"}
         most = effective_spec(rm).lifecycle.most_failed_wakes
-        failed = {uid: failure.unfit for uid, failure in memory.failures.items()}
         why = f"{most} times its engine did not wake or computed other scores"
-        because = dict.fromkeys(replacing.unfit(pods, failed, most), why)
+        because = dict.fromkeys(replacing.unfit(pods, memory.unfit, most), why)
         because |= dict.fromkeys(pinning.to_delete(rm, pods, maps), "it started with other weights")
         for pod, why in list(because.items())[: replacing.room(memory.replaced, self._now())]:
             memory.replaced.append(self._now())
@@ -339,7 +337,7 @@ class Reconciler:
                 target.rm, transition, error, unreachable=isinstance(error, DoorUnreachable)
             )
         else:
-            memory.failures.pop(pod.uid, None)
+            memory.succeed(pod.uid, transition)
             seconds = self._now() - began
             self._metrics.transition_ended(transition, engine, seconds, "done")
             log.info("%s done namespace=%s pod=%s seconds=%.3f", transition, pod.namespace, pod.name, seconds)

@@ -34,7 +34,7 @@ from genrm_operator.canary import ROW_SECONDS, Canary
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, NotVerified
+from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.hooked import Hooked
 from genrm_operator.observed import DeviceMemory, Door, DoorState, Night, Pod, Transition
 
@@ -110,6 +110,20 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
 
 
 async def wake(target: Target, doors: Doors) -> None:
+    """Wake the engine and open its door.
+
+    Raises:
+        EngineHangs: a call got no answer in time, though its door answers: such a pod may have to be replaced. Where
+            the door does not answer either, the network, the node or its container may be the trouble.
+    """
+    try:
+        await _wake(target, doors)
+    except DoorUnreachable as error:
+        await target.front(doors).look(target.pod, target.token)
+        raise EngineHangs(target.pod.name, f"the engine hangs, and its door answers ({error})") from error
+
+
+async def _wake(target: Target, doors: Doors) -> None:
     """Few calls, because all pods of a model wake at once: the look that began this is not repeated, what was verified
     of this boot stays so, and a door does not open before its engine has said that it is awake."""
     pod, token, front = target.pod, target.token, target.front(doors)

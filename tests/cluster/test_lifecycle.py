@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -168,6 +169,38 @@ def test_a_pod_whose_engine_does_not_wake_is_replaced(world: World) -> None:
     world.phase("Serving")
     told = [note for reason, note in world.events() if reason == "PodReplaced"]
     assert len(told) == 1 and broken["metadata"]["name"] in told[0] and "2 times its engine did not wake" in told[0]
+
+
+@pytest.mark.parametrize("fault", [{"status": {"/wake_up": 500}}, {"hang": ["/wake_up"]}], ids=["fails", "hangs"])
+def test_a_pod_whose_engine_does_not_wake_is_replaced_though_the_run_asks_only_now_and_then(
+    world: World, fault: dict[str, Any]
+) -> None:
+    """As a run does that scores and trains in turns: no phase alone is long enough for so many tries."""
+    world.apply(replicas=1, lifecycle={"wake": {"timeout": "1s", "maxFailures": 4}, "sleep": {"timeout": "1s"}})
+    world.phase("Asleep")
+    broken = world.pods()[0]
+    world.simulator.put(broken["status"]["podIP"], faults=fault)
+
+    def failed() -> int:
+        return [reason for reason, _ in world.events()].count("WakeFailed")
+
+    def gone() -> bool:
+        return broken["metadata"]["uid"] not in {p["metadata"]["uid"] for p in world.pods()}
+
+    world.lease("run-1", Phase.IDLE, ttl=300)
+    for _ in range(6):
+        if gone():
+            break
+        before = failed()
+        world.renew("run-1", Phase.SCORING)
+        wait_for("a wake failed, or it is gone", lambda before=before: failed() > before or gone())
+        world.renew("run-1", Phase.IDLE)
+        wait_for("the run trains", lambda: world.status().get("leases") == [{"run": "run-1", "phase": "idle"}])
+    else:
+        raise AssertionError(f"still there after {failed()} wakes that failed")
+    world.renew("run-1", Phase.SCORING)
+    world.phase("Serving")
+    assert [reason for reason, _ in world.events()].count("PodReplaced") == 1
 
 
 def test_a_change_that_cannot_be_applied_is_told_and_what_runs_is_still_woken_and_slept(world: World) -> None:

@@ -92,9 +92,8 @@ class Story(RuleBasedStateMachine):
 
     @rule(desired=st.sampled_from([Desired.AWAKE, Desired.ASLEEP, Desired.OFF]))
     def want(self, desired: Desired) -> None:
-        if desired is not self.desired:
-            self.memory.failures.clear()
-        self.desired = desired
+        self.memory.want(desired)
+        self.memory.desired = self.desired = desired
 
     @rule(uid=st.sampled_from(PODS))
     def a_client_comes(self, uid: str) -> None:
@@ -216,7 +215,7 @@ class Story(RuleBasedStateMachine):
         except AssertionError as error:
             self.broken.append(error)
         else:
-            memory.failures.pop(pod.uid, None)
+            memory.succeed(pod.uid, transition)
         finally:
             memory.running.pop(pod.uid, None)
 

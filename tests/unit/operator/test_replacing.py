@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from genrm_operator.memory import Memory
+from genrm_operator.demand import Desired
+from genrm_operator.memory import BACKOFF_SECONDS, Memory
 from genrm_operator.observed import Transition
 from genrm_operator.replacing import room, unfit
 
@@ -24,7 +25,7 @@ def test_only_what_the_engine_answered_counts_and_only_in_a_row() -> None:
     memory, pods = Memory(), [make_pod(uid="b", name="b"), make_pod(uid="a", name="a")]
 
     def tired() -> list[str]:
-        return [p.name for p in unfit(pods, {uid: f.unfit for uid, f in memory.failures.items()}, 2)]
+        return [p.name for p in unfit(pods, memory.unfit, 2)]
 
     memory.fail("a", "unreachable", 0.0)
     memory.fail("a", "500", 1.0, unfit=True)
@@ -32,9 +33,28 @@ def test_only_what_the_engine_answered_counts_and_only_in_a_row() -> None:
     assert tired() == []
     memory.fail("a", "500", 3.0, unfit=True)
     assert tired() == ["a"]
-    memory.failures.pop("a")
+    memory.succeed("a", Transition.WAKE)
     memory.fail("a", "500", 4.0, unfit=True)
     assert tired() == []
+
+
+def test_a_run_that_gives_the_model_back_between_two_tries_does_not_start_the_count_anew() -> None:
+    memory = Memory()
+    for step in range(3):
+        memory.want(Desired.AWAKE)
+        memory.desired = Desired.AWAKE
+        assert memory.failures == {}, "that another sleep failed holds no wake back"
+        memory.fail("a", "500", float(step), unfit=True)
+        assert memory.failures["a"].retry_at == step + BACKOFF_SECONDS[0]
+        memory.want(Desired.ASLEEP)
+        memory.desired = Desired.ASLEEP
+        memory.succeed("a", Transition.SLEEP)
+    assert memory.unfit == {"a": 3}
+    memory.succeed("a", Transition.VERIFY)
+    assert memory.unfit == {}, "a new boot computes what it should"
+    memory.fail("a", "500", 9.0, unfit=True)
+    memory.forget_pods({"b"})
+    assert memory.unfit == {}
 
 
 def test_one_that_ends_or_is_being_woken_is_left_alone() -> None:

@@ -15,7 +15,7 @@ from genrm_api.rewardmodel import Lifecycle, RewardModel
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, NotVerified
+from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.observed import DoorState, Transition
 from genrm_operator.transitions import Target, run
 
@@ -180,7 +180,10 @@ async def test_an_engine_has_as_long_as_the_spec_says(simulator: Simulator) -> N
         simulator.put(ADDRESS, faults={})
         await run(Transition.SLEEP, pod, doors)
         simulator.put(ADDRESS, faults={"hang": ["/wake_up"]})
-        with pytest.raises(DoorUnreachable, match=r"/wake_up: .*within 0\.1 s"):
+        with pytest.raises(EngineHangs, match=r"/wake_up: .*within 0\.1 s"):
+            await run(Transition.WAKE, hurried, doors)
+        simulator.put(ADDRESS, faults={"refuse": True})
+        with pytest.raises(DoorUnreachable):  # and so nobody knows whose fault it is
             await run(Transition.WAKE, hurried, doors)
         simulator.put(ADDRESS, faults={})
         await run(Transition.WAKE, pod, doors)
