@@ -6,6 +6,7 @@ wake it, what it can do at all. Carrying the calls out is `transitions`' busines
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -25,6 +26,8 @@ DOOR_MOUNT: Final = "/genrm"
 DOOR_FOLDER: Final = f"{DOOR_MOUNT}/door"
 DOOR: Final = ("python3", f"{DOOR_FOLDER}/{ARCHIVE_NAME}")
 """What runs a script of the door's archive, its name and arguments behind."""
+_SERIES: Final = re.compile(r"v?(\d+)\.(\d+)(?!\d)")
+"""At the beginning of what an engine calls its version: 0.14.1, 0.14.0+cu128, 0.15.0rc1.dev3+g0123abc."""
 CACHE_MOUNT: Final = "/cache"
 MODEL_MOUNT: Final = "/models"
 
@@ -72,8 +75,9 @@ class Capabilities:
     """The parts of its memory that are released and resumed by name; empty: sleep takes all there is."""
     lets_go: bool = True
     """It stops at once with a request whose client is gone."""
-    bad_versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions, as the engine spells them, that must not serve a model that is to sleep, and why."""
+    bad_series: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """Major and minor version of releases that must not serve a model that is to sleep, and why: all of the series, its
+    point releases and builds, unless it is known which of them mended it."""
 
 
 class Adapter(Protocol):
@@ -179,7 +183,9 @@ def known_bad(able: Capabilities, rm: RewardModel, about: Mapping[str, Any]) -> 
     """Why this version must not serve."""
     if rm.spec.lifecycle.state is LifecycleState.AWAKE:
         return None
-    why = able.bad_versions.get(version := str(about.get("version", "")))
+    version = str(about.get("version", ""))
+    series = _SERIES.match(version)
+    why = able.bad_series.get((int(series[1]), int(series[2]))) if series is not None else None
     return None if why is None else f"is version {version}, which {why}"
 
 

@@ -38,8 +38,8 @@ class Vllm:
     has_door = True
     capabilities = Capabilities(
         sleep_levels=frozenset({1}),
-        bad_versions=dict.fromkeys(
-            ("0.14.0", "0.15.0"), "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32"
+        bad_series=dict.fromkeys(
+            [(0, 14), (0, 15)], "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32"
         ),
     )
     asleep: Call | None = Call("GET", "/is_sleeping")

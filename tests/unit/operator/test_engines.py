@@ -111,6 +111,7 @@ def test_what_an_engine_cannot_do_is_refused_with_advice(rm: RewardModel, reason
 
 
 GENERATES = {"is_generation": True, "enable_memory_saver": True, "enable_weights_cpu_backup": True, "version": "0.5.23"}
+BAD_VLLM = ("0.14.0", "0.14.1", "0.14", "0.14.0+cu128", "v0.15.0", "0.15.1.post1", "0.15.0rc1.dev3+g0123abc.cu129")
 ALWAYS_AWAKE = {"lifecycle": {"state": "Awake"}}
 
 
@@ -126,7 +127,8 @@ ALWAYS_AWAKE = {"lifecycle": {"state": "Awake"}}
         (model("sglang"), GENERATES | {"enable_weights_cpu_backup": None}, "without enable_weights_cpu_backup"),
         (model("vllm"), {"version": "0.32.0"}, None),
         (model("vllm"), {}, None),
-        (model("vllm"), {"version": "0.14.0"}, "frees only a part"),
+        *((model("vllm"), {"version": bad}, f"is version {bad}, which frees only a part") for bad in BAD_VLLM),
+        *((model("vllm"), {"version": good}, None) for good in ("0.13.9", "0.16.0", "0.140.0", "1.14.0", "dev", "14")),
         (model("vllm", **ALWAYS_AWAKE), {"version": "0.14.0"}, None),
     ],
 )
