@@ -249,11 +249,40 @@ def test_a_container_that_restarted_serves_again_only_behind_its_new_door(world:
     assert ask(ip).status_code == 200
 
 
-def test_an_engine_put_to_sleep_behind_the_operators_back_is_woken(world: World) -> None:
+def test_a_serving_label_that_somebody_removed_comes_back(world: World) -> None:
     world.apply(replicas=1, lifecycle={"state": "Awake"})
     world.phase("Serving")
     world.kubectl("label", "pod", world.pods()[0]["metadata"]["name"], "genrm.dev/serving-")
     wait_for("the label is back", lambda: world.serving() == world.addresses())
+
+
+def test_an_engine_put_to_sleep_behind_the_operators_back_is_woken(world: World) -> None:
+    world.apply(lifecycle={"state": "Awake"})
+    world.phase("Serving")
+    stray, other = world.addresses()
+    assert world.simulator.past_the_door(stray, "POST", "/sleep") == 200
+    assert (world.simulator.pod(stray)["asleep"], world.simulator.pod(stray)["state"]) == (True, "serving")
+    world.lease("run-1", Phase.IDLE)  # which brings the next look at once; nothing else does for 30 s
+    wait_for("it is awake again", lambda: not world.simulator.pod(stray)["asleep"])
+    wait_for("it serves", lambda: world.serving() == sorted([stray, other]))
+    assert world.calls("/wake_up") == {stray: 1, other: 0}
+    assert ask(stray).status_code == 200
+
+
+def test_an_engine_that_wakes_by_itself_while_nobody_wants_it_is_put_back_to_sleep(world: World) -> None:
+    world.apply()
+    world.phase("Asleep")
+    stray, other = world.addresses()
+    assert world.simulator.past_the_door(stray, "POST", "/wake_up") == 200
+    assert (world.simulator.pod(stray)["asleep"], world.simulator.pod(stray)["state"]) == (False, "asleep")
+    assert ask(stray).status_code == 503, "the door knows nothing of it, and stays shut"
+    world.lease("run-1", Phase.IDLE)
+    wait_for("it sleeps again", lambda: world.simulator.pod(stray)["asleep"])
+    world.phase("Asleep")
+    assert world.serving() == [] and world.calls("/sleep") == {stray: 2, other: 1}
+    world.renew("run-1", Phase.SCORING)
+    world.phase("Serving")
+    assert [ask(ip).status_code for ip in (stray, other)] == [200, 200]
 
 
 def test_admin_routes_are_closed_to_everybody_else(world: World) -> None:

@@ -54,6 +54,11 @@ class Simulator:
     def let_go(self, address: str) -> None:
         self._call("DELETE", f"{address}/hold")
 
+    def past_the_door(self, address: str, method: str, path: str) -> int:
+        """Call a pod's engine as somebody in its container could; its status."""
+        answer = self._call("POST", f"{address}/engine", {"method": method, "path": path})
+        return int(answer["status"])
+
     def forget(self, address: str) -> None:
         self._call("DELETE", address)
 

@@ -9,6 +9,8 @@ PUT    /pods/<ip>      {"settings": {"tokenSha256", "clientKeySha256", "revision
 DELETE /pods/<ip>      forget it: the next contact is a new boot
 PUT    /pods/<ip>/hold {"call": "PUT serving" or "POST /sleep" or the like, "when": "before" or "after", "skip": 0}
 DELETE /pods/<ip>/hold let go what is held
+POST   /pods/<ip>/engine {"method": "POST", "path": "/sleep"}: call its engine past the door, as somebody in its
+                       container could; answers {"status": 200}
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ class Control:
             await lifespan(receive, send)
             return
         body = await body_of(receive)
-        status, document = self.handle(scope["method"], scope["path"], body)
+        if scope["method"] == "POST" and scope["path"].startswith("/pods/") and scope["path"].endswith("/engine"):
+            status, document = await self._past_the_door(scope["path"].split("/")[2], body)
+        else:
+            status, document = self.handle(scope["method"], scope["path"], body)
         await answer_json(send, status, document)
 
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, object]:
@@ -56,6 +61,12 @@ class Control:
         if method == "DELETE":
             return 200, {"forgotten": self.fleet.forget(address)}
         return 405, {"error": f"{method} is none of GET, PUT, DELETE"}
+
+    async def _past_the_door(self, address: str, body: bytes) -> tuple[int, object]:
+        if (pod := self.fleet.pods.get(address)) is None:
+            return 404, {"error": f"nobody spoke to {address} yet"}
+        call = json.loads(body)
+        return 200, {"status": await pod.past_the_door(call["method"], call["path"])}
 
     def _hold(self, method: str, address: str, what: str, body: bytes) -> tuple[int, object]:
         if what != "hold":

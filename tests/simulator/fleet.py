@@ -120,6 +120,21 @@ class SimPod:
             asyncio.get_running_loop().create_task(self._start(gate))
         await answer_json(send, status, document)
 
+    async def past_the_door(self, method: str, path: str) -> int:
+        """Call the engine as somebody in its container could; its status."""
+        statuses: list[int] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+        await self.engine(scope, receive, send)
+        return statuses[0]
+
     async def _start(self, gate: Gate) -> None:
         """As long as the route /start, which no engine has, is told to take."""
         await asyncio.sleep(self.engine.faults.slow.get("/start", 0.0))
