@@ -11,7 +11,7 @@ from typing import Final
 
 from genrm_api import durations
 from genrm_api.access import LabelSelector, Peer
-from genrm_api.engine import Engine
+from genrm_api.engine import Engine, EngineName
 from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
@@ -119,7 +119,7 @@ def _lifecycle(spec: RewardModelSpec) -> EffectiveLifecycle:
         on_drain_timeout=sleep.on_drain_timeout,
         sleep_timeout=durations.seconds(sleep.timeout),
         wake_timeout=durations.seconds(wake.timeout),
-        verify_wake=wake.verify,
+        verify_wake=_verifies(spec) if wake.verify is None else wake.verify,
         most_failed_wakes=wake.max_failures,
         sleep_after=None if idle.sleep_after is None else durations.seconds(idle.sleep_after),
         off_after=None if idle.off_after is None else durations.seconds(idle.off_after),
@@ -151,6 +151,14 @@ def _sleep_mode(spec: RewardModelSpec) -> SleepMode:
     exclusive = spec.gpu is not None and spec.gpu.sharing is Sharing.EXCLUSIVE
     asked_for = spec.lifecycle.state is LifecycleState.ASLEEP
     return SleepMode.NONE if exclusive and not asked_for else SleepMode.ENGINE
+
+
+def _verifies(spec: RewardModelSpec) -> bool:
+    """A corrupt engine is found where asking is safe: a generative vLLM may die of it, a server of one's own has no
+    door to be asked through."""
+    if spec.is_external or spec.engine.name is EngineName.CUSTOM:
+        return False
+    return spec.type is RewardModelType.CLASSIFIER or spec.engine.name is EngineName.SGLANG
 
 
 def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:

@@ -99,12 +99,12 @@ class Sleep(ApiModel):
 
 class Wake(ApiModel):
     timeout: Duration = Field("120s", description="How long the engine may take to wake.")
-    verify: Flag = Field(
-        False,
+    verify: Flag | None = Field(
+        None,
         description="Compare what an engine computes of a few fixed texts with what was recorded, before it serves. "
-        "Off by default: a vLLM whose image has no C++ compiler dies of being asked for log-probabilities.",
+        "Default: true for type Classifier and with SGLang; false for a generative model on vLLM, which dies of being "
+        "asked for log-probabilities where its image has no C++ compiler.",
     )
-
     max_failures: Int = Field(
         5,
         ge=1,

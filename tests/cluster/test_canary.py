@@ -21,8 +21,13 @@ def recorded(world: World) -> dict[str, Any]:
     return next(o for o in found if o["metadata"]["name"] == "judge-golden-rows")
 
 
-def test_who_computes_something_else_after_a_wake_does_not_serve(world: World) -> None:
-    world.apply(lifecycle=VERIFIED)
+@pytest.mark.parametrize(
+    "spec",
+    [{"lifecycle": VERIFIED}, {"type": "Classifier"}, {"engine": {"name": "sglang"}}],
+    ids=["asked for", "classifier", "sglang"],
+)
+def test_who_computes_something_else_after_a_wake_does_not_serve(world: World, spec: dict[str, Any]) -> None:
+    world.apply(**spec)
     status = world.phase("Asleep")
     assert world.condition("ScoresVerified")["status"] == "True"
     assert status["goldenRows"] == recorded(world)["metadata"]["annotations"]["genrm.dev/golden-digest"]
@@ -72,7 +77,7 @@ def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(wor
 
 @pytest.mark.parametrize("kind", ["Generative", "Classifier"])
 def test_who_prefers_the_worse_response_of_a_pair_does_not_serve(world: World, kind: str) -> None:
-    world.apply(type=kind, scoring={"canary": {"pairs": [PAIR]}})
+    world.apply(type=kind, lifecycle={"wake": {"verify": False}}, scoring={"canary": {"pairs": [PAIR]}})
     world.phase("Asleep")
     said = world.condition("ScoresVerified")
     assert (said["status"], said["reason"]) == ("True", "BetterPreferred"), "asked after the start, without verify"

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.cluster
 CUSTOM: Final = {"name": "custom", "image": "me/judge:1", "custom": {"command": ["python3", "/judge.py"], **HOOKS}}
 LIVES: Final[Mapping[str, Mapping[str, Any]]] = {
     "vllm": {"lifecycle": {"wake": {"verify": True}}},
-    "sglang": {"engine": {"name": "sglang"}},
+    "sglang": {"engine": {"name": "sglang"}, "lifecycle": {"wake": {"verify": False}}},
     "custom": {"engine": CUSTOM},
-    "gate": {"engine": {"name": "sglang"}, "lifecycle": {"sleep": {"mode": "Restart"}}},
+    "gate": {"engine": {"name": "sglang"}, "lifecycle": {"sleep": {"mode": "Restart"}, "wake": {"verify": False}}},
     "cut": {"lifecycle": {"sleep": {"drainTimeout": "1s", "onDrainTimeout": "Abort"}}},
 }
 """Which models go the ways. A client stays inside of those of `cut` until it is put out."""

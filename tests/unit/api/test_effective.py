@@ -67,6 +67,26 @@ def test_an_engine_sleeps_where_that_gives_something_back(spec: dict[str, Any], 
     assert effective(spec).lifecycle.sleep_mode == mode
 
 
+@pytest.mark.parametrize(
+    ("spec", "verifies"),
+    [
+        ({}, False),
+        ({"type": "Classifier"}, True),
+        ({"engine": {"name": "sglang"}}, True),
+        ({"type": "Classifier", "engine": {"name": "sglang"}}, True),
+        ({"engine": CUSTOM}, False),
+        (external(), False),
+        (external(format="slime"), False),
+        ({"lifecycle": {"wake": {"timeout": "1m"}}}, False),
+        ({"lifecycle": {"wake": {"verify": True}}}, True),
+        ({"type": "Classifier", "lifecycle": {"wake": {"verify": False}}}, False),
+        ({"engine": {"name": "sglang"}, "lifecycle": {"wake": {"verify": False}}}, False),
+    ],
+)
+def test_engines_are_asked_for_what_they_compute_where_that_is_safe(spec: dict[str, Any], verifies: bool) -> None:
+    assert effective(spec).lifecycle.verify_wake is verifies
+
+
 def test_a_slot_gives_the_gpus_instead_of_the_device_plugin() -> None:
     shared = effective(slots({"name": "a"}, {"name": "b"}))
     assert (shared.gpu_resource, shared.gpus, [slot.name for slot in shared.slots]) == (None, 1, ["a", "b"])
