@@ -6,6 +6,8 @@ here, in one pure function that everybody who acts on a RewardModel or shows one
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -159,6 +161,12 @@ def _verifies(spec: RewardModelSpec) -> bool:
     if spec.is_external or spec.engine.name is EngineName.CUSTOM:
         return False
     return spec.type is RewardModelType.CLASSIFIER or spec.engine.name is EngineName.SGLANG
+
+
+def scoring_digest(scoring: Scoring) -> str:
+    """Names an effective scoring block, however its manifest spelled it."""
+    said = scoring.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return f"sha256:{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}"
 
 
 def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:

@@ -28,6 +28,8 @@ reads only the label refuses the Lease, and does not give a part of what it want
 
 ANNOTATION_BOOT_ID: Final = f"{GROUP}/boot-id"
 """On a serving pod: the boot id of the door that was verified. With another boot id the label means nothing."""
+ANNOTATION_REVISION: Final = f"{GROUP}/revision"
+"""On an engine pod: what its answers are stamped with."""
 ANNOTATION_RELEASED: Final = f"{GROUP}/released"
 """On the pod of a slot: the boot id of the door that was let past its start gate last. Written before it is."""
 CONDITION_VERIFIED: Final = f"{GROUP}/verified"

@@ -58,7 +58,7 @@ class Reason(enum.StrEnum):
     TRANSITION_FAILED = "TransitionFailed"
     ROUTER_UNREACHABLE = "RouterUnreachable"
     HOST_MEMORY_TOO_SMALL = "HostMemoryTooSmall"
-    # Why replicas may give different scores: the reason of ImagesDiffer.
+    # Why replicas may give different scores: the reason of ImagesDiffer, and of Degraded while a run is scored.
     IMAGE_MOVED = "ImageMoved"
     # What follows from where the weights are: the reason of HostPath.
     NODE_FOLDER = "NodeFolder"
@@ -124,7 +124,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.TRANSITION_FAILED: "A sleep, a wake or a verification failed; it is tried again.",
     Reason.ROUTER_UNREACHABLE: "The router does not follow who serves; it is tried again.",
     Reason.HOST_MEMORY_TOO_SMALL: "`resources.limits.memory` does not hold the weights of a model asleep at level 1.",
-    Reason.IMAGE_MOVED: "Pods that name one image run different ones; the message says which.",
+    Reason.IMAGE_MOVED: "Pods that name one image run different ones; the message says which, and whether they serve.",
     Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
     Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
     Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
@@ -188,6 +188,32 @@ class HeldLease(ApiModel):
     phase: str = Field(description="What it asks for: idle, prewake or scoring.")
 
 
+class Pinned(ApiModel):
+    """What the pods that may serve were started with; a part is absent while they differ."""
+
+    revision: str | None = Field(
+        None,
+        description="What answers are stamped with as genrm-revision: a digest of the pods' template, which holds all "
+        "that the spec says of the engine.",
+    )
+    weights: str | None = Field(None, description="As resolvedRevision.")
+    image: str | None = Field(
+        None,
+        description="The engine's image and its digest. A pod whose tag means another one does not serve before no "
+        "run holds a Lease. Absent where the runtime knows no digest of a registry.",
+    )
+    dtype: str | None = Field(None, description="As the engines were told. Absent: what the weights say.")
+    chat_template: str | None = Field(
+        None,
+        description="sha256:… of engine.chatTemplate, its text or its path. Absent: the template in the weights.",
+    )
+    scoring: str | None = Field(
+        None,
+        description="sha256:… of the effective scoring block as it is now. A run reads it once, when it begins, and "
+        "is scored by what it read.",
+    )
+
+
 class RewardModelStatus(ApiModel):
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(
         None, description="metadata.generation this status was computed for."
@@ -221,6 +247,11 @@ class RewardModelStatus(ApiModel):
     )
     golden_rows: str | None = Field(
         None, description="Digest of the ConfigMap with what engines computed of a few fixed texts."
+    )
+    pinned: Pinned | None = Field(
+        None,
+        description="What runs are scored by for as long as any of them holds a Lease. Absent without one, and with "
+        "rollout.pinDuringLease: false.",
     )
     engine: str | None = Field(None, description="Engine and version as the engine itself reports it.")
     image: str | None = Field(

@@ -102,11 +102,11 @@ def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool,
 
 def _without_door(pod: Pod, desired: Desired) -> list[Action]:
     """An engine that cannot sleep serves whenever the kubelet says that it lives."""
-    alive = pod.ready and not pod.deleting and desired is not Desired.OFF
+    alive = pod.ready and not pod.deleting and not pod.astray and desired is not Desired.OFF
     if alive and not pod.serving:
         return [Serve(pod, None)]
     if pod.serving and not alive:
-        return [StopServing(pod, "the engine does not live")]
+        return [StopServing(pod, _why_not_serving(pod, desired))]
     return []
 
 
@@ -166,7 +166,7 @@ def _why_not_serving(pod: Pod, desired: Desired) -> str:
     if not pod.ready:
         return "the engine does not live"
     if pod.astray:
-        return "it started with other weights than the model's"
+        return "it started with other weights than the model's, or another image than those who score a run"
     if pod.outvoted:
         return "two others of its kind compute something else"
     if pod.door is not None and pod.labelled_boot_id != pod.door.boot_id:

@@ -117,6 +117,8 @@ class Memory:
     """What they said in the last look, by uid of the pod."""
     pin: Pin | None = None
     """The weights of all pods, as of the last look."""
+    image: str | None = None
+    """Which one those have who score the runs that are under way."""
     golden: Recordings = field(default_factory=Recordings)
     nights: dict[str, Night] = field(default_factory=dict)
     """What the last sleep of each pod gave back, by uid."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any, Final, Self
 from genrm_api.names import (
     ANNOTATION_BOOT_ID,
     ANNOTATION_RELEASED,
+    ANNOTATION_REVISION,
     CONDITION_VERIFIED,
     LABEL_REWARD_MODEL,
     LABEL_SERVING,
@@ -253,6 +255,12 @@ class Pod:
     """The engine's image, as the pod names it."""
     image_id: str | None = None
     """The same, as the container runtime resolved it."""
+    revision: str | None = None
+    """What its answers are stamped with: a digest of its template."""
+    dtype: str | None = None
+    """As its engine was told; `None`: what the weights say."""
+    chat_template: str | None = None
+    """The same: a text, or the path of one."""
     arguments: str | None = None
     """A digest of what its engine is started with: command, arguments, variables; not with which of equal GPUs."""
     places: frozenset[Place] = frozenset()
@@ -265,7 +273,8 @@ class Pod:
     """Whether the gate is true, for whatever reason."""
     door: Door | None = None
     astray: bool = False
-    """Whether it started with other weights than the model's (`pinning`)."""
+    """Whether it started with other weights than the model's (`pinning`), or with another image than those who score
+    a run (`images`)."""
     outvoted: bool = False
     """Whether others have shown since it was let in that it computes something else (`canary`)."""
     may_be_up: bool = True
@@ -302,6 +311,9 @@ class Pod:
             trouble=trouble.of_pod(obj),
             image=next((c.get("image") for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER), None),
             image_id=next((c.get("imageID") or None for c in containers if c["name"] == ENGINE_CONTAINER), None),
+            revision=annotations.get(ANNOTATION_REVISION),
+            dtype=_told(spec, "--dtype"),
+            chat_template=_told(spec, "--chat-template"),
             arguments=_arguments(spec),
             places=_places(meta["namespace"], spec),
             runs=next(("running" in c.get("state", {}) for c in containers if c["name"] == ENGINE_CONTAINER), True),
@@ -328,6 +340,13 @@ def _arguments(spec: Mapping[str, Any]) -> str | None:
     ours = [v for v in engine.get("env") or [] if not v["name"].startswith(("GENRM_", "NVIDIA_VISIBLE_DEVICES"))]
     words = json.dumps([engine.get("command"), engine.get("args"), ours], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _told(spec: Mapping[str, Any], flag: str) -> str | None:
+    """What follows this flag in the engine's arguments; in them a text's `$(` is `$$(`."""
+    args = next((c.get("args") or [] for c in spec.get("containers") or [] if c["name"] == ENGINE_CONTAINER), [])
+    value = next((value for word, value in itertools.pairwise(args) if word == flag), None)
+    return None if value is None else str(value).replace("$$(", "$(")
 
 
 def stand_in(pod: Pod, asleep: bool | None, *, inside: int = 0, shut: DoorState | None = None) -> Door:

@@ -22,7 +22,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, lifecycle, pinning, replacing, room, scaling, slots, status, transitions
+from genrm_operator import apply, images, lifecycle, pinning, replacing, room, scaling, slots, status, transitions
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of, judge_scores
 from genrm_operator.demand import Demand, Desired, Idle, demand
@@ -173,6 +173,8 @@ class Reconciler:
         memory.pin = pinning.settle(rm, pods)
         pods = judge_scores(rm, pinning.judge(rm, pods, memory.pin), memory.golden)
         await self._replace(key, rm, memory, pods)
+        memory.image = images.pinned(rm, pods, run=bool(wants.held))
+        pods = images.judge(pods, memory.image)
         trainers_due = await self._trainers.settle(key, self._now())
         pods, turns = await self._take_turns(key, rm, memory, wants, pods)
         at_gate = transitions.rests_at_gate(rm)
@@ -187,7 +189,7 @@ class Reconciler:
                 if isinstance(ended, BaseException):
                     raise ended
             pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
-            pods = pinning.judge(rm, pods, memory.pin)
+            pods = images.judge(pinning.judge(rm, pods, memory.pin), memory.image)
         router_key = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
         astray = await self._routers.follow_all(
             self.cache.routers[key].values(), router_key, workers(self.cache.pods[key].values())

@@ -64,6 +64,7 @@ class Reporter:
             last_sleep_seconds=_either(memory.last_sleep_seconds, before.last_sleep_seconds if before else None),
             engine=memory.engine or (before.engine if before else None),
             pin=memory.pin,
+            image=memory.image,
             warning=pinning.host_memory(rm, memory.pin),
             shrinks_to=shrinks_to,
             golden_rows=memory.golden.digest or (before.golden_rows if before else None),

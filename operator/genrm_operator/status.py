@@ -5,13 +5,14 @@ Ready is meant as kstatus means it: a model that sleeps because nobody needs it 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
-from genrm_api.effective import effective_spec
+from genrm_api.effective import effective_spec, scoring_digest
 from genrm_api.engine import EngineName
 from genrm_api.names import engine_selector
 from genrm_api.rewardmodel import RewardModel
@@ -51,6 +52,8 @@ class Seen:
     engine: str | None
     pin: Pin | None = None
     """The weights of all pods."""
+    image: str | None = None
+    """Which one those have who score the runs that are under way."""
     warning: Trouble | None = None
     """What will go wrong some day, and does not yet."""
     shrinks_to: int | None = None
@@ -95,6 +98,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "engine": seen.engine,
         "image": images.running(pods),
         **_weights(seen.pin),
+        "pinned": _pinned(rm, seen),
     }
     conditions = _conditions(rm, seen, states, trouble, phase)
     status["conditions"] = [_dated(condition, rm, generation, now) for condition in conditions]
@@ -138,6 +142,29 @@ def _weights(pin: Pin | None) -> dict[str, Any]:
     if pin is None:
         return {}
     return {"resolvedRevision": pin.revision, "resolvedModel": pin.model, "weightBytes": pin.bytes}
+
+
+def _pinned(rm: RewardModel, seen: Seen) -> dict[str, Any] | None:
+    """What the runs that hold a Lease are scored by."""
+    effective = effective_spec(rm)
+    if not seen.demand.held or not effective.pin_during_lease:
+        return None
+    there = [pod for pod in seen.pods if not pod.deleting and not pod.astray]
+    template = _one({pod.chat_template for pod in there})
+    found = {
+        "revision": _one({pod.revision for pod in there}),
+        "weights": seen.pin.revision if seen.pin is not None else None,
+        "image": seen.image,
+        "dtype": _one({pod.dtype for pod in there}),
+        "chatTemplate": None if template is None else f"sha256:{hashlib.sha256(template.encode()).hexdigest()}",
+        "scoring": scoring_digest(effective.scoring),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _one(found: set[str | None]) -> str | None:
+    """What all of them say."""
+    return found.pop() if len(found) == 1 else None
 
 
 def _by_name(item: tuple[Pod, PodState]) -> str:

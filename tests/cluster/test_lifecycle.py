@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -184,6 +185,9 @@ def test_a_pod_whose_engine_does_not_wake_is_replaced_though_the_run_asks_only_n
     def failed() -> int:
         return [reason for reason, _ in world.events()].count("WakeFailed")
 
+    def once_more(before: int) -> bool:
+        return failed() > before or gone()
+
     def gone() -> bool:
         return broken["metadata"]["uid"] not in {p["metadata"]["uid"] for p in world.pods()}
 
@@ -193,7 +197,7 @@ def test_a_pod_whose_engine_does_not_wake_is_replaced_though_the_run_asks_only_n
             break
         before = failed()
         world.renew("run-1", Phase.SCORING)
-        wait_for("a wake failed, or it is gone", lambda before=before: failed() > before or gone())
+        wait_for("a wake failed, or it is gone", partial(once_more, before))
         world.renew("run-1", Phase.IDLE)
         wait_for("the run trains", lambda: world.status().get("leases") == [{"run": "run-1", "phase": "idle"}])
     else:
@@ -315,6 +319,42 @@ def test_a_change_waits_for_the_run_that_is_scored_and_says_so(world: World) -> 
     )
     world.phase("Asleep")
     assert world.condition("RolloutWaiting") == {}
+
+
+def test_a_pod_whose_images_tag_has_moved_scores_no_run_that_began_before(world: World) -> None:
+    old, new = ("docker.io/vllm@sha256:" + digit * 64 for digit in "ab")
+
+    def pulled(pod: dict[str, Any], image: str) -> None:
+        """As a kubelet says it; kwok's pods have no digest."""
+        (container,) = pod["status"]["containerStatuses"]
+        told = json.dumps({"status": {"containerStatuses": [{**container, "imageID": image}]}})
+        world.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", "-p", told)
+
+    world.apply(engine={"dtype": "bfloat16"})
+    world.phase("Asleep")
+    for pod in world.pods():
+        pulled(pod, old)
+    world.lease("run-1", Phase.SCORING, ttl=300)
+    world.phase("Serving")
+    pinned = wait_for("what scores the run is told", lambda: world.status().get("pinned"))
+    assert pinned["image"].endswith("@sha256:" + "a" * 64) and pinned["dtype"] == "bfloat16"
+    assert pinned["revision"] == world.pods()[0]["metadata"]["annotations"]["genrm.dev/revision"]
+    assert pinned["scoring"].startswith("sha256:") and "chatTemplate" not in pinned
+    moved, stays = world.pods()
+    pulled(moved, new)
+    wait_for("it is out of service", lambda: world.serving() == [stays["status"]["podIP"]])
+    wait_for("and that is told", lambda: world.condition("Degraded").get("reason") == "ImageMoved")
+    assert moved["metadata"]["name"] in world.condition("Degraded")["message"]
+    assert world.status()["pinned"]["image"] == pinned["image"]
+    world.operator.kill()
+    world.operator.start()
+    wait_for("the next operator knows it, too", lambda: world.condition("Degraded").get("reason") == "ImageMoved")
+    assert world.serving() == [stays["status"]["podIP"]]
+    world.release("run-1")
+    world.phase("Asleep")
+    assert "pinned" not in world.status() and world.condition("ImagesDiffer")["status"] == "True"
+    world.lease("run-2", Phase.SCORING, ttl=300)
+    world.phase("Serving")
 
 
 def test_a_run_that_waits_for_engines_that_never_came_up_does_not_keep_them_so(world: World) -> None:

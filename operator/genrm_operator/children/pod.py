@@ -16,10 +16,10 @@ from genrm_api import durations
 from genrm_api.effective import EffectiveSpec
 from genrm_api.lifecycle import SleepMode
 from genrm_api.names import (
+    ANNOTATION_REVISION,
     CONDITION_VERIFIED,
     ENGINE_PORT,
     ENGINE_PORT_NAME,
-    GROUP,
     door_configmap_name,
     engine_selector,
 )
@@ -88,7 +88,7 @@ def pod_template(
         )
     _refuse_processes_of_others(template["spec"], effective)
     stamp = revision(template)
-    template["metadata"].setdefault("annotations", {})[f"{GROUP}/revision"] = stamp
+    template["metadata"].setdefault("annotations", {})[ANNOTATION_REVISION] = stamp
     if adapter.has_door:
         engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
         engine["env"].append({"name": "GENRM_REVISION", "value": stamp})

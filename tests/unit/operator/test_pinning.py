@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from genrm_api.effective import effective_spec, scoring_digest
+from genrm_api.leases import DemandLease, Phase, lease_manifest
 from genrm_api.names import pin_configmap_name
 from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import RewardModelStatus
 from genrm_operator import pinning, status
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.lifecycle import Begin, PodState, StopServing, decide, pod_state
@@ -182,6 +186,44 @@ def test_the_status_tells_it_and_for_what() -> None:
         "resolvedRevision": ONE, "resolvedModel": "hf://org/judge@main", "weightBytes": 7,
     }  # fmt: skip
     assert not {"resolvedRevision", "resolvedModel", "weightBytes"} & set(seen(model()))
+
+
+def test_the_status_tells_what_a_run_is_scored_by_while_it_holds_its_lease() -> None:
+    template = "{{ messages }} $(NOT_A_VARIABLE)"
+    spec: dict[str, Any] = {"model": HUB, "engine": {"dtype": "bfloat16", "chatTemplate": template}}
+    made = make(spec)["Deployment/judge"]["spec"]["template"]
+    stamp = made["metadata"]["annotations"]["genrm.dev/revision"]
+    meta = {**made["metadata"], "namespace": "rl", "uid": "u0", "name": "judge-0"}
+    there = Pod.from_object({"metadata": meta, "spec": made["spec"]})
+    lease = DemandLease.from_object(
+        lease_manifest("run-1", "judge", "rl", Phase.IDLE, datetime(2026, 11, 21, tzinfo=UTC))
+    )
+    held = Demand(Desired.ASLEEP, "", (lease,), (), None)
+    run = {"demand": held, "pin": Pin("hf://org/judge@main", ONE), "image": f"vllm:1@{FOLDER}"}
+    rm = model(engine=spec["engine"])
+    told = seen(rm, pods=[there, make_pod(astray=True, revision="another")], **run)["pinned"]
+    assert told == {
+        "revision": stamp,
+        "weights": ONE,
+        "image": f"vllm:1@{FOLDER}",
+        "dtype": "bfloat16",
+        "chatTemplate": f"sha256:{hashlib.sha256(template.encode()).hexdigest()}",
+        "scoring": scoring_digest(effective_spec(rm).scoring),
+    }
+    RewardModelStatus.model_validate({"pinned": told})
+    two = seen(rm, pods=[there, make_pod(dtype="float16", revision="another")], **run)["pinned"]
+    assert set(told) - set(two) == {"revision", "dtype", "chatTemplate"}, "what they differ in is not said"
+    assert "pinned" not in seen(rm, pods=[there]), "no run holds a Lease"
+    free = model(engine=spec["engine"], rollout={"pinDuringLease": False})
+    assert "pinned" not in seen(free, pods=[there], **run)
+
+
+def test_a_scoring_block_is_named_by_what_it_means() -> None:
+    def digest(**scoring: Any) -> str:
+        return scoring_digest(effective_spec(model(scoring=scoring)).scoring)
+
+    assert digest() == digest(mode="pointwise", votes={"count": 1})
+    assert digest() != digest(votes={"count": 3})
 
 
 def condition(told: dict[str, Any], kind: str) -> dict[str, Any] | None:
