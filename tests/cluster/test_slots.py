@@ -6,14 +6,16 @@ That no two engines on one GPU have their memory up is the simulator's own word 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from genrm_api.leases import Phase, lease_name
 from genrm_api.names import slot_deployment_name
 
+from dev.bootstrap import ROOT
 from tests.cluster.conftest import World, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -63,13 +65,12 @@ def test_a_slot_that_is_named_no_more_loses_its_deployment(world: World) -> None
 
 
 @pytest.fixture
-def claims(world: World) -> Iterator[list[str]]:
-    """Two ResourceClaims for the two GPUs that a driver, were there one, would tell of."""
+def device_class(world: World) -> Iterator[str]:
+    """Of the two GPUs that a driver, were there one, would tell of."""
     driver = f"{world.namespace}.gpus.test"
     pool = {"name": NODE, "generation": 1, "resourceSliceCount": 1}
     gpus = [{"name": f"gpu-{number}"} for number in range(2)]
     mine = {"cel": {"expression": f"device.driver == '{driver}'"}}
-    asked = {"requests": [{"name": "gpu", "exactly": {"deviceClassName": driver}}]}
     api = {"apiVersion": "resource.k8s.io/v1"}
     made: list[dict[str, Any]] = [
         api | {"kind": "DeviceClass", "metadata": {"name": driver}, "spec": {"selectors": [mine]}},
@@ -77,18 +78,19 @@ def claims(world: World) -> Iterator[list[str]]:
             "kind": "ResourceSlice", "metadata": {"name": driver},
             "spec": {"driver": driver, "nodeName": NODE, "pool": pool, "devices": gpus},
         },
-        *(
-            api | {"kind": "ResourceClaim", "metadata": {"name": gpu["name"]}, "spec": {"devices": asked}}
-            for gpu in gpus
-        ),
     ]  # fmt: skip
     for manifest in made:
         world.kubectl("apply", "-f", "-", input=json.dumps(manifest))
-    yield [gpu["name"] for gpu in gpus]
+    yield driver
     world.kubectl("delete", "deviceclass,resourceslice", driver)
 
 
-def test_a_pod_gets_the_claim_of_its_slot(world: World, claims: list[str]) -> None:
+def test_a_pod_gets_the_claim_of_its_slot(world: World, device_class: str) -> None:
+    claims = ["gpu-0", "gpu-1"]
+    asked = {"requests": [{"name": "gpu", "exactly": {"deviceClassName": device_class}}]}
+    for name in claims:
+        claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name}}
+        world.kubectl("apply", "-f", "-", input=json.dumps(claim | {"spec": {"devices": asked}}))
     slots = [{"name": name} for name in claims]
     world.apply(gpu={"sharing": "SharedClaim", "slots": slots}, replicas=2)
     world.phase("Asleep")
@@ -293,3 +295,58 @@ def test_an_engine_that_sleeps_by_its_end_comes_back_at_the_next_wake(world: Wor
     assert [world.simulator.pod(a)["starts"] for a in world.addresses()] == [1, 1]
     assert [world.simulator.pod(a)["up"] for a in world.addresses()] == [False, False]
     assert world.condition("SleepEffective")["status"] == "True"
+
+
+# ---------------------------------------------------------------------- what we tell people to apply
+
+
+def apply_example(world: World, file: str, here: Mapping[str, str] = MappingProxyType({})) -> None:
+    """With other words where it names what this cluster does not have."""
+    text = (ROOT / "examples" / file).read_text()
+    for shown, instead in here.items():
+        assert shown in text
+        text = text.replace(shown, instead)
+    world.kubectl("apply", "-f", "-", input=text)
+
+
+def test_the_example_with_gpus_of_its_own_comes_about(world: World) -> None:
+    gpus = {"status": {kind: {"nvidia.com/gpu": "4"} for kind in ("capacity", "allocatable")}}
+    world.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", json.dumps(gpus))
+    apply_example(world, "rewardmodel.yaml")
+    world.phase("Asleep")
+    (deployment,) = world.objects("deployments", "genrm.dev/reward-model=judge")
+    assert deployment["spec"]["replicas"] == 2
+    for pod in world.pods():
+        (engine,) = pod["spec"]["containers"]
+        assert engine["resources"]["limits"]["nvidia.com/gpu"] == "2" and pod["spec"]["nodeName"] == NODE
+    world.lease("run-1", Phase.SCORING)
+    world.phase("Serving")
+
+
+@pytest.mark.parametrize("file", ["rewardmodel-slots.yaml", "rewardmodel-shared-gpus.yaml"])
+def test_the_examples_whose_models_share_gpus_come_about_and_take_turns(
+    world: World, device_class: str, file: str
+) -> None:
+    if file == "rewardmodel-slots.yaml":
+        apply_example(world, file, {"gpu.nvidia.com": device_class})
+    else:
+        # No claim of a volume is here; and other tests have the node's first GPUs.
+        places = {"gpu-node-1": NODE, "devices: [0]": "devices: [60]", "devices: [1]": "devices: [61]"}
+        apply_example(world, file, {**places, "pvc://weights/": "hf://weights/"})
+    names = ("judge", "preference")
+    for name in names:
+        world.phase("Asleep", name)
+        pods = {p["metadata"]["labels"]["genrm.dev/slot"]: p["spec"]["nodeName"] for p in world.pods(name)}
+        assert pods == {"left": NODE, "right": NODE}, "one in each slot"
+        owned = world.objects("deployments", f"genrm.dev/reward-model={name}")
+        assert [d["spec"]["replicas"] for d in owned] == [1, 1]
+    for name, other in (names, names[::-1], names):
+        world.lease(f"run-{name}", Phase.SCORING, name=name)
+        world.phase("Serving", name)
+        assert world.serving(other) == []
+        world.release(f"run-{name}", name)
+    assert world.simulator.collisions() == []
+    if file == "rewardmodel-slots.yaml":
+        for slot in ("left", "right"):
+            claim = json.loads(world.kubectl("get", "resourceclaim", slot, "-o", "json").stdout)
+            assert len(claim["status"]["reservedFor"]) == 2, "a pod of each"
