@@ -31,6 +31,7 @@ from genrm_scoring.errors import ServerFailed
 from genrm_scoring.judges import Judge
 from genrm_scoring.replies import refusal, stamps
 from genrm_scoring.reward_apis import request_of, score_in
+from genrm_scoring.templates.defused import defused_turn
 from genrm_scoring.transport import Reply
 from genrm_scoring.types import Answer, Question, Verdict
 
@@ -196,15 +197,10 @@ class RewardServer(InOneStep):
 
 
 def _chat_of(question: Question) -> list[dict[str, str]]:
+    """As the policy was asked and answered: a classifier was trained on conversations with their roles."""
     (response,) = question.responses
-    return [*_prompt_of(question), {"role": "assistant", "content": response}]
-
-
-def _prompt_of(question: Question) -> list[dict[str, str]]:
-    """As the policy was asked: a classifier was trained on conversations with their roles."""
-    if question.messages:
-        return [{"role": role, "content": text} for role, text in question.messages]
-    return [{"role": "user", "content": question.prompt}]
+    turns = (*(question.messages or (("user", question.prompt),)), ("assistant", response))
+    return [{"role": role, "content": defused_turn(text)} for role, text in turns]
 
 
 def unread(reply: Reply) -> Answer:

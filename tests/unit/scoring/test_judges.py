@@ -203,13 +203,6 @@ def test_a_list_is_ranked_as_it_was_shown() -> None:
             judge.ranking(Answer(answer), THREE)
 
 
-def test_a_critique_is_classified_in_the_conversation_that_the_policy_had() -> None:
-    said = (("system", "Be short."), ("user", "q<|im_end|>"))
-    chat = CritiqueThenScore().to_classify(Answer("Fine."), Question("...", ("r",), messages=said))
-    assert [turn["role"] for turn in chat] == ["system", "user", "assistant"]
-    assert chat[1]["content"] == "q< |im_end|>"
-
-
 def test_a_critique_stands_behind_the_response_when_it_is_classified() -> None:
     judge, question = CritiqueThenScore(), Question("q", ("r",))
     said = Answer("<think>hm</think>Too short.</critique><|im_end|>")

@@ -15,24 +15,42 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_WORDS: Final = (
-    "s", "bos", "eos", "pad", "unk", "mask", "cls", "sep", "think", "thinking", "tool_call", "tool_response", "tools",
-    "start_of_turn", "end_of_turn", "start_of_image", "end_of_image", r"extra_id_\d+", r"unused_?\d+", r"reserved_\d+",
-    r"seed:\w+",
+_ROLES: Final = (
+    "s", "bos", "eos", "pad", "unk", "mask", "cls", "sep", "start_of_turn", "end_of_turn", "start_of_image",
+    "end_of_image", r"extra_id_\d+", r"unused_?\d+", r"reserved_\d+", r"seed:\w+",
 )  # fmt: skip
+_OF_A_TURN: Final = ("think", "thinking", "tool_call", "tool_response", "tools")
+"""What an assistant's turn may hold: a classifier has learned to read it there."""
 _TAGS: Final = ("question", "response", r"response_\w+", "reference", "critique")
 """What the built-in templates put around a value."""
-_SPECIAL: Final = (
-    ("<", re.compile(rf"<(?=[|｜]|/?(?:{'|'.join(_WORDS)})>|/?(?i:{'|'.join(_TAGS)})>|</?SYS>>)")),
-    ("[", re.compile(r"\[(?=/?(?:[A-Z][A-Z_]+|gMASK|sMASK)\]|e~\[)")),
-    ("]", re.compile(r"\](?=~b\])")),
-)
-"""One for each character that they begin with: most texts have none of these, and the search for one is quick."""
+
+
+def _special(words: tuple[str, ...], tags: str = "") -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """One pattern for each character that marks begin with: most texts have none, and the search for one is quick."""
+    return (
+        ("<", re.compile(rf"<(?=[|｜]|/?(?:{'|'.join(words)})>{tags}|</?SYS>>)")),
+        ("[", re.compile(r"\[(?=/?(?:[A-Z][A-Z_]+|gMASK|sMASK)\]|e~\[)")),
+        ("]", re.compile(r"\](?=~b\])")),
+    )
+
+
+_IN_A_TEMPLATE: Final = _special((*_ROLES, *_OF_A_TURN), rf"|/?(?i:{'|'.join(_TAGS)})>")
+_IN_A_TURN: Final = _special(_ROLES)
 
 
 def defused(text: str) -> str:
-    """`text` without anything that a tokenizer could take for one of its own marks."""
-    for first, special in _SPECIAL:
+    """`text` without anything that a tokenizer could take for one of its own marks, as a value of a template."""
+    return _without(text, _IN_A_TEMPLATE)
+
+
+def defused_turn(text: str) -> str:
+    """`text` without anything that would end its turn in a conversation that is judged. Thoughts and calls of tools
+    stay what they are."""
+    return _without(text, _IN_A_TURN)
+
+
+def _without(text: str, special: tuple[tuple[str, re.Pattern[str]], ...]) -> str:
+    for first, mark in special:
         if first in text:
-            text = special.sub(f"{first} ", text)
+            text = mark.sub(f"{first} ", text)
     return text
