@@ -69,6 +69,8 @@ class Operator:
     """What every start of it adds to its environment."""
     attended: bool = False
     """Whether it is meant to run: who sends it a signal takes it into his own hands until the next start."""
+    restarts: list[float] = field(default_factory=list, init=False)
+    """When it was started again because it had ended by itself."""
 
     def start(self, **more: str) -> None:
         """Start it; `more` is added to its environment, this once."""
@@ -99,8 +101,9 @@ class Operator:
         over = threading.Event()
 
         def tend() -> None:
-            while not over.wait(0.5):
+            while not over.wait(0.1):
                 if self.attended and not self.alive():
+                    self.restarts.append(time.monotonic())
                     self.start()
 
         tending = threading.Thread(target=tend, name=f"kubelet-{self.name}", daemon=True)

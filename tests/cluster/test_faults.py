@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -35,26 +33,6 @@ here; a kubelet waits longer from time to time."""
 def world(proxied: World) -> World:
     """In this file there is one operator, behind the proxy: two of one name would take the Lease from each other."""
     return proxied
-
-
-@contextmanager
-def restarted_when_it_ends(operator: Operator) -> Iterator[list[float]]:
-    """As a kubelet does with a container, but for its back-off; when that was."""
-    over, restarts = threading.Event(), list[float]()
-
-    def follow() -> None:
-        while not over.wait(0.1):
-            if not operator.alive():
-                restarts.append(time.monotonic())
-                operator.start()
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield restarts
-    finally:
-        over.set()
-        thread.join()
 
 
 def says(operator: Operator, metric: str, **labels: str) -> float | None:
@@ -90,20 +68,22 @@ def test_an_api_server_that_goes_away_in_the_middle_of_a_wake(
         proxied.simulator.put(ip, faults={"slow": {"/wake_up": 2.0}})
     proxied.lease("run-1", Phase.SCORING, ttl=600)
     wait_for("both wakes have begun", lambda: all(proxied.calls("/wake_up").values()))
-    with restarted_when_it_ends(proxied.operator) as restarts:
-        with api.away(how):
-            left = time.monotonic()
-            pods = proxied.addresses()
-            wait_for("engines wake all the same", lambda: not any(proxied.simulator.pod(ip)["asleep"] for ip in pods))
-            wait_for("it leads no more, and says so", lambda: says(proxied.operator, "genrm_leader") == 0.0)
-            assert time.monotonic() - left < RENEWAL_HOLDS_SECONDS + RECOVERY_SECONDS
-            wait_for("it has lasted", lambda: time.monotonic() - left > seconds, timeout=seconds + 1)
-            assert proxied.serving() == [], "nobody could be told of them"
-        back = time.monotonic()
-        proxied.phase("Serving", timeout=RECOVERY_SECONDS)
-        print(f"{how} for {seconds:g} s: serves {time.monotonic() - back:.1f} s after the return")
-        wait_for("both endpoints are published", lambda: proxied.serving() == proxied.addresses())
-    assert len(restarts) == 1, "it ended because it led no more; the next one waited, so that no back-off grew"
+    before = len(proxied.operator.restarts)
+    with api.away(how):
+        left = time.monotonic()
+        pods = proxied.addresses()
+        wait_for("engines wake all the same", lambda: not any(proxied.simulator.pod(ip)["asleep"] for ip in pods))
+        wait_for("it leads no more, and says so", lambda: says(proxied.operator, "genrm_leader") == 0.0)
+        assert time.monotonic() - left < RENEWAL_HOLDS_SECONDS + RECOVERY_SECONDS
+        wait_for("it has lasted", lambda: time.monotonic() - left > seconds, timeout=seconds + 1)
+        assert proxied.serving() == [], "nobody could be told of them"
+    back = time.monotonic()
+    proxied.phase("Serving", timeout=RECOVERY_SECONDS)
+    print(f"{how} for {seconds:g} s: serves {time.monotonic() - back:.1f} s after the return")
+    wait_for("both endpoints are published", lambda: proxied.serving() == proxied.addresses())
+    assert len(proxied.operator.restarts) - before == 1, (
+        "it ended because it led no more; the next one waited, so that no back-off grew"
+    )
     assert set(proxied.calls("/wake_up").values()) == {1}
     assert says(proxied.operator, "genrm_leader") == 1.0
     proxied.release("run-1")
