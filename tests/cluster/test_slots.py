@@ -323,6 +323,10 @@ def test_the_example_with_gpus_of_its_own_comes_about(world: World) -> None:
     world.phase("Serving")
 
 
+def nobody_serves(world: World, name: str) -> bool:
+    return world.serving(name) == []
+
+
 @pytest.mark.parametrize("file", ["rewardmodel-slots.yaml", "rewardmodel-shared-gpus.yaml"])
 def test_the_examples_whose_models_share_gpus_come_about_and_take_turns(
     world: World, device_class: str, file: str
@@ -343,7 +347,7 @@ def test_the_examples_whose_models_share_gpus_come_about_and_take_turns(
     for name, other in (names, names[::-1], names):
         world.lease(f"run-{name}", Phase.SCORING, name=name)
         world.phase("Serving", name)
-        wait_for("nobody sends to the other", lambda name=other: not world.serving(name))
+        wait_for("nobody sends to the other", partial(nobody_serves, world, other))
         world.release(f"run-{name}", name)
     assert world.simulator.collisions() == []
     if file == "rewardmodel-slots.yaml":
