@@ -74,7 +74,6 @@ class Operator:
 
     def start(self, **more: str) -> None:
         """Start it; `more` is added to its environment, this once."""
-        self.attended = True
         self.metrics_port = free_port()
         environment = {
             **os.environ,
@@ -91,6 +90,7 @@ class Operator:
         with self.log.open("ab") as out:
             command = [sys.executable, "-m", self.module]
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
+        self.attended = True  # not before it lives: who tends it would start another one of its name
 
     @contextmanager
     def restarted(self) -> Iterator[None]:

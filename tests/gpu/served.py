@@ -100,7 +100,8 @@ class Vllm(Engine):
         named = ["--model", model, "--served-model-name", "m", "--port", str(port), "--host", "127.0.0.1"]
         few = ["--enforce-eager", "--max-model-len", "2048"]
         command = [python, "-m", "vllm.entrypoints.openai.api_server", *named, *kind, *sleeps, *few]
-        return command, {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        room = {} if has_gpu() else {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        return command, {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", **room}
 
     def sleep(self, level: int) -> Sequence[Order]:
         # A pooling runner goes on with requests whose clients hung up, and dies of a sleep in mode abort meanwhile.
