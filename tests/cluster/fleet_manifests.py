@@ -44,11 +44,15 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         if dice.mostly():
             term.setdefault(source, {"kind": "exact"} if source == "rule" else {"name": "m", "url": "http://x"})
         if source == "api":
-            drop(dice, part(term, "api"), "name", "credentialsSecretRef")
+            _mended_api(dice, part(term, "api"))
+        if source != "rewardModel":
+            drop(dice, term, "critic")
         if source == "rewardModel":
             drop(dice, part(term, "rewardModel"), "url")
             if dice.mostly():
                 term["rewardModel"] = {"name": "judge-1"}
+            if "critic" in term and dice.mostly():
+                term["critic"] = {"name": "critic-1"}
         if term.get("weight") == 0:
             drop(dice, term, "weight")
         _mended_rule(dice, part(term, "rule"))
@@ -68,7 +72,7 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     if terms and any("gate" in term for term in terms) and dice.mostly():
         terms[0].pop("gate", None)
         terms[0] |= {"name": "a", "rule": {"kind": "exact"}}
-        for source in ("rewardModel", "api"):
+        for source in ("rewardModel", "api", "critic"):
             terms[0].pop(source, None)
         for term in terms[1:]:
             if "gate" in term:
@@ -89,11 +93,21 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         for term in terms:
             drop(dice, term, "gate")
         if terms and dice.mostly():
-            for name in ("rewardModel", "api", "combine"):
+            for name in ("rewardModel", "api", "critic", "combine"):
                 terms[0].pop(name, None)
             terms[0]["rule"] = {"kind": "exact"}
     _mended_value(dice, part(spec, "onFailure"))
     return spec
+
+
+def _mended_api(dice: Dice, api: dict[str, Any]) -> None:
+    drop(dice, api, "name", "credentialsSecretRef")
+    if dice.mostly():
+        api |= {"url": dice.one(["http://x", "https://a/v1"])}
+    if api.get("format") != "openai-embeddings":
+        drop(dice, api, "model")
+    elif dice.mostly():
+        api.setdefault("model", "bge")
 
 
 def _mended_value(dice: Dice, policy: dict[str, Any]) -> None:

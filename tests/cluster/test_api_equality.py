@@ -249,7 +249,7 @@ def test_a_new_manifest_gets_one_verdict(api: Api, resource: Resource, examples:
         verdicts.append(agreed(text(luck, resource.grammar), words))
 
     same()
-    assert 0.05 < sum(verdicts) / len(verdicts) < 0.95, "a test of one verdict only would prove little"
+    assert 0.1 < sum(verdicts) / len(verdicts) < 0.9, "a test of one verdict only would prove little"
 
 
 def test_a_change_gets_one_verdict(api: Api, stored: list[dict[str, Any]]) -> None:
