@@ -8,14 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 from genrm_api.leases import Phase
-from genrm_scoring import LeaseThread
-from genrm_scoring.fleet_leases import fleet_lease
-from genrm_scoring.kubernetes import connect
+from genrm_scoring.kubernetes import run_lease
 
 from tests.cluster.conftest import World, wait_for
 
@@ -67,7 +64,7 @@ async def main(run, namespace, ttl):
         lease.set_phase(Phase.SCORING)
         await lease.awake(60)
         print("awake", flush=True)
-        await asyncio.sleep(600)
+        await asyncio.Event().wait()
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -100,27 +97,25 @@ def test_runs_that_share_a_fleet_keep_each_of_its_models_awake_as_long_as_one_ne
     def held_by(name: str) -> dict[str, str]:
         return {held["run"]: held["phase"] for held in world.status(name).get("leases", [])}
 
-    one = LeaseThread(connect, partial(fleet_lease, run="one", fleet="mix", namespace=world.namespace))
-    one.start(30)
-    one.set_phase(Phase.SCORING)
-    one.awake(60)
-    assert [len(world.serving(name)) for name in MODELS] == [1, 1]
-    with a_run_that_will_crash(world, "two") as two:
-        one.set_phase(Phase.IDLE)
-        idle = {"one": "idle", "two": "scoring"}
-        wait_for("one needs none, two needs both", lambda: [held_by(name) for name in MODELS] == [idle, idle])
-        assert [world.status(name)["phase"] for name in MODELS] == ["Serving", "Serving"]
-        assert [world.calls("/sleep", name) for name in MODELS] == slept, "nobody slept in between"
-        two.kill()
-        crashed = time.monotonic()
-    for name in MODELS:
-        world.phase("Asleep", name)
-    assert time.monotonic() - crashed <= TTL + 2 + 1, "TTL, the sleep, and 2 s"
-    world.lease("three", Phase.SCORING, name="judge")
-    world.phase("Serving", "judge")
-    assert world.status("critic")["phase"] == "Asleep", "a run on one model wakes no other"
-    one.set_phase(Phase.SCORING)
-    one.awake(60)
-    one.close(30)
+    with run_lease("mix", run="one", namespace=world.namespace) as one:
+        one.set_phase(Phase.SCORING)
+        one.awake(60)
+        wait_for("both are published", lambda: [len(world.serving(name)) for name in MODELS] == [1, 1])
+        with a_run_that_will_crash(world, "two") as two:
+            one.set_phase(Phase.IDLE)
+            idle = {"one": "idle", "two": "scoring"}
+            wait_for("one needs none, two needs both", lambda: [held_by(name) for name in MODELS] == [idle, idle])
+            assert [world.status(name)["phase"] for name in MODELS] == ["Serving", "Serving"]
+            assert [world.calls("/sleep", name) for name in MODELS] == slept, "nobody slept in between"
+            two.kill()
+            crashed = time.monotonic()
+        for name in MODELS:
+            world.phase("Asleep", name)
+        assert time.monotonic() - crashed <= TTL + 2 + 1, "TTL, the sleep, and 2 s"
+        world.lease("three", Phase.SCORING, name="judge")
+        world.phase("Serving", "judge")
+        assert world.status("critic")["phase"] == "Asleep", "a run on one model wakes no other"
+        one.set_phase(Phase.SCORING)
+        one.awake(60)
     world.phase("Asleep", "critic")
     assert world.status("judge")["phase"] == "Serving" and held_by("judge") == {"three": "scoring"}

@@ -26,8 +26,8 @@ from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
 from genrm_scoring.spec_file import SpecFile
+from genrm_scoring.speech import REWARD_SERVERS
 from genrm_scoring.targets import (
-    REWARD_SERVERS,
     Means,
     opened_fleet,
     reached,

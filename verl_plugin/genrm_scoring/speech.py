@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
 from genrm_api.external import ROUTES, WireFormat
-from genrm_api.rewardmodel import EngineName, Sampling
+from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType, Sampling
 
 from genrm_scoring import chat
 from genrm_scoring.classifiers import (
@@ -28,7 +28,7 @@ from genrm_scoring.classifiers import (
     sglang_body,
 )
 from genrm_scoring.errors import ServerFailed
-from genrm_scoring.judges import Judge
+from genrm_scoring.judges import Judge, judge_of
 from genrm_scoring.replies import refusal, stamps
 from genrm_scoring.reward_apis import request_of, score_in
 from genrm_scoring.templates.defused import defused_turn
@@ -213,3 +213,40 @@ def unread(reply: Reply) -> Answer:
         raise refusal(reply)
     revision, boot_id = stamps(reply)
     return Answer(reply.body.decode(errors="replace"), revision=revision, boot_id=boot_id)
+
+
+REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
+EXTERNAL_PATH: Final = "/chat/completions"
+"""Behind the base URL of somebody else's API."""
+
+
+def speaks(rm: RewardModel) -> bool:
+    """Whether it is asked a question in words, and answers in words."""
+    external = rm.spec.external
+    return rm.spec.type is not RewardModelType.CLASSIFIER and (external is None or external.format.asks_in_words)
+
+
+def speech_of(rm: RewardModel) -> Speech:
+    """How a RewardModel is asked what its `spec.scoring` says.
+
+    Raises:
+        ConfigurationError: its template or its parser cannot work.
+    """
+    if speaks(rm):
+        return chat_with(rm, judge_of(rm.spec.scoring))
+    external = rm.spec.external
+    if external is None:
+        sglang = rm.spec.engine.name is EngineName.SGLANG
+        return SglangClassifier(rm.served_name) if sglang else Classifier(rm.served_name)
+    if external.format in REWARD_SERVERS:
+        return RewardServer(external.format)
+    if external.format in ROUTES:
+        return SglangClassifier(rm.served_name, external.format)
+    return Classifier(rm.served_name, external.format, whole_route=True)
+
+
+def chat_with(rm: RewardModel, judge: Judge) -> Chat:
+    """How a RewardModel that `speaks` is asked what a judge wants to know."""
+    if rm.spec.external is not None:
+        return Chat(judge, rm.served_name, rm.spec.scoring.sampling, EngineName.CUSTOM, EXTERNAL_PATH)
+    return Chat(judge, rm.served_name, rm.spec.scoring.sampling, rm.spec.engine.name)

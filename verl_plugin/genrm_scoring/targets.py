@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from genrm_api.answer_rules import RuleKind
-from genrm_api.external import ROUTES, EndpointKeyRef, External, WireFormat
+from genrm_api.external import ROUTES, EndpointKeyRef, WireFormat
 from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
-from genrm_api.rewardmodel import EngineName, RewardModel, RewardModelType
+from genrm_api.rewardmodel import RewardModel
 from genrm_api.scoring import Normalise, Scoring, ScoringMode
 from genrm_api.terms import NormaliseScope, RewardApi, Term
 
-from genrm_scoring import chat
 from genrm_scoring.alone import own_of
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.cluster_code import Code, place
@@ -35,21 +34,18 @@ from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.groups import Reported
-from genrm_scoring.judges import CritiqueThenScore, judge_of
+from genrm_scoring.judges import CritiqueThenScore
 from genrm_scoring.mixing import Mixture
 from genrm_scoring.rankings import Listwise
 from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.similarity import Similarity
 from genrm_scoring.sources import IN_A_WORKER, BuiltInRule, Critiqued, Pairwise, Pointwise, Source, WorkerRule
-from genrm_scoring.speech import Chat, Classifier, RewardServer, SglangClassifier, Speech
+from genrm_scoring.speech import RewardServer, Speech, chat_with, speaks, speech_of
 from genrm_scoring.transport import AiohttpTransport
 from genrm_scoring.types import Judgement, Question
 
 log = logging.getLogger(__name__)
 
-REWARD_SERVERS: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2, WireFormat.OPENRLHF, WireFormat.SLIME)
-EXTERNAL_PATH: Final = "/chat/completions"
-"""Behind the base URL of somebody else's API."""
 Heard = Callable[[str, Question, Judgement], None]
 """Who was asked comes first: the term of a fleet, by its name, or else the RewardModel, by its own."""
 
@@ -161,7 +157,7 @@ def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
     """
     where = f"RewardModel {rm.name} spec"
     try:
-        speech = _speech(rm, where)
+        speech = speech_of(rm)
     except ConfigurationError as e:
         raise ConfigurationError(
             f"{where}.{e.field}" if e.field.startswith("scoring") else e.field, e.sentence
@@ -223,31 +219,6 @@ def drops_samples(resource: RewardModel | RewardFleet) -> bool:
 
 def scoring_drops_samples(scoring: Scoring) -> bool:
     return scoring.on_failure.policy is FailurePolicy.DROP and not scoring_needs_siblings(scoring)
-
-
-def _speech(rm: RewardModel, where: str) -> Speech:
-    """
-    Raises:
-        ConfigurationError
-    """
-    scoring, name = rm.spec.scoring, rm.served_name
-    if (external := rm.spec.external) is not None:
-        return _external_speech(external, scoring, name)
-    if rm.spec.type is RewardModelType.CLASSIFIER:
-        if rm.spec.engine.name is EngineName.SGLANG:
-            return SglangClassifier(name)
-        return Classifier(name)
-    return Chat(judge_of(scoring), name, scoring.sampling, rm.spec.engine.name)
-
-
-def _external_speech(external: External, scoring: Scoring, name: str) -> Speech:
-    if external.format in REWARD_SERVERS:
-        return RewardServer(external.format)
-    if external.format.asks_in_words:
-        return Chat(judge_of(scoring), name, scoring.sampling, EngineName.CUSTOM, EXTERNAL_PATH)
-    if external.format in ROUTES:
-        return SglangClassifier(name, external.format)
-    return Classifier(name, external.format, whole_route=True)
 
 
 @asynccontextmanager
@@ -368,17 +339,9 @@ def _can_be_together(term: Term, critic: RewardModel, rm: RewardModel) -> None:
         raise ConfigurationError(f"spec.terms {term.name} rewardModel", sentence)
 
 
-def speaks(rm: RewardModel) -> bool:
-    """Whether it is asked a question in words, and answers in words."""
-    external = rm.spec.external
-    return rm.spec.type is not RewardModelType.CLASSIFIER and (external is None or external.format.asks_in_words)
-
-
 def _critic_of(rm: RewardModel, way: Reached) -> Scorer:
     """Its own judge and votes do not count: it is asked for a critique, once."""
-    path = chat.PATH if rm.spec.external is None else EXTERNAL_PATH
-    engine = EngineName.CUSTOM if rm.spec.external is not None else rm.spec.engine.name
-    speech = Chat(CritiqueThenScore(), rm.served_name, rm.spec.scoring.sampling, engine, path)
+    speech = chat_with(rm, CritiqueThenScore())
     return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech, told=way.told)
 
 
