@@ -5,20 +5,15 @@ Users are impersonated, so RBAC and the policies see them as they would see thei
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
-import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import yaml
 from genrm_api.leases import Phase, lease_manifest, lease_name
 from genrm_scoring.cluster import LEASES
 from genrm_scoring.errors import ApiRejected
@@ -27,6 +22,7 @@ from genrm_scoring.leases import model_lease
 
 from dev.cluster import Cluster
 from tests.cluster.conftest import RELEASE, SYSTEM, wait_for
+from tests.cluster.impersonation import APPLY, MERGE, Place, connection
 
 pytestmark = pytest.mark.cluster
 
@@ -37,74 +33,6 @@ POD = {
     "metadata": {"name": "judge-0", "labels": {"genrm.dev/reward-model": "judge", "app": "engine"}},
     "spec": {"containers": [{"name": "engine", "image": "stock:1"}], "readinessGates": []},
 }
-
-
-PATHS = {
-    "pods": "/api/v1",
-    "configmaps": "/api/v1",
-    "leases": "/apis/coordination.k8s.io/v1",
-}
-MERGE, STRATEGIC, APPLY = (
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-)
-
-
-@dataclass
-class Place:
-    """A namespace with two runs in it: `trainer` and `rival` both have the role genrm-client.
-
-    Every call returns what the API server says against it, or nothing. Without a `user` it is an admin's.
-    """
-
-    cluster: Cluster
-    api: httpx.Client
-    namespace: str
-
-    def account(self, name: str) -> str:
-        return f"system:serviceaccount:{self.namespace}:{name}"
-
-    def call(
-        self,
-        method: str,
-        target: str,
-        user: str = "",
-        body: Any = None,
-        how: str = "application/json",
-        namespace: str = "",
-        **query: str,
-    ) -> str:
-        path = f"{PATHS[target.split('/')[0]]}/namespaces/{namespace or self.namespace}/{target}"
-        headers = {"Content-Type": how} | ({"Impersonate-User": user} if user else {})
-        content = None if body is None else json.dumps(body)
-        answer = self.api.request(method, path, params=query, headers=headers, content=content)
-        return "" if answer.is_success else str(answer.json()["message"])
-
-    def create(self, kind: str, manifest: dict[str, Any], user: str = "", namespace: str = "", **query: str) -> str:
-        return self.call("POST", kind, user, manifest, namespace=namespace, **query)
-
-    def patch(self, target: str, change: Any, user: str = "") -> str:
-        return self.call("PATCH", target, user, change, STRATEGIC if target.startswith("pods/") else MERGE)
-
-    def delete(self, target: str, user: str = "", **query: str) -> str:
-        return self.call("DELETE", target, user, **query)
-
-    def lease(self, run: str, created_by: str) -> dict[str, Any]:
-        now = datetime.now(UTC)
-        return lease_manifest(run, "judge", self.namespace, Phase.IDLE, now, created_by=created_by)
-
-
-def connection(cluster: Cluster) -> httpx.Client:
-    """To the API server, as an admin."""
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    server, admin = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=base64.b64decode(server["certificate-authority-data"]).decode())
-    with tempfile.NamedTemporaryFile() as pem:
-        pem.write(base64.b64decode(admin["client-certificate-data"]) + base64.b64decode(admin["client-key-data"]))
-        pem.flush()
-        context.load_cert_chain(pem.name)
-    return httpx.Client(base_url=server["server"], verify=context, trust_env=False, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +46,32 @@ def place(cluster: Cluster, chart: None) -> Iterator[Place]:
     with connection(cluster) as api:
         made = Place(cluster, api, namespace)
         allowed(made.create("pods", POD))
-        trainer, trial = made.account("trainer"), made.lease("trial", "")
-        wait_for(  # a new policy is in force a moment after it was made
-            "the policies to be in force",
-            lambda: "created-by" in made.create("leases", trial, trainer, dryRun="All"),
-        )
+        for policy in POLICIES:  # each is in force a moment after it was made, and not all at once
+            wait_for(f"the policy {policy} to be in force", partial(denies, made, policy))
         yield made
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+POLICIES = ("pods", "operator-leases", "children", "run-leases", "slot-pods")
+
+
+def denies(place: Place, policy: str) -> bool:
+    """Whether it refuses something that it is there to refuse: whether it is in force."""
+    dry = {"dryRun": "All"}
+    match policy:
+        case "pods":
+            said = place.call("PATCH", "pods/judge-0", OPERATOR, {"metadata": {"labels": {"x": "y"}}}, MERGE, **dry)
+        case "operator-leases":
+            other = {**LEASE, "metadata": {"name": "other"}}
+            said = place.create("leases", other, OPERATOR, namespace=SYSTEM, **dry)
+        case "children":
+            said = place.create("configmaps", child(None, "made"), OPERATOR, **dry)
+        case "run-leases":
+            said = place.create("leases", place.lease("trial", ""), place.account("trainer"), **dry)
+        case _:
+            change = {"metadata": {"labels": {"genrm.dev/slot": "gpu-0"}}}
+            said = place.call("PATCH", "pods/judge-0", "", change, MERGE, **dry)
+    return "ValidatingAdmissionPolicy" in said
 
 
 def allowed(said: str) -> None:
@@ -142,7 +89,7 @@ def test_the_expressions_fit_the_types_of_what_they_read(place: Place) -> None:
         return found if all("typeChecking" in status for status in found) else None
 
     found = wait_for("the policies to be type-checked", checked)
-    assert len(found) == 5
+    assert len(found) == len(POLICIES)
     for status in found:
         assert not status["typeChecking"].get("expressionWarnings")
 
