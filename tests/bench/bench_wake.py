@@ -30,6 +30,8 @@ LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=genrm.dev%2Fcomponent%3Dengine"
 SLICES: Final = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 RUN: Final = "bench"
+SERVICES: Final = f"/api/v1/namespaces/{NAMESPACE}/services"
+LABEL: Final = "bench.genrm.dev/labelled"
 PATIENCE: Final = 120.0
 
 
@@ -67,11 +69,20 @@ class Bench(Figures):
         return [pod["status"]["podIP"] for pod in mine]
 
     def known_to_clients(self, model: str) -> int:
+        return self.ready_in(f"{model}-pods")
+
+    def ready_in(self, service: str) -> int:
         mine = [
             s for s in self.slices.objects.values()
-            if s["metadata"]["labels"].get("kubernetes.io/service-name") == f"{model}-pods"
+            if s["metadata"]["labels"].get("kubernetes.io/service-name") == service
         ]  # fmt: skip
         return sum(bool(e["conditions"].get("ready")) for s in mine for e in s.get("endpoints") or ())
+
+    async def label(self, names: Sequence[str], value: str | None) -> None:
+        """The bench's own label on these pods, as the operator writes its: all at once."""
+        patch = {"metadata": {"labels": {LABEL: value}}}
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        await asyncio.gather(*(self.api.call("PATCH", f"{path}/{name}", patch, MERGE) for name in names))
 
     def served_at(self, model: str) -> list[float]:
         """When each of its doors began to serve."""
@@ -117,7 +128,30 @@ async def bench_wakes(bench: Bench, pods: int, wakes: int, engine_seconds: float
     bench.note(f"operator's share of a wake of {pods} pods, median", statistics.median(shares), "s")
     bench.note(f"operator's share of a wake of {pods} pods, p99", p99(shares), "s", most=0.3)
     bench.note("last door serves to all in EndpointSlices, p99", p99(visible), "s", most=1.0)
+    await bench_labels(bench, wakes)
     await bench.api.call("DELETE", f"{MODELS}/judge")
+
+
+async def bench_labels(bench: Bench, times: int) -> None:
+    """What the control plane alone takes for its part of it: a Service of the bench, and labels by the bench."""
+    names = [pod["metadata"]["name"] for pod in bench.pods.objects.values()]
+    ports = [{"port": 80}]
+    spec = {"selector": {LABEL: "true"}, "clusterIP": "None", "ports": ports}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "labelled"}, "spec": spec}
+    await bench.api.call("POST", SERVICES, service)
+    took = []
+    for _ in range(times):
+        await bench.label(names, "true")
+        labelled = time.time()
+        await bench.slices.wait(lambda: bench.ready_in("labelled") == len(names), PATIENCE)
+        took.append(time.time() - labelled)
+        await bench.label(names, None)
+        await bench.slices.wait(lambda: not bench.ready_in("labelled"), PATIENCE)
+    bench.note(
+        f"{len(names)} labels to EndpointSlices without an operator's part, median", statistics.median(took), "s"
+    )
+    bench.note(f"{len(names)} labels to EndpointSlices without an operator's part, p99", p99(took), "s")
+    await bench.api.call("DELETE", f"{SERVICES}/labelled")
 
 
 async def bench_handovers(bench: Bench, handovers: int, sleep_seconds: float, wake_seconds: float) -> None:
