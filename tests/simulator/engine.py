@@ -62,6 +62,8 @@ class SimEngine:
     door: ClassVar[str]
     """The name by which the door knows this engine's routes; empty: there is no door before it."""
     scoring: frozenset[str]
+    wakes: ClassVar[str] = ""
+    """The route that gives it its memory back: it has it from the beginning of the call."""
 
     def __init__(
         self,
@@ -79,6 +81,8 @@ class SimEngine:
         self.violations: deque[Call] = deque(maxlen=MAX_CALLS)
         self.died_of: str | None = None
         self.frozen = False
+        self.waking = 0
+        """Wakes that have begun and did not answer yet."""
         self.running = 0
         self.jobs: set[Job] = set()
         self.succeeded = 0
@@ -99,6 +103,11 @@ class SimEngine:
     @property
     def asleep(self) -> bool:
         raise NotImplementedError
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it has what it computes with, or takes it just now."""
+        return self.died_of is None and (not self.asleep or self.waking > 0)
 
     def error(self, bad: Bad, path: str) -> Mapping[str, Any]:
         """An error as this engine writes it on this route."""
@@ -130,8 +139,12 @@ class SimEngine:
             self.violations.append(call)
         body = await body_of(receive)
         if not scoring:  # those hang and dawdle in `_work`, where they can be aborted
-            await self._not_hanging(path)
-            await asyncio.sleep(self.faults.slow.get(path, 0.0))
+            self.waking += path == self.wakes
+            try:
+                await self._not_hanging(path)
+                await asyncio.sleep(self.faults.slow.get(path, 0.0))
+            finally:
+                self.waking -= path == self.wakes
         status = self.faults.status.get(path)
         try:
             if self.died_of is not None:
@@ -190,7 +203,7 @@ class SimEngine:
     def gpus(self, *, gone: bool = False) -> DeviceMemory:
         """As if it had one of 80 GiB. `gone`: its processes have ended, and it has nothing of it."""
         total, took = 80 << 30, 72 << 30
-        used = 0 if gone else round(took * self.faults.keeps) if self.asleep else took
+        used = 0 if gone else round(took * self.faults.keeps) if self.asleep and not self.waking else took
         return DeviceMemory(min(used + round(total * self.faults.taken), total), total)
 
     def abort_all(self) -> None:

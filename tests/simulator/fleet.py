@@ -105,7 +105,7 @@ class SimPod:
     @property
     def up(self) -> bool:
         """Whether the memory of its GPUs is taken."""
-        return self.gate is None and not self.engine.asleep and self.engine.died_of is None
+        return self.gate is None and self.engine.has_memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.gate is None:

@@ -35,6 +35,7 @@ CONTINUED = {"message": "Generation continued successfully.", "status": "ok"}
 
 class SimSglang(SimEngine):
     door = "sglang"
+    wakes = "/resume_memory_occupation"
     generates = True
     scoring = frozenset({"/v1/chat/completions", "/v1/completions", "/generate"})
 

@@ -35,6 +35,7 @@ TAGS = frozenset({"weights", "kv_cache"})
 
 class SimVllm(SimEngine):
     door = "vllm"
+    wakes = "/wake_up"
     scoring = frozenset({"/v1/chat/completions", "/v1/completions"})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

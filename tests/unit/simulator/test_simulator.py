@@ -248,6 +248,18 @@ def test_faults_slow_routes(pod: Pod) -> None:
     assert time.monotonic() - began >= 0.3
 
 
+def test_an_engine_has_its_memory_from_the_beginning_of_its_wake(pod: Pod, background: Background) -> None:
+    pod.put_to_sleep()
+    assert not pod.truth()["up"]
+    pod.faults(hang=["/wake_up"])
+    woken = background(pod.admin, "/wake_up")
+    until(lambda: pod.truth()["up"])
+    assert pod.truth()["asleep"]
+    pod.faults()
+    assert woken.result().status_code == 200
+    assert pod.truth()["up"] and not pod.truth()["asleep"]
+
+
 def test_faults_a_pod_that_is_not_there(pod: Pod) -> None:
     pod.faults(refuse=True)
     for _ in range(2):  # a kept connection, then a new one
