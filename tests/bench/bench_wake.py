@@ -127,6 +127,7 @@ async def bench_wakes(bench: Bench, pods: int, wakes: int, engine_seconds: float
         await bench.until_phase("Asleep", "judge")
     bench.note(f"operator's share of a wake of {pods} pods, median", statistics.median(shares), "s")
     bench.note(f"operator's share of a wake of {pods} pods, p99", p99(shares), "s", most=0.3)
+    bench.note("last door serves to all in EndpointSlices, median", statistics.median(visible), "s")
     bench.note("last door serves to all in EndpointSlices, p99", p99(visible), "s", most=1.0)
     await bench_labels(bench, wakes)
     await bench.api.call("DELETE", f"{MODELS}/judge")
