@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from genrm_api.leases import Phase, lease_manifest, lease_name
 from genrm_scoring.errors import WakeRefused
-from genrm_scoring.kubernetes import connect
-from genrm_scoring.leases import RunLease, slot_lease
+from genrm_scoring.kubernetes import slot_lease
+from genrm_scoring.slot_thread import AsyncSlots
 
 from tests.cluster.conftest import World, wait_for
 
@@ -58,7 +58,7 @@ async def test_a_trainer_and_its_judge_take_turns(world: World, monkeypatch: pyt
     monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
     await asyncio.to_thread(judge_on, world, 20)
     world.lease("run-1", Phase.IDLE, ttl=300)
-    async with connect() as cluster, slot_lease(cluster, "run-1", "judge", SLOT, world.namespace) as slot:
+    async with slot_lease("judge", SLOT, run="run-1", namespace=world.namespace) as slot:
         for _ in range(3):
             async with slot.holding(timeout=30):
                 assert not await asyncio.to_thread(world.serving)
@@ -75,22 +75,21 @@ async def test_a_trainer_of_two_gpus_gets_them_together_when_another_trainer_has
     monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
     await asyncio.to_thread(judge_on, world, 26, 27)
     async with (
-        connect() as cluster,
-        slot_lease(cluster, "run-1", "judge", ["gpu-0", "gpu-1"], world.namespace, 300) as both,
-        slot_lease(cluster, "run-2", "judge", "gpu-1", world.namespace, 300) as one,
+        slot_lease("judge", ["gpu-0", "gpu-1"], run="run-1", namespace=world.namespace, ttl_seconds=300) as both,
+        slot_lease("judge", "gpu-1", run="run-2", namespace=world.namespace, ttl_seconds=300) as one,
     ):
         async with one.holding(timeout=30):
             waits = asyncio.create_task(held_once(both))
             await asyncio.to_thread(wait_for, "it asks", lambda: "genrm.dev/asked" in word_of(world, both.name))
             async with (
-                slot_lease(cluster, "run-3", "judge", "gpu-0", world.namespace) as free,
+                slot_lease("judge", "gpu-0", run="run-3", namespace=world.namespace) as free,
                 free.holding(timeout=30),
             ):
                 assert not waits.done(), "a part of what it needs is of no use to it"
         await asyncio.wait_for(waits, 10)  # by no renewal, and not with the next resync
 
 
-async def held_once(slots: RunLease) -> None:
+async def held_once(slots: AsyncSlots) -> None:
     async with slots.holding(timeout=60):
         pass
 
@@ -100,7 +99,7 @@ async def test_a_run_that_has_its_own_judges_gpus_is_told_that_neither_would_end
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
     await asyncio.to_thread(judge_on, world, 21)
-    async with connect() as cluster, slot_lease(cluster, "run-1", "judge", SLOT, world.namespace) as slot:
+    async with slot_lease("judge", SLOT, run="run-1", namespace=world.namespace) as slot:
         async with slot.holding(timeout=30):
             world.lease("run-1", Phase.SCORING, ttl=300)
             await asyncio.to_thread(wait_for, "it says so", lambda: blocked(world)[0] == "SlotDeadlock")
@@ -139,9 +138,11 @@ async def test_of_two_trainers_that_take_gpus_in_different_orders_the_last_is_re
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(world.cluster.kubeconfig))
     await asyncio.to_thread(judge_on, world, 29, 30)
-    async with connect() as cluster, AsyncExitStack() as leases:
+    async with AsyncExitStack() as leases:
         a_0, a_1, b_0, b_1 = [
-            await leases.enter_async_context(slot_lease(cluster, run, "judge", slot, world.namespace, 300))
+            await leases.enter_async_context(
+                slot_lease("judge", slot, run=run, namespace=world.namespace, ttl_seconds=300)
+            )
             for run in ("run-a", "run-b")
             for slot in ("gpu-0", "gpu-1")
         ]

@@ -19,7 +19,8 @@ fleet       a RewardFleet carried out; sources: where its numbers come from; tar
 spec_file   resources from a file instead of a cluster
 rewards     all of that as a function; frameworks: as TRL, OpenRLHF, slime and verifiers call it; none imported here
 leases      saying when the reward model is needed, fleet_leases all of a fleet; lease_thread does so in a thread of its
-            own, for programs with an event loop and without; `kubernetes.run_lease` is its easy form
+            own, for programs with an event loop and without, slot_thread for GPUs of the program's own;
+            `kubernetes.run_lease` and `kubernetes.slot_lease` are their easy forms
 conversations what a prompt says, as roles and texts; refuses what is none. ground_truths: what a data set says is right
 journal     the judgement log
 cluster     the Kubernetes API as seen from here; only `kubernetes` speaks to a real one, and is not imported here
@@ -32,15 +33,17 @@ from genrm_scoring.errors import GenrmError
 from genrm_scoring.fleet_leases import FleetLease, fleet_lease
 from genrm_scoring.journal import JudgementLog
 from genrm_scoring.lease_thread import AsyncLease, LeaseThread
-from genrm_scoring.leases import RunLease, model_lease, run_phase, slot_lease
+from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
 from genrm_scoring.resolve import resolve, resolve_target
 from genrm_scoring.scorer import Scorer, score_of
+from genrm_scoring.slot_thread import AsyncSlots, SlotThread
 from genrm_scoring.transport import AiohttpTransport, Transport
 from genrm_scoring.types import Judgement, Outcome, Question, Ranking, Sample, Score, ScoreSource, Verdict
 
 __all__ = [
     "AiohttpTransport",
     "AsyncLease",
+    "AsyncSlots",
     "Cluster",
     "Endpoint",
     "Endpoints",
@@ -58,15 +61,16 @@ __all__ = [
     "Score",
     "ScoreSource",
     "Scorer",
+    "SlotThread",
     "Snapshot",
     "StaticEndpoints",
     "Transport",
     "Verdict",
     "fleet_lease",
+    "gpu_lease",
     "model_lease",
     "resolve",
     "resolve_target",
     "run_phase",
     "score_of",
-    "slot_lease",
 ]

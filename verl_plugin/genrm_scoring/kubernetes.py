@@ -1,8 +1,8 @@
 """`Cluster` on the official client's asyncio half, and a run's Lease in the cluster that the environment points to:
 
-    async with run_lease("judge") as lease:
-        async with lease.scoring():
-            ...
+    async with run_lease("judge") as lease:              with slot_lease("judge", ["a", "b"]) as slots:
+        async with lease.scoring():                          with slots.holding(timeout=120):
+            ...                                                  ...
 
 The only module here that imports a Kubernetes client (a contract in pyproject.toml sees to it).
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from genrm_api.leases import DEFAULT_TTL_SECONDS
 from kubernetes.aio import client, config
 from yaml import YAMLError
 
-from genrm_scoring.cluster import CONFIG_MAPS, SELF_SUBJECT_REVIEWS, Listing, Object, Resource, WatchEvent
+from genrm_scoring.cluster import CONFIG_MAPS, SELF_SUBJECT_REVIEWS, Cluster, Listing, Object, Resource, WatchEvent
 from genrm_scoring.errors import (
     AccessDenied,
     AlreadyExists,
@@ -37,8 +37,11 @@ from genrm_scoring.errors import (
     NotFound,
     WatchExpired,
 )
-from genrm_scoring.fleet_leases import target_lease
+from genrm_scoring.fleet_leases import own_name, target_lease
 from genrm_scoring.lease_thread import LeaseThread
+from genrm_scoring.leases import RunLease, gpu_lease
+from genrm_scoring.resolve import resolve
+from genrm_scoring.slot_thread import SlotThread
 
 CALL_SECONDS: Final = 4.0
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -86,6 +89,47 @@ def run_lease(
         prewake=prewake,
     )  # fmt: skip
     return LeaseThread(connect, hold)
+
+
+def slot_lease(
+    reward_model: str,
+    slots: str | Iterable[str],
+    *,
+    run: str | None = None,
+    namespace: str | None = None,
+    ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    priority: int = 0,
+    pods: Sequence[str] = (),
+) -> SlotThread:
+    """Queue for the GPUs that a RewardModel calls by the names of these slots, for memory of the program's own, with
+    `async with` or `with`; they are its own inside `holding`. See `leases.gpu_lease`.
+
+    The Lease is renewed in a thread, so that the program may do what it likes meanwhile.
+
+    Args:
+        run: as it names itself for the models that it scores with: only so is it told that it waits for itself.
+            Default: a name of this process's own.
+        namespace: default: that of the credentials.
+        ttl_seconds: after which this process counts as dead. What it had is then given to nobody until it is sure to
+            be free.
+        priority: of who waits for the same GPUs the larger comes first.
+        pods: in whose processes the memory is, by name: once none of them exists, it is sure to be free.
+
+    Raises (the block, when it is entered):
+        RewardModelError, ClusterError, ConfigurationError, LeaseTaken
+        ValueError: `slots` names none.
+    """
+
+    @asynccontextmanager
+    async def hold(cluster: Cluster) -> AsyncIterator[RunLease]:
+        rm = await resolve(cluster, reward_model, namespace)
+        uid = rm.metadata.get("uid")
+        async with gpu_lease(
+            cluster, run or own_name(), rm.name, slots, rm.namespace, ttl_seconds, uid, priority, pods
+        ) as lease:
+            yield lease
+
+    return SlotThread(connect, hold)
 
 
 class KubernetesCluster:

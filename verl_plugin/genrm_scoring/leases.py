@@ -6,8 +6,8 @@ writes it in one task. The phase is written again with every third of the TTL, s
 comes back right. An API server that is away for less than the TTL costs nothing.
 
 All of it lives in the event loop that it is called in, and ends when somebody blocks that loop for a TTL. Programs use
-`kubernetes.run_lease`, which gives it a loop of its own; these are for who has one (`rewards`, `LeaseThread`), or has a
-loop that nobody blocks (the gateway's).
+`kubernetes.run_lease` and `slot_lease`, which give it a loop of its own; these are for who has one (`rewards`,
+`LeaseThread`), or has a loop that nobody blocks (the gateway's).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GRANT_SECONDS: Final = 0.2
 class RunLease:
     """One run's Lease on one reward model, or on the GPUs of some of its slots.
 
-    Use `model_lease` or `slot_lease` (holder), or `run_phase` (phase only).
+    Use `model_lease` or `gpu_lease` (holder), or `run_phase` (phase only).
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RunLease:
 
     @asynccontextmanager
     async def holding(self, timeout: float) -> AsyncIterator[float]:
-        """The slots' GPUs are this run's own while the block is open, for memory of its own; of `slot_lease` only.
+        """The slots' GPUs are this run's own while the block is open, for memory of its own; of `gpu_lease` only.
 
         It is entered once every engine on them rests, with the seconds that took. Whoever leaves it has given the
         memory back.
@@ -335,7 +335,7 @@ async def _held(lease: RunLease) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def slot_lease(
+async def gpu_lease(
     cluster: Cluster,
     run: str,
     reward_model: str,

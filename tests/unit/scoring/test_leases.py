@@ -21,7 +21,7 @@ from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, model_lease, run_phase, slot_lease
+from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -276,7 +276,7 @@ async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest
 
 async def test_gpus_are_this_runs_own_only_by_the_answer_to_its_last_wish() -> None:
     cluster = FakeCluster()
-    async with slot_lease(cluster, "run-1", "judge", "gpu-0", "rl", pods=["ray-0", "ray-1"]) as slot:
+    async with gpu_lease(cluster, "run-1", "judge", "gpu-0", "rl", pods=["ray-0", "ray-1"]) as slot:
         assert (stored(cluster).slots, stored(cluster).asked, stored(cluster).pods) == (
             ("gpu-0",),
             None,
@@ -303,7 +303,7 @@ async def test_gpus_are_this_runs_own_only_by_the_answer_to_its_last_wish() -> N
 
 async def test_several_slots_are_one_lease_and_one_answer() -> None:
     cluster = FakeCluster()
-    async with slot_lease(cluster, "run-1", "judge", ["gpu-1", "gpu-0"], "rl") as slots:
+    async with gpu_lease(cluster, "run-1", "judge", ["gpu-1", "gpu-0"], "rl") as slots:
         assert stored(cluster).slots == ("gpu-0", "gpu-1")
         waiting = asyncio.create_task(hold(slots))
         await cluster.until(lambda: stored(cluster).asked is not None)
@@ -319,13 +319,13 @@ async def test_several_slots_are_one_lease_and_one_answer() -> None:
         with pytest.raises(WakeRefused, match=r"slots gpu-0, gpu-1 of .* are not given to this run: SlotDeadlock: run"):
             await hold(slots)
         with pytest.raises(LeaseTaken):
-            async with slot_lease(cluster, "run-1", "judge", ("gpu-0", "gpu-1", "gpu-0"), "rl"):
+            async with gpu_lease(cluster, "run-1", "judge", ("gpu-0", "gpu-1", "gpu-0"), "rl"):
                 pass
 
 
 async def test_a_lease_for_gpus_names_some() -> None:
     with pytest.raises(ValueError, match="slots: names none of reward model rl/judge; name those whose GPUs you want"):
-        async with slot_lease(FakeCluster(), "run-1", "judge", [], "rl"):
+        async with gpu_lease(FakeCluster(), "run-1", "judge", [], "rl"):
             pass
 
 

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from genrm_api.leases import DemandLease, Phase
 from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED
 from genrm_scoring.errors import NoSuchRewardModel, NotAwake, WakeRefused
-from genrm_scoring.kubernetes import run_lease
+from genrm_scoring.kubernetes import run_lease, slot_lease
 from genrm_scoring.loop_thread import LoopThread
 
 from tests.unit.scoring.stub_api import StubApi, reward_model
@@ -55,25 +56,85 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.005)
 
 
+def longest_silence(api: StubApi, seconds: float) -> float:
+    """Block for so long; return the longest time in which nobody renewed the Lease."""
+    seen, since, longest = held(api).renewal, time.monotonic(), 0.0
+    began = since
+
+    def over() -> bool:
+        nonlocal seen, since, longest
+        now = time.monotonic()
+        if held(api).renewal != seen:
+            seen, since = held(api).renewal, now
+        longest = max(longest, now - since)
+        return now - began > seconds
+
+    until(over, seconds + 5)
+    return longest
+
+
 async def test_a_program_that_blocks_its_event_loop_for_longer_than_the_ttl_keeps_its_lease(api: StubApi) -> None:
     ttl = 2
     async with run_lease("judge", ttl_seconds=ttl) as lease, lease.scoring():
         until(lambda: held(api).phase is Phase.SCORING)
-        seen, since, longest = held(api).renewal, time.monotonic(), 0.0
-        blocked = since
-
-        def two_ttls_are_over() -> bool:
-            nonlocal seen, since, longest
-            now = time.monotonic()
-            if held(api).renewal != seen:
-                seen, since = held(api).renewal, now
-            longest = max(longest, now - since)
-            return now - blocked > 2 * ttl
-
-        until(two_ttls_are_over)
-        assert longest < ttl, "an operator would have taken it for expired"
+        assert longest_silence(api, 2 * ttl) < ttl, "an operator would have taken it for expired"
         assert held(api).phase is Phase.SCORING
     assert not raw(api)
+
+
+def grants(api: StubApi) -> None:
+    """The operator's part, once: whoever asks for GPUs gets them. Blocks."""
+    until(lambda: bool(raw(api)) and held(api).asked is not None)
+    answer(api, ANNOTATION_GRANTED, str(held(api).asked))
+
+
+async def test_a_trainer_that_blocks_its_event_loop_for_longer_than_the_ttl_keeps_its_gpus(api: StubApi) -> None:
+    ttl = 2
+    async with slot_lease("judge", ["b", "a"], run="run-7", pods=["ray-0"], ttl_seconds=ttl, priority=3) as slots:
+        found = held(api)
+        assert (found.namespace, found.run, found.slots, found.pods) == ("rl", "run-7", ("a", "b"), ("ray-0",))
+        assert (slots.name, found.priority, found.phase) == (found.name, 3, Phase.IDLE)
+        assert raw(api)[0]["metadata"]["ownerReferences"][0]["uid"] == "uid-judge"
+        granted = asyncio.create_task(asyncio.to_thread(grants, api))
+        async with slots.holding(timeout=10) as seconds:
+            assert 0 < seconds < 10
+            asked = held(api).asked
+            assert longest_silence(api, 2 * ttl) < ttl, "an operator would have taken it for dead"
+            assert (held(api).phase, held(api).asked) == (Phase.SCORING, asked), "it is the same wish, and granted"
+        until(lambda: held(api).phase is Phase.IDLE and held(api).asked is None)
+        await granted
+    assert not raw(api)
+
+
+def test_a_trainer_without_an_event_loop_takes_turns_like_one_that_has_one(api: StubApi) -> None:
+    with ThreadPoolExecutor() as operator, slot_lease("judge", "a", ttl_seconds=1) as slots:
+        wishes = set()
+        for _ in range(2):
+            granted = operator.submit(grants, api)
+            with slots.holding(timeout=10):
+                wishes.add(held(api).asked)
+            until(lambda: held(api).phase is Phase.IDLE)
+            granted.result()
+        assert len(wishes) == 2, "what was granted once is not granted again by itself"
+        late = r"slot a of reward model rl/judge is not this run's after 0\.1 s"
+        with pytest.raises(NotAwake, match=late), slots.holding(timeout=0.1):
+            raise AssertionError("somebody else has them")
+        until(lambda: held(api).phase is Phase.IDLE)
+    assert not raw(api)
+    assert "genrm-lease" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_trainer_that_may_not_have_gpus_is_told_and_asks_no_more(api: StubApi) -> None:
+    async with slot_lease("judge", "a") as slots:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), slots.holding(timeout=60):
+                raise AssertionError("nobody gave them")
+        await asyncio.to_thread(until, lambda: held(api).phase is Phase.IDLE)
+        answer(api, ANNOTATION_REFUSED, "SlotDeadlock: run run-7 waits for itself")
+        with pytest.raises(WakeRefused, match=r"slot a of .* is not given to this run: SlotDeadlock: run run-7"):
+            async with slots.holding(timeout=60):
+                raise AssertionError("it was refused")
+        await asyncio.to_thread(until, lambda: held(api).phase is Phase.IDLE)
 
 
 def test_an_api_server_that_is_away_for_less_than_the_ttl_costs_nothing(api: StubApi) -> None:
@@ -157,6 +218,12 @@ def test_what_cannot_be_held_is_said_on_entering_and_leaves_nothing(api: StubApi
     with pytest.raises(NoSuchRewardModel, match="did you mean judge"):
         asyncio.run(program())
     with pytest.raises(RuntimeError, match="enter the block"), run_lease("judge").scoring():
+        pass
+    with pytest.raises(NoSuchRewardModel, match="did you mean judge"), slot_lease("juge", "a"):
+        pass
+    with pytest.raises(ValueError, match="slots: names none of reward model rl/judge"), slot_lease("judge", []):
+        pass
+    with pytest.raises(RuntimeError, match="enter the block"), slot_lease("judge", "a").holding(1):
         pass
     assert not raw(api)
 
