@@ -5,7 +5,8 @@ that trains starts them, because Ray ends a named actor when whoever made it let
 and Ray asks it again what it had not answered: its groups come together once more.
 
 A run that must stop (`RunStopped`, or a rule or data set that cannot be what the fleet says) learns so from them too:
-the trainer waits for the first such sentence, and reward workers hear it as an exception.
+the trainer waits for the first such sentence, and reward workers hear it as an exception. What reward workers find
+themselves they tell the run's tally.
 """
 
 from __future__ import annotations
@@ -78,10 +79,6 @@ class Coordinator:
     async def settled(self, key: str, size: int, score: Score) -> Score:
         """What becomes of a score that a reward worker has made, once it is known how many siblings have one."""
         return await self._survivors.settled(key, size, score)
-
-    async def refuse(self, why: str) -> None:
-        """A reward worker was given what cannot be judged: the run must end."""
-        self._stop(why)
 
     async def lost(self, key: str, size: int) -> None:
         """A response to this prompt will never come."""
@@ -191,10 +188,6 @@ class RayGroups:
         """As that of `Coordinator`."""
         found: Score = await (await self._actor(key)).settled.remote(key, size, score)
         return found
-
-    async def refuse(self, why: str) -> None:
-        """As that of `Coordinator`; any of them is heard."""
-        await (await self._actor(why)).refuse.remote(why)
 
     async def lost(self, key: str, size: int) -> None:
         await (await self._actor(key)).lost.remote(key, size)

@@ -4,7 +4,8 @@ verl loads the class by name (`reward.reward_manager.source=importlib`), one ins
 response is judged by itself, that happens here; where its siblings count, at the coordinator of its group. A sample
 without a score leaves as an exception: verl 0.9's trainer then trains on the rest of the group. Where too few of one
 keep a score the rest is dropped too: a lone survivor would get its raw score as advantage. Whoever judged tells the
-run's tally how it ended.
+run's tally how it ended. The tally is told, too, of what no policy is for: a row that cannot be judged, a judge that
+cannot be asked as its spec says. An exception alone would cost these samples, and the run would train on the others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,8 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             None, lambda: str(self.tokenizer.decode(ids, skip_special_tokens=True))
         )
         fields = item.non_tensor_batch
-        sample = await self._read(fields, response)
+        async with self._or_the_run_ends():
+            sample = sample_of(fields, response)
         if self._herald is not None:
             await self._herald.asking(sample.step)
         validate = fields.get(VALIDATE)
@@ -71,7 +74,8 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             score = await self._groups.score(group_of(fields), size, sample, learn=not validate)
             info = score_info(score)
         else:
-            judgement, score = await self._judged(sample)
+            async with self._or_the_run_ends():
+                judgement, score = await self._judged(sample)
             info = {**score_info(score), **judgement_info(judgement)}
             # Validation has no advantages that a lone survivor could spoil; nor does a group of one.
             if self._groups is not None and validate is not None and not validate and size > 1:
@@ -81,13 +85,12 @@ class GenrmRewardManager(RewardManagerBase):  # type: ignore[misc]
             raise SampleDropped(score)
         return {"reward_score": score.value, "reward_extra_info": info}
 
-    async def _read(self, fields: Any, response: str) -> Sample:
-        """A row that cannot be judged is no failed sample: the trainer would drop it, and train on the others."""
+    @asynccontextmanager
+    async def _or_the_run_ends(self) -> AsyncIterator[None]:
         try:
-            return sample_of(fields, response)
+            yield
         except ConfigurationError as e:
-            if self._groups is not None:
-                await self._groups.refuse(str(e))
+            await self._reports.refused(str(e))
             raise
 
     async def _judged(self, sample: Sample) -> tuple[Judgement, Score]:

@@ -5,6 +5,9 @@ step's line in the log, jumps) is counted by one Ray actor of the run, to which 
 verl once its report has arrived, so that a step cannot end before all of it is counted; reports that come up while one
 is on its way travel together. Nothing that this actor does may keep the run: who waits longer than `ARRIVAL_SECONDS`
 goes on without it, and then nobody waits until it answers again. It is started again when it dies, and counts anew.
+
+A row that cannot be judged is no failed score, and no policy is asked about it: whoever finds one says so here too, and
+the run ends. Every run has a tally, whoever judges in it.
 """
 
 from __future__ import annotations
@@ -56,6 +59,8 @@ class Batch:
     scores: list[Reported] = field(default_factory=list)
     held: list[Compared] = field(default_factory=list)
     judgements: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    refused: str | None = None
+    """Why the process that reports cannot go on, and with it the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,14 @@ class Tally:
             try:
                 self._breaker.saw(one.who, one.scored.score)
             except BreakerTripped as e:
-                self._why = self._why or str(e)
-                self._stopped.set()
+                self._stop(str(e))
+        if batch.refused is not None:
+            self._stop(batch.refused)
         return self._why
+
+    def _stop(self, why: str) -> None:
+        self._why = self._why or why
+        self._stopped.set()
 
     async def step_ended(self) -> StepEnd:
         """A step of training is over, with the validation that belongs to it: what comes now is of the next."""
@@ -140,18 +150,29 @@ class Reporter:
         who = f"prompt {sample.uid}, response {sample.session}"
         scored = Scored(sample.uid or sample.question, len(sample.response), _short(score))
         self._batch.scores.append(Reported(sample.step, who, scored))
+        why = await self._reported()
+        if score.failed and why is not None:
+            raise RunStopped(why)
+
+    async def refused(self, why: str) -> None:
+        """Report what nobody can judge: the run must end, also if nobody else here meets it. Waits as `scored` does."""
+        self._batch.refused = self._batch.refused or why
+        await self._reported()
+
+    async def _reported(self) -> str | None:
+        """Have sent what there is, and wait until it has arrived; return why the run must stop, if that is known."""
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_future()
         arrived = self._waiting
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
         if self._away:
-            return
+            return None
         await asyncio.wait([arrived], timeout=ARRIVAL_SECONDS)
         if not arrived.done():
             self._gone(f"no answer within {ARRIVAL_SECONDS:g} s")
-        elif score.failed and (why := arrived.result()) is not None:
-            raise RunStopped(why)
+            return None
+        return arrived.result()
 
     async def _send_all(self) -> None:
         while (arrived := self._waiting) is not None:

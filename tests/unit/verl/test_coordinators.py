@@ -123,13 +123,6 @@ async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_d
     assert "maxFailedFraction 0.5" in await asyncio.wait_for(coordinator.stopped(), 5)
 
 
-async def test_what_a_reward_worker_cannot_judge_stops_the_run() -> None:
-    coordinator = of_fleet({"terms": [{"name": "right", "rule": {"kind": "exact"}}]})
-    told = asyncio.create_task(coordinator.stopped())
-    await coordinator.refuse("data.images: found images")
-    assert await asyncio.wait_for(told, 5) == "data.images: found images"
-
-
 GOOD = Score(1.0, Outcome.OK, ScoreSource.JUDGE)
 LOST = Score(None, Outcome.TIMEOUT, ScoreSource.DROPPED)
 

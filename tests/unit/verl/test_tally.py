@@ -76,6 +76,28 @@ async def test_the_breaker_counts_what_all_of_them_see() -> None:
     assert "3 of the first 4" in str((await run.step_ended()).stop)
 
 
+async def test_what_one_process_cannot_judge_stops_the_run_and_is_no_failed_score() -> None:
+    run = tally(maxFailedFraction=1)
+    one, other = Reporter(run.take), Reporter(run.take)
+    told = asyncio.create_task(run.stopped())
+    await other.scored(sample(0), GOOD)
+    await asyncio.gather(one.refused("data.images: found images"), one.refused("data.videos: found videos"))
+    assert await asyncio.wait_for(told, 5) == "data.images: found images", "the first counts"
+    with pytest.raises(RunStopped, match="found images"):
+        await other.scored(sample(1), LOST)
+    end = await run.step_ended()
+    assert end.said == "step 1: 2 scores (ok 1, timeout 1)" and end.stop == "data.images: found images"
+
+
+async def test_who_is_refused_while_the_tally_is_away_does_not_wait_for_it() -> None:
+    async def gone(batch: Batch) -> str | None:
+        raise ConnectionError("the actor is dead")
+
+    async with asyncio.timeout(5):
+        for _ in range(5):
+            await Reporter(gone).refused("data.images: found images")
+
+
 async def test_a_run_that_says_nothing_has_the_breaker_of_a_fleet() -> None:
     run = Reporter(tally().take)
     for number in range(31):
