@@ -15,6 +15,7 @@ scorer      one judgement end to end
 rules       scores without a model: exact, numeric, math, regex, format, length, Python in a worker
 mixing      one score from several models and rules, as a RewardFleet says; normalise and failure are parts of it
 breaker     stops a run whose scores mostly fail; telemetry says what else a step's scores show
+run_policy  what a failed score means for one run, in place of what the resource says
 fleet       a RewardFleet carried out; sources: where its numbers come from; targets: from a resource to what scores
 spec_file   resources from a file instead of a cluster
 rewards     all of that as a function; frameworks: as TRL, OpenRLHF, slime and verifiers call it; none imported here

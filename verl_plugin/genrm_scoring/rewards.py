@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mappi
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import yaml
 from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring import spec_file
 from genrm_scoring.cluster_code import Code, approved_code
@@ -26,6 +28,7 @@ from genrm_scoring.fleet_leases import FleetLease, own_name, run_leases
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.loop_thread import LoopThread
 from genrm_scoring.resolve import resolve_target
+from genrm_scoring.run_policy import policy_of, under, written_out
 from genrm_scoring.sources import Source
 from genrm_scoring.targets import Means, key_in, module_in, opened_target
 from genrm_scoring.types import Sample, Score
@@ -105,6 +108,7 @@ def rewards_of_file(
     rules: Path | str | None = None,
     secrets: Path | str | None = None,
     patience: float = PATIENCE,
+    on_failure: Mapping[str, Any] | None = None,
 ) -> Rewards:
     """Of a file of resources, as `genrm-gateway --spec` takes it: rules and endpoints, no cluster.
 
@@ -112,6 +116,8 @@ def rewards_of_file(
         name: which of them; default: the only fleet, or the only thing there is.
         rules: Python file with the functions of rules of kind python.
         secrets: folder with the endpoints' keys, SECRET/KEY.
+        on_failure: what a score that fails means here, in the words of a resource's onFailure and in its place; in a
+            fleet, in place of every term's too (`run_policy`).
 
     Raises:
         ConfigurationError
@@ -119,12 +125,13 @@ def rewards_of_file(
     found = spec_file.read(Path(path))
     if (chosen := name or found.only) is None or chosen not in found.names:
         raise ConfigurationError("name", f"found {name!r}; write one of {', '.join(found.names)}")
-    resource = found.fleets.get(chosen) or found.models[chosen]
+    policy = None if on_failure is None else policy_of(on_failure, "on_failure")
+    resource: RewardModel | RewardFleet = found.fleets.get(chosen) or found.models[chosen]
     means = replace(means_of(rules, secrets, patience), model=found.model)
 
     @asynccontextmanager
     async def opening() -> AsyncIterator[Opened]:
-        async with opened_target(resource, means) as source:
+        async with opened_target(under(resource, policy), means) as source:
             yield Opened(source)
 
     return Rewards(opening)
@@ -140,6 +147,7 @@ def rewards_of_cluster(
     allow_cluster_code: Collection[str] = (),
     patience: float = PATIENCE,
     prewake: bool = False,
+    on_failure: Mapping[str, Any] | None = None,
 ) -> Rewards:
     """Of the RewardModel or RewardFleet `name`; the rest as for `rewards_of_file`.
 
@@ -155,6 +163,7 @@ def rewards_of_cluster(
     from genrm_scoring.kubernetes import connect
 
     means = means_of(rules, secrets, patience)
+    policy = None if on_failure is None else policy_of(on_failure, "on_failure")
 
     @asynccontextmanager
     async def opening() -> AsyncIterator[Opened]:
@@ -167,7 +176,7 @@ def rewards_of_cluster(
             found = replace(means, cluster=cluster, model=by_name.__getitem__, code=code)
             async with (
                 run_leases(cluster, run or own_name(), models, prewake=prewake) as lease,
-                opened_target(resource, found) as source,
+                opened_target(under(resource, policy), found) as source,
             ):
                 yield Opened(source, lease)
 
@@ -175,22 +184,35 @@ def rewards_of_cluster(
 
 
 def rewards_from(environment: Mapping[str, str]) -> Rewards:
-    """By GENRM_SPEC (a file) or GENRM_TARGET (of a cluster, NAME or NAMESPACE/NAME); GENRM_RULES and GENRM_SECRETS
-    where they need them. For files that a framework loads by their path.
+    """By GENRM_SPEC (a file) or GENRM_TARGET (of a cluster, NAME or NAMESPACE/NAME); GENRM_RULES, GENRM_SECRETS and
+    GENRM_ON_FAILURE (as in YAML, `{policy: value, value: -1}`) where they need them. For files that a framework loads
+    by their path.
 
     Raises:
         GenrmError
     """
     rules, keys = environment.get("GENRM_RULES"), environment.get("GENRM_SECRETS")
+    policy = _policy_from(environment.get("GENRM_ON_FAILURE"))
     target = environment.get("GENRM_TARGET")
     if (path := environment.get("GENRM_SPEC")) is not None:
-        return rewards_of_file(path, target, rules=rules, secrets=keys)
+        return rewards_of_file(path, target, rules=rules, secrets=keys, on_failure=policy)
     if target is None:
         raise ConfigurationError(
             "GENRM_TARGET", "missing; write the name of a RewardModel or RewardFleet, or GENRM_SPEC"
         )
     namespace, _, name = target.rpartition("/")
-    return rewards_of_cluster(name, namespace or None, run=environment.get("GENRM_RUN"), rules=rules, secrets=keys)
+    run = environment.get("GENRM_RUN")
+    return rewards_of_cluster(name, namespace or None, run=run, rules=rules, secrets=keys, on_failure=policy)
+
+
+def _policy_from(text: str | None) -> Mapping[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        written = yaml.safe_load(text)
+    except yaml.YAMLError:
+        written = text
+    return written_out(policy_of(written, "GENRM_ON_FAILURE"))
 
 
 def means_of(rules: Path | str | None, secrets: Path | str | None, patience: float) -> Means:

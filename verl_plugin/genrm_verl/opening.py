@@ -35,7 +35,7 @@ async def opened_scorer(section: RunSection) -> AsyncIterator[Scorer]:
             async with _static(section) as scorer:
                 yield scorer
         else:
-            resource = Target.read(section.target).resource
+            resource = Target.read(section.target).scored_by
             if isinstance(resource, RewardFleet):
                 raise TypeError("a fleet's scores are made among siblings")
             async with reached(resource, means) as way:
@@ -61,7 +61,7 @@ async def opened_source(
                 scoring = Scoring.model_validate(section.scoring)
                 yield source_with(scoring, scorer, section.patience_s, reported=reported)
         else:
-            resource = Target.read(section.target).resource
+            resource = Target.read(section.target).scored_by
             async with opened_target(resource, means, keeps_state=True) as source:
                 yield source
 

@@ -14,6 +14,7 @@ REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "allow_cluster_code": None,  # k8s: SHA-256, or a list, of code in ConfigMaps that a fleet's rules may run
     "secrets": None,  # k8s: folder with endpoints' keys, SECRET/KEY, as Secrets are mounted
     "judgement_log": None,  # directory for one JSON line per judgement
+    "on_failure": None,  # what onFailure is in a resource, and in place of all of them that the run would meet
     "breaker": None,  # what spec.breaker is in a RewardFleet, and in its place where the run is on one
     "patience_s": None,  # seconds without a new response before a group is scored as it is, default 300
     "lease_ttl_s": None,  # k8s: how long a dead run keeps its reward model, default 30

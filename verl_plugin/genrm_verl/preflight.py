@@ -22,6 +22,7 @@ from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
+from genrm_scoring.run_policy import in_words, policies_of, written_out
 from genrm_scoring.targets import (
     opened_target,
     refuse_state,
@@ -62,8 +63,9 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
     Raises:
         ConfigurationError: `reward_model.scoring` is not what `spec.scoring` may be, or cannot work.
     """
+    own = None if request.on_failure is None else written_out(request.on_failure)
     try:
-        scoring = Scoring.model_validate(request.scoring)
+        scoring = Scoring.model_validate({**request.scoring, **({} if own is None else {"onFailure": own})})
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(["reward_model.scoring", *map(str, first["loc"])])
@@ -80,6 +82,7 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         scoring=scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
         endpoints=request.endpoints,
         judgement_log=request.judgement_log,
+        on_failure=own,
         breaker=dict(request.breaker),
         patience_s=request.patience_s,
         coordinators=workers if scoring_needs_siblings(scoring) or scoring_drops_samples(scoring) else 0,
@@ -109,7 +112,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                     refuse_state(resource, "which needs trainer.use_v1=True")
                 approved = request.allow_cluster_code
                 code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code")
-            target = Target(resource, models, code)
+            target = Target(resource, models, code, request.on_failure)
             serving = [await _serving(cluster, model) for model in target.models]
             means = means_of(
                 target,
@@ -118,7 +121,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
                 secrets=request.secrets,
                 patience=request.patience_s,
             )
-            async with opened_target(target.resource, means, keeps_state=True):
+            async with opened_target(target.scored_by, means, keeps_state=True):
                 pass
     except TimeoutError:
         raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
@@ -132,6 +135,7 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
         rules=request.rules,
         secrets=request.secrets,
         judgement_log=request.judgement_log,
+        on_failure=None if request.on_failure is None else written_out(request.on_failure),
         breaker=_breaker(request, target),
         patience_s=request.patience_s,
         coordinators=_coordinators(target, workers),
@@ -168,11 +172,22 @@ async def _serving(cluster: Cluster, model: RewardModel) -> int:
 
 def describe(target: Target, serving: list[int]) -> str:
     models = "; ".join(_describe(model, count) for model, count in zip(target.models, serving, strict=True))
+    otherwise = _described_policy(target)
     if not isinstance(target.resource, RewardFleet):
-        return f"rewards come from {models}"
+        return f"rewards come from {models}{otherwise}"
     terms = ", ".join(term.name for term in target.resource.spec.terms)
     behind = f"; behind it {models}" if models else ""
-    return f"rewards come from RewardFleet {target.namespace}/{target.name}: terms {terms}{behind}"
+    return f"rewards come from RewardFleet {target.namespace}/{target.name}: terms {terms}{behind}{otherwise}"
+
+
+def _described_policy(target: Target) -> str:
+    if target.run_policy is None:
+        return ""
+    theirs = policies_of(target.resource)
+    known = ", ".join(
+        f"{in_words(policy)} of term {name}" if name else in_words(policy) for name, policy in theirs.items()
+    )
+    return f"; a score that fails: {in_words(target.run_policy)}, by reward_model.on_failure in place of {known}"
 
 
 def _describe(model: RewardModel, serving: int) -> str:

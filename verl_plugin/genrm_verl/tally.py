@@ -79,6 +79,7 @@ class Tally:
         spec = FleetBreaker.model_validate(read.breaker)
         self._run = read.run
         self._breaker = Breaker(spec.max_failed_fraction, spec.minimum_count)
+        self._on_failure = read.on_failure
         self._steps = StepLog()
         self._lines = JudgementLog(Path(read.judgement_log), "steps") if read.judgement_log else None
         self._why: str | None = None
@@ -109,7 +110,8 @@ class Tally:
         self._breaker.begin_step()
         line = self._steps.ended()
         if line is not None and self._lines is not None:
-            self._lines.write({"run": self._run, "ended": round(time.time(), 6), **line})
+            own = {} if self._on_failure is None else {"on_failure": self._on_failure}
+            self._lines.write({"run": self._run, "ended": round(time.time(), 6), **own, **line})
         return StepEnd(None if line is None else sentence(line), self._why)
 
     async def stopped(self) -> str:

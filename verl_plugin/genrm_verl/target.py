@@ -1,5 +1,8 @@
 """What a run is scored by, as it was when the run started: one run is scored by one judge. Pure.
 
+The resource is kept as the cluster has it, and what the run wants otherwise stands beside it, so that who reads the
+record of a run sees both; `scored_by` is what comes of them.
+
 It travels to every process of the run inside verl's configuration, as text: OmegaConf would take `${` in a template for
 an interpolation of its own.
 """
@@ -11,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from genrm_api.judging import OnFailure
-from genrm_api.rewardfleet import RewardFleet, RewardFleetSpec
+from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.cluster_code import Code
 from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.run_policy import policies_of, under, written_out
 from genrm_scoring.targets import drops_samples, needs_siblings
 
 _KEPT = ("name", "namespace", "uid", "generation")
@@ -28,6 +32,13 @@ class Target:
     models: tuple[RewardModel, ...]
     code: Code = field(default_factory=dict)
     """What the run approved of rules' code in ConfigMaps."""
+    run_policy: OnFailure | None = None
+    """The run's own failure policy, in place of the resource's."""
+
+    @property
+    def scored_by(self) -> RewardModel | RewardFleet:
+        """The resource as this run is scored by it."""
+        return under(self.resource, self.run_policy)
 
     @property
     def name(self) -> str:
@@ -39,16 +50,16 @@ class Target:
 
     @property
     def needs_siblings(self) -> bool:
-        return needs_siblings(self.resource)
+        return needs_siblings(self.scored_by)
 
     @property
     def drops_samples(self) -> bool:
-        return drops_samples(self.resource)
+        return drops_samples(self.scored_by)
 
     @property
     def on_failure(self) -> OnFailure:
-        spec = self.resource.spec
-        return spec.on_failure if isinstance(spec, RewardFleetSpec) else spec.scoring.on_failure
+        """What it means for a sample that it has no score."""
+        return policies_of(self.scored_by)[""]
 
     @property
     def has_pods(self) -> bool:
@@ -69,7 +80,10 @@ class Target:
 
     def text(self) -> str:
         manifests = [_manifest(it) for it in (self.resource, *self.models)]
-        written = json.dumps({"resources": manifests, "code": dict(self.code)}, ensure_ascii=True)
+        everything: dict[str, Any] = {"resources": manifests, "code": dict(self.code)}
+        if self.run_policy is not None:
+            everything["onFailure"] = written_out(self.run_policy)
+        written = json.dumps(everything, ensure_ascii=True)
         return written.replace("$", "\\u0024")  # only texts can hold one
 
     @classmethod
@@ -77,8 +91,12 @@ class Target:
         written = json.loads(text)
         first, *models = written["resources"]
         kind = RewardFleet if first["kind"] == "RewardFleet" else RewardModel
+        policy = written.get("onFailure")
         return cls(
-            kind.model_validate(first), tuple(RewardModel.model_validate(each) for each in models), written["code"]
+            kind.model_validate(first),
+            tuple(RewardModel.model_validate(each) for each in models),
+            written["code"],
+            None if policy is None else OnFailure.model_validate(policy),
         )
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from genrm_api.judging import OnFailure
 from genrm_api.leases import DEFAULT_TTL_SECONDS
 from genrm_api.rewardfleet import FleetBreaker
 from genrm_api.rewardmodel import EngineName
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.gathering import PATIENCE
+from genrm_scoring.run_policy import policy_of
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
@@ -56,6 +58,8 @@ class RewardRequest:
     secrets: str | None
     allow_cluster_code: tuple[str, ...]
     judgement_log: str | None
+    on_failure: OnFailure | None
+    """The run's own, in place of those of what it is scored by."""
     breaker: Mapping[str, Any]
     """What the run writes of it, in the words of a RewardFleet's spec.breaker."""
     patience_s: float
@@ -88,6 +92,9 @@ class RunSection:
     rules: str | None = None
     secrets: str | None = None
     judgement_log: str | None = None
+    on_failure: dict[str, Any] | None = None
+    """What the run wrote in place of the policies of what it is scored by, for those who read: `target` has it, too,
+    and `scoring`."""
     breaker: dict[str, Any] = field(default_factory=dict)
     """As a RewardFleet's spec.breaker; what is not written has its default."""
     patience_s: float = PATIENCE
@@ -167,6 +174,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         secrets=_path("secrets", ours["secrets"]),
         allow_cluster_code=_hashes(ours["allow_cluster_code"]),
         judgement_log=_path("judgement_log", ours["judgement_log"]),
+        on_failure=_on_failure(ours["on_failure"], ours["scoring"]),
         breaker=_breaker(ours["breaker"]),
         patience_s=_seconds("patience_s", ours["patience_s"]),
         state=_state_folder(config),
@@ -281,6 +289,17 @@ def _scoring(value: Any) -> Mapping[str, Any]:
             "reward_model.scoring", f"found {value!r}; write keys of spec.scoring: {{timeout: 60s}}"
         )
     return value
+
+
+def _on_failure(value: Any, scoring: Any) -> OnFailure | None:
+    if value is None:
+        return None
+    policy = policy_of(value, "reward_model.on_failure")
+    if isinstance(scoring, dict) and scoring.get("onFailure") is not None:
+        raise ConfigurationError(
+            "reward_model.on_failure", "found beside reward_model.scoring.onFailure; write one of them"
+        )
+    return policy
 
 
 def _breaker(value: Any) -> Mapping[str, Any]:

@@ -100,6 +100,28 @@ def test_a_file_that_a_framework_loads_is_told_by_its_environment(spec: Path, tm
     made.close()
 
 
+def test_who_calls_may_say_what_a_failure_means(spec: Path, tmp_path: Path) -> None:
+    policy = {"policy": "value", "value": -1}
+    for made in (
+        rewards_of_file(spec, "answers", on_failure=policy),
+        rewards_from(
+            {"GENRM_SPEC": str(spec), "GENRM_TARGET": "answers", "GENRM_ON_FAILURE": "{policy: value, value: -1}"}
+        ),
+    ):
+        (score,) = made.score(answers("4", reference=None))
+        assert (score.value, score.outcome, score.source) == (-1, Outcome.REFUSED, ScoreSource.POLICY)
+        made.close()
+    raising = rewards_of_file(spec, "answers", on_failure={"policy": "raise"})
+    with pytest.raises(FailureRaised):
+        raising.score(answers("4", reference=None))
+    raising.close()
+    with pytest.raises(ConfigurationError, match=r"^on_failure\.value: missing under policy value; write"):
+        rewards_of_file(spec, "answers", on_failure={"policy": "value"})
+    for written in ("drop", "{policy"):
+        with pytest.raises(ConfigurationError, match=r"^GENRM_ON_FAILURE: found '"):
+            rewards_from({"GENRM_SPEC": str(spec), "GENRM_TARGET": "answers", "GENRM_ON_FAILURE": written})
+
+
 @dataclass
 class FakeLease:
     inside: int = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genrm_api.judging import OnFailure
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.errors import ConfigurationError, FailureRaised, RunStopped
@@ -53,9 +54,11 @@ def static(url: str, log: Path | None = None, **scoring: Any) -> LocalRun:
     return started(section)
 
 
-def of_fleet(spec: dict[str, Any], models: Sequence[RewardModel] = (), **section: Any) -> LocalRun:
+def of_fleet(
+    spec: dict[str, Any], models: Sequence[RewardModel] = (), own: OnFailure | None = None, **section: Any
+) -> LocalRun:
     fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": spec})
-    text = Target(fleet, tuple(models)).text()
+    text = Target(fleet, tuple(models), run_policy=own).text()
     return started(RunSection(run="run-1", discovery="k8s", target=text, coordinators=1, **section))
 
 
@@ -108,6 +111,23 @@ async def test_a_failure_under_policy_raise_stops_the_run_and_says_why() -> None
         with pytest.raises(FailureRaised):
             await scored(coordinator, group("a", "b"))
         assert "parse_failed under policy raise" in await asyncio.wait_for(told, 5)
+
+
+async def test_a_runs_own_policy_takes_the_place_of_those_of_a_fleet_and_of_its_terms(tmp_path: Path) -> None:
+    terms = [{"name": "right", "rule": {"kind": "exact"}, "onFailure": {"policy": "value", "value": 0.5}}]
+    spec = {"terms": terms, "onFailure": {"policy": "group_drop"}}
+    quiet: dict[str, Any] = {"breaker": {"maxFailedFraction": 1}, "judgement_log": str(tmp_path)}
+    assert await scored(of_fleet(spec, **quiet), group("4", "5")) == [0.5, 0.5], "there is no ground truth"
+    policy = {"policy": "value", "value": -1.0}
+    run = of_fleet(spec, own=OnFailure.model_validate(policy), on_failure=policy, **quiet)
+    assert await scored(run, group("4", "5")) == [-1.0, -1.0]
+    await run.step_ended()
+    (line,) = read_lines(tmp_path, "steps")
+    assert line["on_failure"] == policy and line["outcomes"] == {"refused": 2}
+    stops = of_fleet(spec, own=OnFailure.model_validate({"policy": "raise"}), **quiet)
+    with pytest.raises(FailureRaised, match="refused under policy raise: right"):
+        await scored(stops, group("4", "5"))
+    assert "under policy raise" in await asyncio.wait_for(stops.stopped(), 5)
 
 
 async def test_a_fleet_that_mostly_fails_stops_the_run_in_the_step_in_which_it_does() -> None:

@@ -245,6 +245,38 @@ async def test_a_run_may_write_what_of_a_fleets_breaker_it_wants_otherwise(tmp_p
         assert section["breaker"] == expected
 
 
+VALUE = {"policy": "value", "value": -1.0}
+
+
+async def test_a_run_may_say_itself_what_a_failure_means_and_its_record_tells_so(tmp_path: Path, api: StubApi) -> None:
+    team = fleet("judge", onFailure={"policy": "value", "value": 0})
+    api.put("rewardfleets", "rl", "team", **team)
+    of_fleet = ("reward_model.discovery=k8s", "reward_model.name=team")
+    for name, overrides, coordinators, told in [
+        ("model", K8S, 0, "value -1, by reward_model.on_failure in place of drop; run"),
+        ("fleet", of_fleet, 8, "value -1, by reward_model.on_failure in place of drop, value 0 of term by_judge; run"),
+    ]:
+        (folder := tmp_path / name).mkdir()
+        async with started(folder, *overrides, "reward_model.on_failure={policy:value,value:-1}") as program:
+            section = (await program.config())["genrm"]
+            code, _, errors = await program.end()
+        assert code == 0 and f"; a score that fails: {told}" in errors
+        assert (section["on_failure"], section["coordinators"], section["settles"]) == (VALUE, coordinators, False)
+        target = Target.read(section["target"])
+        assert (target.on_failure.policy, target.on_failure.value) == ("value", -1)
+        assert target.resource.spec != target.scored_by.spec, "what the cluster says is kept beside it"
+
+
+async def test_a_failure_policy_that_is_none_ends_the_run_before_it_starts(tmp_path: Path, api: StubApi) -> None:
+    async with started(tmp_path, *K8S, "reward_model.on_failure={policy:value}") as program:
+        code, out, errors = await program.end()
+    assert (code, out) == (1, "")
+    assert errors.strip() == (
+        "genrm: reward_model.on_failure.value: missing under policy value; write the score of a failed judgement"
+    )
+    assert leases(api) == []
+
+
 async def test_a_fleet_that_names_a_model_which_is_not_there_ends_the_run(tmp_path: Path, api: StubApi) -> None:
     api.put("rewardfleets", "rl", "team", **fleet("critic"))
     sentence = await one_sentence(tmp_path, "reward_model.discovery=k8s", "reward_model.name=team")

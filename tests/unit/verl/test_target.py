@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from genrm_api.judging import OnFailure
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 from genrm_verl.target import Target
@@ -53,3 +55,26 @@ def test_approved_code_arrives_as_it_was() -> None:
     code = {"own/rules.py": "def f(response, ground_truth):\n    return float('$' in response)\n"}
     came = through_a_configuration(Target(fleet({"name": "own", "rule": rule}), (), code))
     assert came.code == code
+
+
+@pytest.mark.parametrize(
+    ("policy", "siblings", "drops"),
+    [
+        (None, False, True),
+        ({"policy": "drop"}, False, True),
+        ({"policy": "value", "value": -1}, False, False),
+        ({"policy": "group_mean"}, True, False),
+        ({"policy": "group_drop"}, True, False),
+        ({"policy": "raise"}, True, False),
+    ],
+)
+def test_a_runs_own_policy_arrives_beside_the_resource_and_decides_where_responses_meet(
+    policy: dict[str, Any] | None, siblings: bool, drops: bool
+) -> None:
+    judge = model("judge", model={"uri": "hf://a/b"}, scoring={"timeout": "9s"})
+    own = None if policy is None else OnFailure.model_validate(policy)
+    came = through_a_configuration(Target(judge, (judge,), run_policy=own))
+    assert came.resource.spec == judge.spec, "as the cluster has it"
+    assert came.run_policy == own and came.on_failure == (own or OnFailure())
+    assert (came.needs_siblings, came.drops_samples) == (siblings, drops)
+    assert isinstance(came.scored_by, RewardModel) and came.scored_by.spec.scoring.timeout == "9s"

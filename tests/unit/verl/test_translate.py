@@ -175,6 +175,43 @@ def test_a_run_on_one_judge_has_the_breaker_that_it_writes() -> None:
         assert section is not None and section.breaker == (written or {})
 
 
+@pytest.mark.parametrize("discovery", ["static", "k8s"])
+@pytest.mark.parametrize(
+    ("on_failure", "field"),
+    [
+        ("drop", "reward_model.on_failure"),
+        ({}, "reward_model.on_failure"),
+        ({"value": -1}, "reward_model.on_failure"),
+        ({"policy": "ignore"}, "reward_model.on_failure.policy"),
+        ({"policy": "value"}, "reward_model.on_failure.value"),
+        ({"policy": "raise", "value": 0}, "reward_model.on_failure.value"),
+        ({"policy": "drop", "minimumCount": 3}, "reward_model.on_failure.minimumCount"),
+    ],
+)
+def test_a_runs_failure_policy_is_what_a_resources_is(discovery: str, on_failure: Any, field: str) -> None:
+    of = STATIC if discovery == "static" else {"discovery": "k8s", "name": "team"}
+    with pytest.raises(ConfigurationError) as refused:
+        read_request(config({**of, "on_failure": on_failure}))
+    assert refused.value.field == field
+
+
+def test_a_run_on_endpoints_says_once_what_a_failure_means() -> None:
+    policy = {"policy": "value", "value": -1.0}
+    twice = {**STATIC, "on_failure": policy, "scoring": {"onFailure": {"policy": "drop"}}}
+    with pytest.raises(
+        ConfigurationError, match=r"on_failure: found beside reward_model\.scoring\.onFailure; write one"
+    ):
+        read_request(config(twice))
+    made = config({**STATIC, "on_failure": policy, "scoring": {"timeout": "9s"}})
+    request = read_request(made)
+    assert request is not None
+    apply(made, static_section(request, "run-1", 8), request, {})
+    section = RunSection.of(made)
+    assert section is not None and section.scoring is not None
+    assert section.scoring["onFailure"] == section.on_failure == policy and section.scoring["timeout"] == "9s"
+    assert (section.coordinators, section.settles) == (0, False), "as if the scoring said so"
+
+
 @pytest.mark.parametrize("prewake", ["soon", 3, 0.5])
 def test_prewake_is_true_or_false(prewake: Any) -> None:
     with pytest.raises(ConfigurationError, match="prewake: found"):
