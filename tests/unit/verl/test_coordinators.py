@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
 
 from dev.grpo import read_lines
-from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
+from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says, status
 from tests.unit.verl.local_run import LocalRun
 
 MADE: list[LocalRun] = []
@@ -111,6 +111,37 @@ async def test_a_failure_under_policy_raise_stops_the_run_and_says_why() -> None
         with pytest.raises(FailureRaised):
             await scored(coordinator, group("a", "b"))
         assert "parse_failed under policy raise" in await asyncio.wait_for(told, 5)
+
+
+MINUS = {"onFailure": {"policy": "value", "value": -1}}
+MADE_OF: dict[str, Callable[[str, Path], LocalRun]] = {
+    "one model": lambda url, log: static(url, log, normalise="minmax", **MINUS),
+    "pairs": lambda url, log: static(url, log, mode="pairwise", **MINUS),
+    "a ranking": lambda url, log: static(url, log, mode="listwise", **MINUS),
+    "a fleet": lambda url, log: of_fleet(
+        {"terms": [{"name": "good", "rewardModel": {"name": "judge"}}], **MINUS},
+        [external("judge", url)],
+        judgement_log=str(log),
+    ),
+}
+
+
+@pytest.mark.parametrize("made_of", MADE_OF)
+async def test_what_engines_turn_down_is_a_failure_for_the_policy_and_the_breaker_whatever_a_score_is_made_of(
+    tmp_path: Path, made_of: str
+) -> None:
+    async with ScriptedJudge(status(400)) as judge:
+        run = MADE_OF[made_of](judge.url, tmp_path)
+        assert await scored(run, group("a", "b")) == [-1.0, -1.0]
+        end = await run.tally.step_ended()
+        assert end.stop is None, "two are fewer than the breaker counts from"
+        for number in range(15):
+            await scored(run, group("a", "b", step=2), key=f"u{number}")
+        with pytest.raises(
+            RunStopped, match=r"32 of the first 32 scores .*(\n  prompt u, response \d: refused: .*){3}"
+        ):
+            await scored(run, group("a", "b", step=2))
+    assert [line["outcomes"] for line in read_lines(tmp_path, "steps")] == [{"refused": 2}]
 
 
 async def test_a_runs_own_policy_takes_the_place_of_those_of_a_fleet_and_of_its_terms(tmp_path: Path) -> None:
