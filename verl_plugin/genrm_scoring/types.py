@@ -3,7 +3,7 @@
 
 They are values. A `Judgement` always says how it ended (`Outcome`); a `Score` without a number is a `None`, never
 a zero, and a number that no judge gave says so (`ScoreSource.POLICY`). The constructors refuse everything else, so a
-silent zero cannot be written down.
+silent zero cannot be written down. Each of them can be kept as JSON, and read back (`written`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from genrm_scoring import ground_truths
 from genrm_scoring.endpoints import Endpoint
+from genrm_scoring.written import Written
 
 
 class Outcome(enum.StrEnum):
@@ -63,7 +64,7 @@ class ScoreSource(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Written):
     """One response to be judged. `session` is its number among the responses to its prompt, which has a meaning only
     where responses are shown as sampled (`order: given`); `uid` and `step` only identify it in logs.
 
@@ -93,7 +94,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Written):
     """What one judgement asks about: the responses to one prompt, in the order in which the judge sees them."""
 
     prompt: str
@@ -136,7 +137,7 @@ def _complete(known: Sample | Question) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Written):
     """What a judge said (`label`, in the judge's own words) and what it is worth.
 
     Of two responses the worth is the preference for the first, from 0 to 1; of several in a `ranking`, how far up the
@@ -154,7 +155,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(Written):
     """A judge's order of several responses, best first: each index of `Question.responses` exactly once."""
 
     best_first: tuple[int, ...]
@@ -165,7 +166,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Written):
     """What an engine answered to one request. Token counts are its own; `revision` and `boot_id` are the door's."""
 
     text: str
@@ -178,7 +179,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedAttempt:
+class FailedAttempt(Written):
     """One request that did not bring an answer: to whom, the kind of failure, its words, and how long it took."""
 
     endpoint: Endpoint
@@ -188,7 +189,7 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Written):
     """One question to one reward model, from the first wait to the last attempt.
 
     `endpoint` is who gave `answer`; `failures` are the attempts before it. `attempts` counts requests that were sent.
@@ -229,7 +230,7 @@ def _refuse_silence(value: float | None, outcome: Outcome, source: ScoreSource) 
 
 
 @dataclass(frozen=True, slots=True)
-class TermScore:
+class TermScore(Written):
     """What one term gave to a mixed score.
 
     `raw` is the number of what was asked, `value` what was left of it after transform and normalisation, or what a
@@ -248,7 +249,7 @@ class TermScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Score(Written):
     """What a sample is worth. `value` is a number only if somebody gave it or a policy names it.
 
     `terms` are what a mixed score was made of; `detail` is what a rule found, or why there is no number of its own.
