@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 from genrm_api.leases import DemandLease, Phase
 from genrm_scoring.cluster import ENDPOINT_SLICES, REWARD_MODELS
 from genrm_scoring.errors import NoSuchRewardModel
@@ -91,6 +92,30 @@ async def test_a_model_that_compares_is_asked_about_two(scoring: dict[str, str],
         judgement = await smoke(cluster, "judge", "rl", 10, lambda _: None)
     assert judgement is not None and judgement.outcome is Outcome.OK, judgement
     assert all(text in str(judge.requests[0]) for text in (SAMPLE.response, OTHER))
+
+
+@pytest.mark.parametrize(("engine", "asked"), [("vllm", ["/classify"]), ("sglang", ["/tokenize", "/classify"])])
+async def test_a_classifier_is_asked_for_its_number(engine: str, asked: list[str]) -> None:
+    cluster = await fleet(type="Classifier", engine={"name": engine})
+    paths: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.json_response({"data": [{"probs": [2.5]}], "embedding": [2.5], "tokens": [1]})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        slice_ = endpoint_slice("judge-1", port=runner.addresses[0][1], address="127.0.0.{}")
+        await cluster.put(ENDPOINT_SLICES, {"metadata": {"name": "a", "namespace": "rl"}} | slice_)
+        judgement = await smoke(cluster, "judge", "rl", 10, lambda _: None)
+    finally:
+        await runner.cleanup()
+    assert judgement is not None and judgement.verdict is not None, judgement
+    assert (judgement.verdict.value, paths) == (2.5, asked)
 
 
 @pytest.mark.parametrize("target", ["judge", "rl/", "/judge"])
