@@ -240,7 +240,9 @@ def _orders_nothing(scoring: Scoring) -> str | None:
 
 
 def _same_answer(scoring: Scoring) -> bool:
-    return scoring.votes is not None and scoring.votes.count > 1 and scoring.sampling.temperature == 0
+    """Votes on a list show it in another order each, and differ by that."""
+    several = scoring.votes is not None and scoring.votes.count > 1 and scoring.mode is not ScoringMode.LISTWISE
+    return several and scoring.sampling.temperature == 0
 
 
 _READS_JSON: Final = ("five-criteria", "rider-json")
@@ -340,8 +342,8 @@ class Scoring(ApiModel):
             lambda s: (s.template is None) != (s.parse is None),
         ),
         rule(
-            "!has(self.votes) || self.votes.count == 1 || !has(self.sampling) || !has(self.sampling.temperature) || "
-            "self.sampling.temperature != 0.0",
+            f"!has(self.votes) || self.votes.count == 1 || {_LISTWISE} || !has(self.sampling) || "
+            "!has(self.sampling.temperature) || self.sampling.temperature != 0.0",
             "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a "
             "temperature above 0",
             _same_answer,

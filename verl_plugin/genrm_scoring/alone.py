@@ -29,7 +29,7 @@ def own_of(scoring: Scoring, scorer: Scorer) -> Own | None:
     """What asks about a response by itself, if `scoring` wants that of one that is alone.
 
     Sampling, votes and deadline are those of `scoring`; the form of the answer (`structured`) is not, which is of the
-    judge that compares.
+    judge that compares. Votes at temperature 0, which differ by the order of what is compared, would all be one here.
     """
     if scoring.alone is None or scoring.alone.vs is not Versus.POINTWISE:
         return None
@@ -37,7 +37,7 @@ def own_of(scoring: Scoring, scorer: Scorer) -> Own | None:
         mode=ScoringMode.POINTWISE,
         judge=scoring.alone.judge or DEFAULT_JUDGE,
         sampling=scoring.sampling.model_copy(update={"structured": None}),
-        votes=scoring.votes,
+        votes=None if scoring.sampling.temperature == 0 else scoring.votes,
         timeout=scoring.timeout,
     )
     return scorer.asking(one).judge

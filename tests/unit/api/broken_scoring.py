@@ -24,6 +24,10 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(votes={"count": 3}, sampling={"temperature": 0}),
         "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a temperature above 0",
     ),
+    "the same vote on pairs again": (
+        scoring(mode="pairwise", votes={"count": 2}, sampling={"temperature": 0}),
+        "spec.scoring.votes.count: more than 1 at temperature 0 repeats one answer; write 1, or a temperature above 0",
+    ),
     "a tournament of one": (
         scoring(aggregate="elo"),
         "spec.scoring.aggregate needs a mode that compares responses; remove it or write mode: pairwise",

@@ -89,6 +89,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the built-in judge of lists": scoring(
         mode="listwise", judge="listwise-ranking", order="given", votes={"count": 3, "combine": "mean"},
     ),
+    "orders that differ at temperature 0": scoring(
+        mode="listwise", votes={"count": 4}, sampling={"temperature": 0}, alone={"vs": "pointwise"},
+    ),
     "alone with a text": scoring(mode="listwise", alone={"vs": "chosen"}, anchor="baseline"),
     "alone by itself": scoring(mode="pairwise", alone={"vs": "pointwise", "judge": "pointwise-1-10"}),
     "the scores of RM-Gallery": scoring(

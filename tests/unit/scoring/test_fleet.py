@@ -286,6 +286,22 @@ async def test_all_are_ranked_in_one_question_and_each_vote_shows_them_otherwise
     assert [score.value for score in same] == [0.5, 0.5] and len(judge.requests) == 3
 
 
+async def test_votes_on_a_list_differ_at_temperature_0_and_those_on_a_response_alone_do_not() -> None:
+    def answer(request: Any) -> str:
+        return "<ranking>1, 2</ranking>" if "answer b" in str(request) else r"\boxed{True}"
+
+    async with ScriptedJudge(says(answer)) as judge:
+        how: Any = {"votes": {"count": 2}, "sampling": {"temperature": 0}, "alone": {"vs": "pointwise"}}
+        rm = external("judge", judge.url, mode="listwise", **how)
+        async with reached(rm, Means()) as way:
+            scores = await source_of(rm, way).scores(answers("answer a", "answer b"))
+            assert [score.value for score in scores] == [0.5, 0.5], "who takes the first place for good takes nobody"
+            assert len({request["messages"][0]["content"] for request in judge.requests}) == 2
+            judge.requests.clear()
+            (alone,) = await source_of(rm, way).scores(answers("answer a"))
+    assert alone.value == 1.0 and len(judge.requests) == 1
+
+
 async def test_a_ranking_that_is_none_fails_the_group() -> None:
     async with ScriptedJudge(says("<ranking>1, 1</ranking>")) as judge:
         rm = external("judge", judge.url, mode="listwise")
