@@ -16,6 +16,7 @@ from genrm_api.access import LabelSelector, Peer
 from genrm_api.engine import Engine, EngineName
 from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
+from genrm_api.labels import with_labels
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelType
 from genrm_api.scoring import (
@@ -177,6 +178,7 @@ def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
     if mode is not ScoringMode.CLASSIFY:
         filled |= {
             "judge": scoring.judge or (JUDGES[mode][0] if scoring.template is None else None),
+            "parse": None if scoring.parse is None else with_labels(scoring.parse, mode),
             "votes": scoring.votes or Votes(count=1),
         }
     if mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):

@@ -111,7 +111,7 @@ class Parse(ApiModel):
         description="boxed: the last \\boxed{}. tag: the text inside <tag>. regex: the first group, or the "
         "whole match, "
         "of the last match. json: a field of the last JSON object. number: the only number. ranking: an order of the "
-        "responses. logprob: the expected value over the answers in values."
+        "responses. logprob: the expected value over the labels in values, each of them one token of the model's."
     )
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=63)] | None = Field(
         None, description="Name of the tag, for kind tag."
@@ -123,7 +123,9 @@ class Parse(ApiModel):
         Field(None, description="Path to the verdict, for kind json: score, or result.score.")
     )
     values: Annotated[dict[str, Number], Field(max_length=64), BeforeValidator(without_nulls)] | None = Field(
-        None, description="What each verdict is worth. Absent: the verdict is a number itself."
+        None,
+        description="What each verdict is worth. Absent: the verdict is a number itself; with kind logprob the labels "
+        "are the digits from 0 to 9, and in mode pairwise A: 1 and B: 0.",
     )
     minimum: Number | None = Field(None, description="A smaller number is no verdict.")
     maximum: Number | None = Field(None, description="A larger number is no verdict.")
@@ -141,9 +143,10 @@ class Parse(ApiModel):
         *_belongs(ParseKind.REGEX, "pattern", "a regular expression"),
         *_belongs(ParseKind.JSON, "field", "the path to the verdict"),
         rule(
-            "self.kind != 'logprob' || (has(self.values) && self.values.size() > 1)",
-            "spec.scoring.parse.values: fewer than two with kind logprob; write each answer and what it is worth",
-            lambda p: p.kind is ParseKind.LOGPROB and len(p.values or {}) < 2,
+            "self.kind != 'logprob' || !has(self.values) || self.values.size() > 1",
+            "spec.scoring.parse.values: fewer than two with kind logprob; write each label and what it is worth, or "
+            "remove it",
+            lambda p: p.kind is ParseKind.LOGPROB and p.values is not None and len(p.values) < 2,
         ),
         rule(
             "!has(self.minimum) || !has(self.maximum) || self.minimum < self.maximum",

@@ -150,7 +150,7 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "probabilities of nothing": (
         scoring(template=TEMPLATE, parse={"kind": "logprob", "values": {"yes": 1}}),
-        "spec.scoring.parse.values: fewer than two with kind logprob; write each answer and what it is worth",
+        "spec.scoring.parse.values: fewer than two with kind logprob; write each label and what it is worth, or",
     ),
     "no number between": (
         scoring(template=TEMPLATE, parse={"kind": "number", "minimum": 1, "maximum": 1}),

@@ -89,6 +89,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the built-in judge of lists": scoring(
         mode="listwise", judge="listwise-ranking", order="given", votes={"count": 3, "combine": "mean"},
     ),
+    "digits": scoring(template=TEMPLATE, parse={"kind": "logprob", "minimum": 0, "maximum": 9}),
+    "letters": scoring(mode="pairwise", template=TEMPLATE, parse={"kind": "logprob"}),
     "orders that differ at temperature 0": scoring(
         mode="listwise", votes={"count": 4}, sampling={"temperature": 0}, alone={"vs": "pointwise"},
     ),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
+from genrm_api.judging import Parse
+from genrm_api.labels import DIGITS, LETTERS
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
 from genrm_api.scoring import Alone, Schedule, Versus
 
@@ -117,6 +119,16 @@ def test_an_endpoint_outside_the_cluster_has_no_pods() -> None:
         ),
         ("Generative", {"mode": "pairwise", "order": "both"}, {"order": "both", "aggregate": "winrate"}),
         ("Generative", {"mode": "pairwise", "schedule": {"kind": "active", "budget": 8}}, {"aggregate": "bt"}),
+        (
+            "Generative",
+            {"template": "{{ r }}", "parse": {"kind": "logprob"}},
+            {"parse": Parse(kind="logprob", values=dict(DIGITS))},
+        ),
+        (
+            "Generative",
+            {"mode": "pairwise", "template": "{{ r }}", "parse": {"kind": "logprob"}},
+            {"parse": Parse(kind="logprob", values=dict(LETTERS))},
+        ),
         ("Classifier", {}, {"mode": "classify", "judge": None, "votes": None, "normalise": "none"}),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from genrm_api.judging import Parse
+from genrm_api.scoring import ScoringMode
 from genrm_scoring import parsers
 from genrm_scoring.errors import ConfigurationError, ParseFailed
 from genrm_scoring.parsers import Distribution, reader_of
@@ -84,6 +85,23 @@ def test_the_place_is_the_first_word_after_the_thoughts(before: list[str]) -> No
 def test_an_answer_that_says_something_else_there_is_no_verdict(said: list[str]) -> None:
     with pytest.raises(ParseFailed):
         distribution([token(word, A=0.9, B=0.1) for word in said], VALUES)
+
+
+def test_an_answer_that_is_a_label_and_no_token_says_so() -> None:
+    said = [token(word, go=0.9, bad=0.1) for word in ("go", "od")]
+    with pytest.raises(ParseFailed, match=r"'good' is more than one token to this model"):
+        distribution(said, {"good": 1.0, "bad": 0.0})
+    with pytest.raises(ParseFailed) as refused:
+        distribution([token("go"), token("ne")], {"good": 1.0, "bad": 0.0})
+    assert "one token" not in str(refused.value), "it meant no label"
+
+
+@pytest.mark.parametrize(("mode", "label", "worth"), [(None, "7", 7.0), (ScoringMode.PAIRWISE, "A", 1.0)])
+def test_without_labels_of_its_own_a_judge_reads_digits_or_letters(
+    mode: ScoringMode | None, label: str, worth: float
+) -> None:
+    reader = reader_of(Parse(kind="logprob"), mode)
+    assert reader(Answer(label, logprobs=(token(label, **{label: 1.0}),))).value == worth
 
 
 @pytest.mark.parametrize("after", [".", "\n\nBecause", ",", ")", " ", ""])

@@ -63,7 +63,10 @@ def pointwise_judge(scoring: Scoring) -> Judge:
         return POINTWISE[scoring.judge or JUDGES[ScoringMode.POINTWISE][0]]
     logprobs = scoring.parse.kind is ParseKind.LOGPROB
     return pointwise(
-        scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
+        scoring.template,
+        reader_of(scoring.parse, scoring.mode),
+        reads_logprobs=logprobs,
+        schema=schema_of(scoring.parse),
     )
 
 
@@ -82,7 +85,10 @@ def judge_of(scoring: Scoring) -> Judge:
         return PAIRWISE[scoring.judge or JUDGES[ScoringMode.PAIRWISE][0]]
     logprobs = scoring.parse.kind is ParseKind.LOGPROB
     return pairwise(
-        scoring.template, reader_of(scoring.parse), reads_logprobs=logprobs, schema=schema_of(scoring.parse)
+        scoring.template,
+        reader_of(scoring.parse, scoring.mode),
+        reads_logprobs=logprobs,
+        schema=schema_of(scoring.parse),
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from genrm_api.judging import Parse, ParseKind
+from genrm_api.labels import with_labels
+from genrm_api.scoring import ScoringMode
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.parsers.boxed import boxed
@@ -63,8 +65,8 @@ class TextReader:
         return self.worth.of(self.label(spoken(answer.text, strip_thinking=self.strip_thinking)))
 
 
-def reader_of(parse: Parse) -> Reader:
-    """What `spec.scoring.parse` describes.
+def reader_of(parse: Parse, mode: ScoringMode | None = None) -> Reader:
+    """What `spec.scoring.parse` describes in a mode.
 
     Raises:
         ConfigurationError: its pattern is none, its labels cannot be told apart, or it is a ranking, which no reader
@@ -73,7 +75,7 @@ def reader_of(parse: Parse) -> Reader:
     worth = Worth(parse.values, parse.minimum, parse.maximum)
     match parse.kind:
         case ParseKind.LOGPROB:
-            return LogprobReader(parse.values or {}, worth, parse.strip_thinking)
+            return LogprobReader(with_labels(parse, mode).values or {}, worth, parse.strip_thinking)
         case ParseKind.RANKING:
             raise ConfigurationError("scoring.parse.kind", "ranking orders several responses; write another kind")
     return TextReader(_label_finder(parse), worth, parse.strip_thinking)

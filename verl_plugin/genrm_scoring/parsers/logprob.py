@@ -13,7 +13,7 @@ begins with one: what the model said instead of a verdict is not searched for so
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,7 +101,9 @@ def distribution(
         raise ParseFailed(f"the engine sent logprobs of another form: {type(e).__name__} {e}") from None
     said = spoken(text, strip_thinking=strip_thinking).lstrip()
     if label not in labels or not said.startswith(label) or said[len(label) :].lstrip(" ")[:1] not in _AFTER:
-        raise ParseFailed(f"the answer is {head(said)}, which is none of {', '.join(labels)}")
+        raise ParseFailed(
+            f"the answer is {head(said)}, which is none of {', '.join(labels)}{_cut(label, said, labels)}"
+        )
     masses = dict.fromkeys(labels, 0.0)
     for token, logprob in candidates:
         if (name := token.strip(_MARKS)) in masses and not math.isnan(logprob):
@@ -111,6 +113,12 @@ def distribution(
     if not total > 0 or missing > most_missing:
         raise ParseFailed(f"{missing:.3f} of the probability went to something else than {', '.join(labels)}")
     return Distribution(label, {name: mass / total for name, mass in masses.items()}, missing)
+
+
+def _cut(token: str, said: str, labels: Collection[str]) -> str:
+    """What is to be said of an answer that is a label, and begins with a token that is only a part of it."""
+    meant = next((label for label in labels if label.startswith(token) and said.startswith(label)), None)
+    return "" if meant is None else f"; {meant!r} is more than one token to this model: write labels that are one"
 
 
 def _place(logprobs: Sequence[Any], *, strip_thinking: bool) -> Mapping[str, Any]:
