@@ -76,6 +76,10 @@ class Reason(enum.StrEnum):
     MEMORY_FREED = "MemoryFreed"
     MEMORY_KEPT = "MemoryKept"
     NOT_MEASURABLE = "NotMeasurable"
+    # Whether verdicts can be read from its probabilities: the reason of ScoringValid, and of Degraded if they cannot.
+    LABELS_ARE_TOKENS = "LabelsAreTokens"
+    LABEL_NOT_ONE_TOKEN = "LabelNotOneToken"
+    LABELS_NOT_ASKED = "LabelsNotAsked"
     # Whether it has the GPUs that it shares: the reason of SlotBlocked.
     SLOT_GIVEN = "SlotGiven"
     SLOT_NOT_ASKED = "SlotNotAsked"
@@ -134,6 +138,10 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
     Reason.MEMORY_KEPT: "An engine that sleeps keeps more than a fifth of the memory that was in use, and 4 GiB.",
     Reason.NOT_MEASURABLE: "Nobody can see what a sleep gave back: without a GPU, a door, or a driver that says it.",
+    Reason.LABELS_ARE_TOKENS: "Each label of `scoring.parse` is one token of the model's.",
+    Reason.LABEL_NOT_ONE_TOKEN: "A label of `scoring.parse` is several tokens to the model, and no run may read it. It "
+    "serves, for whoever asks it something else.",
+    Reason.LABELS_NOT_ASKED: "The engine does not say what its tokenizer makes of the labels of `scoring.parse`.",
     Reason.SLOT_GIVEN: "Its slots are its own for now.",
     Reason.SLOT_NOT_ASKED: "At rest it asks for no slot.",
     Reason.SLOT_AWAITED: "It waits for its turn on a slot; the message says whose it is.",
@@ -155,7 +163,7 @@ class Condition(ApiModel):
 
     type: Annotated[str, StringConstraints(max_length=316)] = Field(
         description="Ready, Available, Progressing, Degraded, Asleep, and where it applies HostPath, ImagesDiffer, "
-        "RolloutWaiting, ScoresVerified, SleepEffective or SlotBlocked."
+        "RolloutWaiting, ScoresVerified, ScoringValid, SleepEffective or SlotBlocked."
     )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     observed_generation: Annotated[Int, Field(ge=0)] | None = Field(

@@ -19,6 +19,7 @@ from genrm_api.status import Reason, RewardModelStatus
 
 from genrm_operator.canary import Recordings
 from genrm_operator.demand import Demand, Desired, Idle, Past
+from genrm_operator.labels import Heard
 from genrm_operator.observed import Door, Night, Pod, Transition
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
@@ -120,6 +121,8 @@ class Memory:
     image: str | None = None
     """Which one those have who score the runs that are under way."""
     golden: Recordings = field(default_factory=Recordings)
+    labels: Heard | None = None
+    """What an engine's tokenizer makes of the labels that runs read."""
     nights: dict[str, Night] = field(default_factory=dict)
     """What the last sleep of each pod gave back, by uid."""
     tight: dict[str, float] = field(default_factory=dict)

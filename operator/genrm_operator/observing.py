@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from genrm_api.rewardmodel import RewardModel
 
+from genrm_operator import labels
 from genrm_operator.cache import Cache, Key
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
@@ -45,6 +46,7 @@ class Observer:
             memory.doors = {pod.uid: pod.door for pod in pods if pod.door is not None}
             memory.nights |= nights_told(pods, working)
             await self._learn_engine(rm, adapter, memory, pods)
+            memory.labels = await labels.hear(rm, adapter, memory.labels, pods, memory.running, self._asking(token))
             # A transition that ended meanwhile has changed what its pod's door said; its end asks for another look.
             ended = working - set(memory.running)
             pods = [dataclasses.replace(pod, door=None) if pod.uid in ended else pod for pod in pods]
@@ -78,6 +80,9 @@ class Observer:
             return pod if hooked is None else dataclasses.replace(pod, door=hooked.unknown(pod))
         memory.unreachable.discard(pod.uid)
         return dataclasses.replace(pod, door=door)
+
+    def _asking(self, token: str) -> labels.Ask:
+        return lambda pod, call: self._doors.call_engine(pod, token, call, labels.ASK_SECONDS)
 
     async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
         """Ask one engine for its version, once per boot of it."""

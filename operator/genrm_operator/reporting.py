@@ -11,7 +11,7 @@ from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED, API_VERSION
 from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
-from genrm_operator import pinning, status
+from genrm_operator import labels, pinning, status
 from genrm_operator.announcements import Announcer
 from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand
@@ -66,13 +66,14 @@ class Reporter:
             pin=memory.pin,
             image=memory.image,
             warning=pinning.host_memory(rm, memory.pin),
+            labels=memory.labels,
             shrinks_to=shrinks_to,
             golden_rows=memory.golden.digest or (before.golden_rows if before else None),
             checks=memory.golden.checks,
             nights=memory.nights,
             waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
         )
-        await self.announce.warning(rm, memory, seen.warning)
+        await self.announce.warning(rm, memory, labels.trouble_of(rm, memory.labels) or seen.warning)
         reason, sentence = status.slot_word(seen)
         await self.announce.slot(rm, memory, reason, sentence)
         new = status.compute(rm, seen, datetime.now(UTC))

@@ -19,8 +19,9 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import ConditionStatus, Reason
 from pydantic import ValidationError
 
-from genrm_operator import images
+from genrm_operator import images, labels
 from genrm_operator.demand import Demand, Desired
+from genrm_operator.labels import Heard
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
@@ -63,6 +64,8 @@ class Seen:
     golden_rows: str | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What was found of the pods' scores, by uid."""
+    labels: Heard | None = None
+    """What an engine's tokenizer makes of the labels that runs read."""
     nights: Mapping[str, Night] = field(default_factory=dict)
     """What the pods' last sleeps gave back, by uid."""
     turns: Mapping[str, Turn] = field(default_factory=dict)
@@ -211,17 +214,20 @@ def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble
     later = "" if seen.shrinks_to is None else f"; spec.replicas: {seen.shrinks_to} counts from the next wake"
     waits = "" if seen.waits is None or awake == want else f"; {seen.waits.waits}"
     summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}"
+    unread = labels.trouble_of(rm, seen.labels)
     if seen.problem is not None:
         degraded = (True, *seen.problem)
     elif trouble is not None and trouble.trouble is not None:
         degraded = (True, trouble.trouble.reason, f"pod {trouble.name}: {trouble.trouble.message}")
+    elif unread is not None:
+        degraded = (True, unread.reason, unread.message)
     elif seen.last_error is not None:
         degraded = (True, "TransitionFailed", seen.last_error)
     elif seen.warning is not None:
         degraded = (True, seen.warning.reason, seen.warning.message)
     else:
         degraded = (False, "AsExpected", "nothing is wrong")
-    stuck = seen.problem is not None or trouble is not None
+    stuck = seen.problem is not None or trouble is not None or unread is not None
     node, moved = node_folder(rm), images.moved([pod for pod in seen.pods if not pod.deleting])
     return [
         ("Ready", settled and not stuck, degraded[1] if stuck else phase, degraded[2] if stuck else summary),
@@ -232,6 +238,7 @@ def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
         *([("ImagesDiffer", True, Reason.IMAGE_MOVED, moved)] if moved is not None else []),
         *_scores(rm, seen),
+        *([(labels.CONDITION, *valid)] if (valid := labels.standing(rm, seen.labels)) is not None else []),
         *_nights(rm, seen),
         *_slots(rm, seen),
         *([("RolloutWaiting", True, Reason.RUN_UNDER_WAY, _waits(seen.waits_for))] if seen.waits_for else []),

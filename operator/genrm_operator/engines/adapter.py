@@ -123,8 +123,11 @@ class Adapter(Protocol):
         `None`: there is none. `opens`: they end where the next answer begins, as a judge is asked; else with the last
         message, as a classifier is."""
 
+    def tokenizing(self, rm: RewardModel, text: str) -> Call | None:
+        """The same of a text by itself."""
+
     def tokens(self, answer: Any) -> tuple[int, ...]:
-        """The tokens in such an answer.
+        """The tokens in an answer to either.
 
         Raises:
             ValueError, KeyError, TypeError: it holds none.
@@ -196,6 +199,11 @@ def rendering(rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: 
     if (words := rm.spec.scoring.sampling.chat_template_kwargs) is not None:
         asked["chat_template_kwargs"] = words
     return Call("POST", "/tokenize", body=asked)
+
+
+def tokenizing(rm: RewardModel, text: str) -> Call:
+    """As both take it, without the tokens that a tokenizer puts around a prompt."""
+    return Call("POST", "/tokenize", body={"model": rm.served_name, "prompt": text, "add_special_tokens": False})
 
 
 def tokens(answer: Any) -> tuple[int, ...]:

@@ -65,6 +65,9 @@ class Custom:
     def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
         return None
 
+    def tokenizing(self, rm: RewardModel, text: str) -> Call | None:
+        return None
+
     def tokens(self, answer: Any) -> tuple[int, ...]:
         raise ValueError("an engine of which nothing is known")
 

@@ -27,6 +27,7 @@ from genrm_operator.engines.adapter import (
     nodes,
     refuse_what_it_cannot,
     rendering,
+    tokenizing,
     tokens,
     unexpanded,
 )
@@ -81,6 +82,9 @@ class Vllm:
 
     def rendering(self, rm: RewardModel, messages: Sequence[Mapping[str, str]], *, opens: bool) -> Call | None:
         return rendering(rm, messages, opens=opens)
+
+    def tokenizing(self, rm: RewardModel, text: str) -> Call | None:
+        return tokenizing(rm, text)
 
     def tokens(self, answer: Any) -> tuple[int, ...]:
         return tokens(answer)
