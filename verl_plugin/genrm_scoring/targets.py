@@ -35,6 +35,7 @@ from genrm_scoring.fleet import FleetScorer
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.groups import Reported
 from genrm_scoring.judges import CritiqueThenScore
+from genrm_scoring.labels import refuse_split_labels
 from genrm_scoring.mixing import Mixture
 from genrm_scoring.rankings import Listwise
 from genrm_scoring.scorer import Scorer, Told
@@ -156,6 +157,7 @@ def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
         ConfigurationError: it cannot be asked as it says.
     """
     where = f"RewardModel {rm.name} spec"
+    refuse_split_labels(rm)
     try:
         speech = speech_of(rm)
     except ConfigurationError as e:

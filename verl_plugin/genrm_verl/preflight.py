@@ -12,14 +12,17 @@ import re
 import secrets
 from typing import Any, Final
 
+from genrm_api.labels import labels_in
 from genrm_api.names import headless_service_name
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel, Scoring
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster
 from genrm_scoring.cluster_code import Code, approved_code
 from genrm_scoring.discovery import serving_endpoints
+from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
 from genrm_scoring.judges import judge_of
+from genrm_scoring.labels import refuse_labels_that_it_splits
 from genrm_scoring.lease_thread import Connect
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.run_policy import in_words, policies_of, written_out
@@ -30,6 +33,7 @@ from genrm_scoring.targets import (
     scoring_drops_samples,
     scoring_needs_siblings,
 )
+from genrm_scoring.transport import AiohttpTransport
 from pydantic import ValidationError
 
 from genrm_verl.opening import means_of
@@ -74,6 +78,8 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         judge_of(scoring)
     except ConfigurationError as e:
         raise ConfigurationError(f"reward_model.{e.field}", e.sentence) from None
+    if labels_in(scoring):
+        asyncio.run(_refuse_labels(request, scoring))
     return RunSection(
         run=run,
         discovery="static",
@@ -88,6 +94,19 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         coordinators=workers if scoring_needs_siblings(scoring) or scoring_drops_samples(scoring) else 0,
         settles=scoring_drops_samples(scoring),
     )
+
+
+async def _refuse_labels(request: RewardRequest, scoring: Scoring) -> None:
+    """
+    Raises:
+        ConfigurationError: the model takes a label apart that it is to say in one token.
+    """
+    endpoints, transport = StaticEndpoints(request.endpoints), AiohttpTransport()
+    field = "reward_model.scoring.parse.values"
+    try:
+        await refuse_labels_that_it_splits(scoring, request.served_name or "", endpoints, transport, field)
+    finally:
+        await transport.close()
 
 
 def cluster_section(connect: Connect, request: RewardRequest, run: str, workers: int) -> tuple[RunSection, Target, str]:

@@ -14,9 +14,10 @@ import pytest
 from genrm_api.rewardmodel import EngineName, Sampling, Scoring, Structured
 from genrm_scoring import chat, classifiers
 from genrm_scoring.endpoints import StaticEndpoints
-from genrm_scoring.errors import Truncated
+from genrm_scoring.errors import ConfigurationError, Truncated
 from genrm_scoring.judges import POINTWISE, Messages
 from genrm_scoring.judges.critique import with_critique
+from genrm_scoring.labels import refuse_labels_that_it_splits
 from genrm_scoring.parsers import distribution
 from genrm_scoring.parsers.logprob import TOP
 from genrm_scoring.scorer import Scorer
@@ -103,6 +104,21 @@ def test_the_likeliest_tokens_come_with_an_answer_as_our_library_reads_them(engi
     found = distribution(answer.logprobs, answer.text, {"A": 1.0, "B": 0.0}, most_missing=1.0)
     assert found.said == answer.text
     assert 1 - found.missing >= math.exp(place["logprob"]) * 0.999, "of a model of random weights, not much"
+
+
+async def test_labels_of_one_letter_are_tokens_and_a_long_word_is_none(engine: Engine) -> None:
+    """By what asks before a run begins; the operator's call is the same."""
+    generative(engine)
+    engine.serve()
+    transport = AiohttpTransport(key=KEY)
+    endpoints = StaticEndpoints([str(engine.http.base_url).rstrip("/")])
+    parse = {"kind": "logprob", "values": {"A": 1, "7": 0.5, "antidisestablishmentarianism": 0}}
+    scoring = Scoring.model_validate({"template": "{{ response }}", "parse": parse})
+    try:
+        with pytest.raises(ConfigurationError, match="found: 'antidisestablishmentarianism' is more than one token"):
+            await refuse_labels_that_it_splits(scoring, MODEL, endpoints, transport, "found")
+    finally:
+        await transport.close()
 
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

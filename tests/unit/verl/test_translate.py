@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -128,6 +131,34 @@ def test_a_template_that_cannot_work_is_refused_by_its_key() -> None:
     assert request is not None
     with pytest.raises(ConfigurationError, match=r"reward_model\.scoring\.template"):
         static_section(request, "run-1", 8)
+
+
+def test_labels_that_the_server_takes_apart_are_refused_by_their_key_and_a_server_that_is_away_is_not_asked() -> None:
+    class Letters(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.dumps({"tokens": list(map(ord, asked["prompt"]))}).encode()
+            self.send_response(200 if self.path == "/tokenize" else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    def section(port: int, **values: float) -> RunSection:
+        scoring = {"template": "{{ response }}", "parse": {"kind": "logprob", "values": values}}
+        request = read_request(config({**STATIC, "endpoints": [f"http://127.0.0.1:{port}"], "scoring": scoring}))
+        assert request is not None
+        return static_section(request, "run-1", 8)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Letters) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        assert section(server.server_port, A=1, B=0)
+        with pytest.raises(ConfigurationError, match=r"reward_model\.scoring\.parse\.values: 'good', 'bad' are more"):
+            section(server.server_port, good=1, bad=0)
+        server.shutdown()
+    assert section(1, good=1, bad=0)
 
 
 @pytest.mark.parametrize(("validate", "size"), [(True, 2), (False, 4), (None, 4)])
