@@ -20,6 +20,7 @@ from genrm_api.leases import Phase
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring import spec_file
 from genrm_scoring.errors import ConfigurationError, GenrmError
+from genrm_scoring.labels import refuse_labels_that_it_splits
 from genrm_scoring.resolve import resolve
 from genrm_scoring.targets import Means, key_in, reached, scorer_of
 from rich.console import Console
@@ -39,11 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"genrm: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     Console().print(show.table(reports))
+    for line in show.failures(reports):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "report.json").write_text(json.dumps([asdict(each) for each in reports], indent=1))
         show.curves(reports, given.out / "calibration.png")
-        console.print(f"{given.out}/report.json, {given.out}/calibration.png")
+        console.print(f"written: {given.out / 'report.json'} and calibration.png", markup=False, highlight=False)
     return 0 if all(each.answered for each in reports) else 1
 
 
@@ -85,6 +88,8 @@ async def _one(
 ) -> Report:
     bar = progress.add_task(rm.name, total=len(pairs))
     async with reached(rm, means) as way:
+        where = f"RewardModel {rm.name} spec.scoring.parse.values"
+        await refuse_labels_that_it_splits(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, where)
         trials = await tried(rm, scorer_of(rm, way), pairs, lambda: progress.advance(bar), at_once)
     return report(rm.name, trials)
 

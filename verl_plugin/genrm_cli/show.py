@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
 from genrm_cli.verdicts import Report
 
+COLUMNS: Final = 3
+"""Panels beside each other."""
+
 
 def table(reports: Sequence[Report]) -> Table:
     """One column a judge."""
     made = Table(title=f"{reports[0].pairs} pairs", title_justify="left")
-    made.add_column("")
+    made.add_column("", no_wrap=True)
     for report in reports:
-        made.add_column(report.judge, justify="right")
+        made.add_column(report.judge, justify="right", overflow="fold")
     for name, cells in rows(reports):
         made.add_row(name, *cells)
     return made
+
+
+def failures(reports: Sequence[Report]) -> list[str]:
+    """Of each judge that failed somewhere, why."""
+    return [f"{report.judge}: {_failed(report)}, like: {report.like}" for report in reports if report.failed]
 
 
 def rows(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
@@ -30,30 +39,37 @@ def rows(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
         ("pairs without an answer", [f"{report.pairs - report.answered}" for report in reports]),
         ("judgements that failed", [_failed(report) for report in reports]),
         ("requests", [f"{report.calls}" for report in reports]),
-        ("tokens a judgement, in + out", [_tokens(report) for report in reports]),
+        ("tokens a judgement", [_tokens(report) for report in reports]),
         ("seconds a judgement", [f"{report.seconds:.2f}" for report in reports]),
     ]
 
 
 def curves(reports: Sequence[Report], path: Path) -> None:
-    """How often each judge was right, against how sure it was, as a PNG."""
+    """How often each judge was right, against how sure it was, as a PNG. Each has a panel of its own, because each is
+    sure on a scale of its own."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), constrained_layout=True)
-    for report in reports:
-        axes.plot(
-            [point.sure for point in report.curve], [point.right for point in report.curve], "o-", label=report.judge
-        )
-    axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(
-        xlabel="how sure it was: |difference of scores|, or of preferences",
-        ylabel="share of pairs in which it was right",
-        ylim=(0, 1.02),
-    )
-    axes.legend()
+    columns = min(len(reports), COLUMNS)
+    rows = -(-len(reports) // columns)
+    size = max(3.2 * columns, 4.5), 3.2 * rows + 0.3
+    figure, panels = pyplot.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes in panels.flat[len(reports) :]:
+        axes.set_axis_off()
+    for axes, report in zip(panels.flat, reports, strict=False):
+        sure, right = [point.sure for point in report.curve], [point.right for point in report.curve]
+        spread = [point.error for point in report.curve]
+        below, above = map(min, right, spread), (min(1 - r, s) for r, s in zip(right, spread, strict=True))
+        axes.errorbar(sure, right, yerr=[list(below), list(above)], fmt="o-", capsize=3)
+        axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+        most = max([*sure, 0]) or 1
+        axes.set(xlim=(-0.06 * most, 1.06 * most), ylim=(0, 1.04))
+        said = f"right in {_accuracy(report)}" if sure else "answered nothing"
+        axes.set_title(f"{report.judge}\n{said}", fontsize=10)
+    figure.supxlabel("how sure it was: difference of its scores, or of its preferences", fontsize=10)
+    figure.supylabel("share of pairs in which it was right", fontsize=10)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
@@ -73,10 +89,10 @@ def _signed(value: float | None) -> str:
 
 
 def _failed(report: Report) -> str:
-    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.failed.items())) or "0"
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.failed.items())) or "none"
 
 
 def _tokens(report: Report) -> str:
     if report.prompt_tokens is None or report.completion_tokens is None:
         return "-"
-    return f"{report.prompt_tokens:.0f} + {report.completion_tokens:.0f}"
+    return f"{report.prompt_tokens:.0f} in, {report.completion_tokens:.0f} out"

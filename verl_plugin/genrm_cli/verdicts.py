@@ -1,22 +1,23 @@
 """What a judge's answers about pairs say of the judge. Pure.
 
 *Accuracy*: the share of pairs, of those with an answer, in which it prefers the chosen response; a tie counts half.
-*Consistency* (of a judge of two): the share of pairs, asked in both orders, in which it prefers the same response, or
-none, both times. *First* is how much it prefers whichever comes first, beyond a half. The *calibration curve* puts how
-sure it was against how often it was right: of a judge of two, how far its preference is from a half; of a judge of one,
-by how much the scores differ, in quarters of the pairs.
+*Consistency* (of a judge that compares): the share of pairs, asked in both orders, in which it prefers the same
+response, or none, both times. *First* is how much it prefers whichever comes first, beyond a half. The *calibration
+curve* puts how sure it was against how often it was right, in fifths of the pairs: of a judge that compares, how far
+its preference is from a half; of a judge of one, by how much the scores differ.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from genrm_scoring.types import Judgement, Outcome
+from genrm_scoring.types import Answer, Judgement, Outcome
 
 BINS: Final = 5
 _Z: Final = 1.96
@@ -24,16 +25,16 @@ _Z: Final = 1.96
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One pair: the judgements of the chosen and the rejected response; or, in pairs, of chosen first and rejected
-    first."""
+    """One pair: the judgements of the chosen and the rejected response; or, of a judge that `compares`, of both with
+    the chosen first and with the rejected first."""
 
     one: Judgement
     other: Judgement
-    pairwise: bool
+    compares: bool
 
     @property
     def margin(self) -> float | None:
-        """How much it prefers the chosen response; of a judge of two from -1 to 1. `None` without both answers."""
+        """How much it prefers the chosen response, from -1 to 1 if it compares. `None` without both answers."""
         if self.one.verdict is None or self.other.verdict is None:
             return None
         return self.one.verdict.value - self.other.verdict.value
@@ -41,11 +42,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Of the pairs in one bin: how sure the judge was, how often it was right, how many they are."""
+    """Of the pairs in one bin: how sure the judge was, how often it was right, how many they are, and half of the 95 %
+    interval of how often."""
 
     sure: float
     right: float
     count: int
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Report:
     consistency: float | None
     first: float | None
     failed: dict[Outcome, int]
+    like: str
+    """What was wrong with one of those that failed as most did."""
     calls: int
     prompt_tokens: float | None
     completion_tokens: float | None
@@ -78,10 +83,11 @@ def report(judge: str, trials: Sequence[Trial]) -> Report:
     margins = [trial.margin for trial in trials]
     known = [margin for margin in margins if margin is not None]
     rights = [_right(margin) for margin in known]
-    answers = [judgement.answer for judgement in judgements if judgement.answer is not None]
-    asked = [a.prompt_tokens for a in answers if a.prompt_tokens is not None]
-    said = [a.completion_tokens for a in answers if a.completion_tokens is not None]
-    pairwise = [t for t in trials if t.pairwise and t.margin is not None]
+    failed = Counter(judgement.outcome for judgement in judgements if judgement.verdict is None)
+    worst = max(failed, key=lambda outcome: failed[outcome], default=None)
+    asked = _each(judgements, lambda answer: answer.prompt_tokens)
+    said = _each(judgements, lambda answer: answer.completion_tokens)
+    compared = [trial for trial in trials if trial.compares and trial.margin is not None]
     return Report(
         judge=judge,
         pairs=len(trials),
@@ -89,15 +95,26 @@ def report(judge: str, trials: Sequence[Trial]) -> Report:
         accuracy=fmean(rights) if rights else None,
         error=_wilson(fmean(rights), len(rights)) if rights else None,
         ties=fmean(margin == 0 for margin in known) if known else None,
-        consistency=fmean(_consistent(trial) for trial in pairwise) if pairwise else None,
-        first=fmean(_first(trial) for trial in pairwise) if pairwise else None,
-        failed=dict(Counter(j.outcome for j in judgements if j.verdict is None)),
+        consistency=fmean(map(_consistent, compared)) if compared else None,
+        first=fmean(map(_first, compared)) if compared else None,
+        failed=dict(failed),
+        like=next((judgement.detail for judgement in judgements if judgement.outcome is worst), ""),
         calls=sum(judgement.attempts for judgement in judgements),
         prompt_tokens=fmean(asked) if asked else None,
         completion_tokens=fmean(said) if said else None,
         seconds=fmean(judgement.seconds for judgement in judgements),
         curve=_curve(known),
     )
+
+
+def _each(judgements: Sequence[Judgement], count: Callable[[Answer], int | None]) -> list[int]:
+    """What each judgement took, all of its votes together, where the engine says it."""
+    found = []
+    for judgement in judgements:
+        answers = [one.answer for one in (judgement.votes or (judgement,)) if one.answer is not None]
+        if known := [n for n in map(count, answers) if n is not None]:
+            found.append(sum(known))
+    return found
 
 
 def _right(margin: float) -> float:
@@ -120,13 +137,19 @@ def _first(trial: Trial) -> float:
 
 
 def _curve(margins: Sequence[float]) -> tuple[Point, ...]:
-    """In bins of equal counts, by how sure it was; ties are sure of nothing."""
+    """In bins of equal counts by how sure it was, but that equals stay together; of ties it is sure of nothing."""
     sure = sorted(((abs(margin), _right(margin)) for margin in margins), key=lambda pair: pair[0])
-    bins = min(BINS, len(sure))
+    edges = [0]
+    for number in range(1, BINS + 1):
+        edge = number * len(sure) // BINS
+        while 0 < edge < len(sure) and sure[edge][0] == sure[edge - 1][0]:
+            edge += 1
+        edges += [edge] if edge > edges[-1] else []
     found = []
-    for number in range(bins):
-        part = sure[number * len(sure) // bins : (number + 1) * len(sure) // bins]
-        found.append(Point(fmean(s for s, _ in part), fmean(r for _, r in part), len(part)))
+    for begin, end in itertools.pairwise(edges):
+        part = sure[begin:end]
+        right = fmean(r for _, r in part)
+        found.append(Point(fmean(s for s, _ in part), right, len(part), _wilson(right, len(part))))
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 from genrm_cli import main
 
 from tests.unit.gateway.serving import external
@@ -52,11 +53,64 @@ async def test_judges_are_shown_side_by_side(
     assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
 
 
-async def test_a_judge_that_answers_nothing_is_no_success(tmp_path: Path, data: Path) -> None:
+def prefers_the_right(request: Request) -> str:
+    said = request["messages"][0]["content"]
+    return f"<ranking>{'1, 2' if said.index(', right') < said.index(', wrong') else '2, 1'}</ranking>"
+
+
+@pytest.mark.parametrize(
+    ("judge", "scoring", "expected"),
+    [
+        (prefers_the_right, {}, (1.0, 1.0, 0.0, 40)),
+        (lambda _: "<ranking>1, 2</ranking>", {}, (0.5, 0.0, 0.5, 40)),
+        (prefers_the_right, {"votes": {"count": 3}, "sampling": {"temperature": 1}}, (1.0, 1.0, 0.0, 80)),
+        (prefers_the_right, {"votes": {"count": 3}, "sampling": {"temperature": 0}}, (1.0, 1.0, 0.0, 40)),
+    ],
+)
+async def test_a_judge_of_lists_is_asked_about_both_in_both_orders(
+    tmp_path: Path, data: Path, judge: Any, scoring: dict[str, Any], expected: tuple[float, ...]
+) -> None:
+    async with ScriptedJudge(says(judge)) as server:
+        judges = spec(tmp_path, external("judge", server.url, mode="listwise", **scoring))
+        arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--out", str(tmp_path)]
+        assert await asyncio.to_thread(main.main, arguments) == 0
+        shown = {request["messages"][0]["content"] for request in server.requests}
+    (report,) = json.loads((tmp_path / "report.json").read_text())
+    assert (report["accuracy"], report["consistency"], report["first"], report["calls"]) == expected
+    assert len(shown) == 2 * len(PAIRS)
+
+
+async def test_a_judge_that_answers_nothing_is_no_success_and_it_is_said_why(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with ScriptedJudge(garbage()) as judge:
         judges = spec(tmp_path, external("judge", judge.url, timeout="1s"))
-        arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--limit", "2"]
+        arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--limit", "2", "--out", str(tmp_path)]
         assert await asyncio.to_thread(main.main, arguments) == 1
+    assert "judge: 4 transport, like: 200 with something that is no chat completion" in capsys.readouterr().err
+    assert (tmp_path / "calibration.png").exists(), "of nothing there is a picture too"
+
+
+async def test_labels_that_an_endpoint_takes_apart_are_said_before_anything_is_asked(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def tokenize(http: web.Request) -> web.Response:
+        return web.json_response({"tokens": list(map(ord, (await http.json())["prompt"]))})
+
+    app = web.Application()
+    app.router.add_post("/tokenize", tokenize)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        parse = {"kind": "logprob", "values": {"good": 1, "bad": 0}}
+        judge = external("judge", f"http://127.0.0.1:{runner.addresses[0][1]}", template="{{ response }}", parse=parse)
+        arguments = ["eval", "judge", "--data", str(data), "--spec", spec(tmp_path, judge)]
+        assert await asyncio.to_thread(main.main, arguments) == 2
+    finally:
+        await runner.cleanup()
+    said = "RewardModel judge spec.scoring.parse.values: 'bad', 'good' are more than one token"
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
