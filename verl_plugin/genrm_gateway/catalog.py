@@ -21,7 +21,7 @@ from genrm_api.terms import Term
 from genrm_scoring.arrivals import Arrivals, arrivals_of
 from genrm_scoring.cluster import REWARD_MODELS, Cluster
 from genrm_scoring.cluster_code import Code, approved_code
-from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
+from genrm_scoring.errors import ConfigurationError, LabelsSplit, NoSuchRewardModel
 from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
@@ -29,12 +29,14 @@ from genrm_scoring.spec_file import SpecFile
 from genrm_scoring.speech import REWARD_SERVERS
 from genrm_scoring.targets import (
     Means,
+    Reached,
     opened_fleet,
     reached,
     refuse_state,
     say_that_nothing_breaks,
     source_of,
 )
+from genrm_scoring.types import Sample, Score
 from pydantic import ValidationError
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
@@ -247,7 +249,7 @@ async def _opened(
             principled = any(_term_is_told(term, means) for term in resource.spec.terms)
         else:
             models, way = (resource,), await opened.enter_async_context(reached(resource, means))
-            source, relay = source_of(resource, way, means.patience), Relay(resource, way)
+            source, relay = _source_of(resource, way, means.patience), Relay(resource, way)
             principled = _model_is_told(resource)
     except BaseException:
         await opened.aclose()
@@ -255,6 +257,30 @@ async def _opened(
     arrivals = arrivals_of(source, means.patience)
     opened.push_async_callback(arrivals.close)
     return Target(resource.name, resource, source, arrivals, models, demands, relay, principled, opened)
+
+
+class _Unread:
+    """The scores of a model whose labels nobody can read: whoever passes its judge by is answered all the same."""
+
+    def __init__(self, why: LabelsSplit) -> None:
+        self._why = why
+
+    async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
+        """
+        Raises:
+            LabelsSplit: always.
+        """
+        raise LabelsSplit(self._why.field, self._why.sentence)
+
+    async def close(self) -> None:
+        pass
+
+
+def _source_of(rm: RewardModel, way: Reached, patience: float) -> Source:
+    try:
+        return source_of(rm, way, patience)
+    except LabelsSplit as e:
+        return _Unread(e)
 
 
 def _is_asked_as_it_is(model: RewardModel) -> bool:

@@ -2,6 +2,7 @@
 
 GenrmError
 ├── ConfigurationError            what the user wrote cannot work
+│   └── LabelsSplit               by what a model's tokenizer says of it
 ├── ClusterError                  the Kubernetes API
 │   ├── ClusterUnreachable        nobody answered, or not yet able to (retryable)
 │   ├── AccessDenied              401 or 403: verb, resource, namespace
@@ -67,6 +68,10 @@ class ConfigurationError(GenrmError):
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(f"{field}: {sentence}")
         self.field, self.sentence = field, sentence
+
+
+class LabelsSplit(ConfigurationError):
+    """A judge would read the probabilities of labels that are no tokens; whoever reads none may ask the model."""
 
 
 class ClusterError(GenrmError):

@@ -18,7 +18,7 @@ from genrm_api.scoring import Scoring
 from genrm_api.status import Reason
 
 from genrm_scoring.endpoints import Endpoints
-from genrm_scoring.errors import AttemptFailed, ConfigurationError
+from genrm_scoring.errors import AttemptFailed, LabelsSplit
 from genrm_scoring.replies import refusal
 from genrm_scoring.transport import Transport
 
@@ -29,12 +29,12 @@ ASK_SECONDS: Final = 3.0
 def refuse_split_labels(rm: RewardModel) -> None:
     """
     Raises:
-        ConfigurationError: the operator has found some, of the labels that the spec has now.
+        LabelsSplit: the operator has found some, of the labels that the spec has now.
     """
     for condition in (rm.status.conditions if rm.status is not None else None) or ():
         now = condition.observed_generation == rm.metadata.get("generation")
         if condition.reason == Reason.LABEL_NOT_ONE_TOKEN and now and labels_of(rm):
-            raise ConfigurationError(f"RewardModel {rm.name}", condition.message)
+            raise LabelsSplit(f"RewardModel {rm.name}", condition.message)
 
 
 async def refuse_labels_that_it_splits(
@@ -47,7 +47,7 @@ async def refuse_labels_that_it_splits(
         field: of the labels, for the error.
 
     Raises:
-        ConfigurationError: some labels are several tokens there.
+        LabelsSplit: some labels are several tokens there.
     """
     labels = labels_in(scoring)
     first = next(iter(endpoints.snapshot().endpoints), None)
@@ -68,4 +68,4 @@ async def refuse_labels_that_it_splits(
     except (AttemptFailed, TimeoutError, ValueError, KeyError, TypeError):
         return
     if split:
-        raise ConfigurationError(field, why_split(split))
+        raise LabelsSplit(field, why_split(split))

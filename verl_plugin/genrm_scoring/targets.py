@@ -154,7 +154,7 @@ def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
     """What asks it single questions: about one response, in mode pairwise about two, in mode listwise about all.
 
     Raises:
-        ConfigurationError: it cannot be asked as it says.
+        ConfigurationError: it cannot be asked as it says; LabelsSplit: by what is known of its tokenizer.
     """
     where = f"RewardModel {rm.name} spec"
     refuse_split_labels(rm)

@@ -75,6 +75,25 @@ async def test_a_request_waits_for_the_wake_that_it_asks_for(cluster: FakeCluste
     assert phases(cluster) == []
 
 
+async def test_a_model_whose_labels_are_no_tokens_answers_those_who_pass_its_judge_by(cluster: FakeCluster) -> None:
+    labels = {"kind": "logprob", "values": {"good": 1, "bad": 0}}
+    found = {
+        "type": "ScoringValid", "status": "False", "reason": "LabelNotOneToken", "observedGeneration": 1,
+        "message": "spec.scoring.parse.values: 'good' is more than one token",
+        "lastTransitionTime": "2026-11-21T00:00:00Z",
+    }  # fmt: skip
+    model = judge_model(scoring={"template": "{{ response }}", "parse": labels})
+    await cluster.put(REWARD_MODELS, model | {"status": {"conditions": [found]}})
+    async with ScriptedJudge(says("good")) as judge, gateway_of(cluster) as gateway:
+        await serve(cluster, judge)
+        for asked in ({"json": SOLUTION}, {"json": SOLUTION | {"group_size": 1}}):
+            refused = await gateway.post("/get_reward2", **asked)
+            assert (refused.status_code, "'good' is more than one token" in refused.text) == (501, True), refused.text
+        assert not judge.requests
+        passed = await gateway.post("/judge/v1/chat/completions", json={"model": "judge", "messages": []})
+        assert passed.status_code == 200 and len(judge.requests) == 1
+
+
 async def groups_waiting(gateway: httpx.AsyncClient, number: int) -> None:
     async with asyncio.timeout(30):
         while f"genrm_gateway_groups_waiting {number}.0" not in (await gateway.get("/metrics")).text:

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from genrm_api.rewardmodel import EngineName, RewardModel
@@ -19,11 +19,15 @@ from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError
+from genrm_operator.kube import Kube
 from genrm_operator.labels import Heard, hear, standing, trouble_of
 from genrm_operator.memory import Memory
+from genrm_operator.metrics import Metrics
 from genrm_operator.observed import DoorState, Pod, Transition
 from genrm_operator.observing import Observer
+from genrm_operator.reporting import Reporter
 from genrm_operator.transitions import run
+from genrm_operator.workqueue import WorkQueue
 
 from tests.simulator import client
 from tests.simulator.client import Simulator
@@ -248,3 +252,33 @@ async def test_a_look_asks_a_closed_door_and_an_open_one_when_the_labels_change(
         assert memory.labels.split == ("no",) and truth(simulator, ADDRESS)["state"] == "serving"
         await look(test_pinning.model(), made.adapter, memory)
         assert memory.labels is None
+
+
+class Kept:
+    """The API server, as far as a status and Events go."""
+
+    def __init__(self, obj: dict[str, Any]) -> None:
+        self.obj = obj
+        self.events: list[tuple[str, str]] = []
+
+    async def apply_status(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        self.obj = {**self.obj, "status": manifest["status"]}
+        return self.obj
+
+    async def create_event(self, regarding: dict[str, Any], reason: str, note: str, *, warning: bool) -> None:
+        self.events += [(reason, note)] if warning else []
+
+
+async def test_a_look_tells_it_once_and_another_time_when_it_is_wrong_again() -> None:
+    rm, cache, memory = model("A", "no"), Cache(), Memory()
+    kept = Kept({"metadata": {**rm.metadata, "resourceVersion": "1"}, "spec": {}, "status": {}})
+    cache.put_reward_model(kept.obj, deleted=False)
+    reporter = Reporter(cast("Kube", kept), cache, WorkQueue(lambda _: None), Metrics())
+    wants = test_pinning.Demand(test_pinning.Desired.ASLEEP, "nobody asks", (), (), None)
+    for heard, events in ((SPLIT, 1), (SPLIT, 1), (WHOLE, 1), (SPLIT, 2)):
+        memory.labels = heard
+        await reporter.look(rm, VLLM, memory, [], wants, None, {})
+        told = [note for reason, note in kept.events if reason == "LabelNotOneToken"]
+        assert len(told) == events and all("'no' is more than one token" in note for note in told)
+        valid = condition(kept.obj["status"], "ScoringValid")
+        assert valid is not None and valid["status"] == str(not heard.split)
