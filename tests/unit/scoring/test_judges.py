@@ -229,6 +229,16 @@ def test_a_judge_that_reads_probabilities_asks_for_them() -> None:
     assert pointwise_judge(Scoring.model_validate({"template": "{{ response }}", "parse": parse})).reads_logprobs
 
 
+@pytest.mark.parametrize(("mode", "said", "worth"), [("pointwise", "7", 7.0), ("pairwise", "A", 1.0)])
+def test_the_labels_of_a_judge_that_writes_none_are_those_of_its_mode(mode: str, said: str, worth: float) -> None:
+    template = "{{ response }}" if mode == "pointwise" else "{{ response_a }} {{ response_b }}"
+    judge = judge_of(Scoring.model_validate({"mode": mode, "template": template, "parse": {"kind": "logprob"}}))
+    logprobs = ({"token": said, "logprob": 0.0, "top_logprobs": []},)
+    assert judge.verdict(Answer(said, logprobs=logprobs), ONE).value == worth
+    with pytest.raises(ParseFailed):
+        judge.verdict(Answer("Y", logprobs=({**logprobs[0], "token": "Y"},)), ONE)
+
+
 def test_the_schema_of_a_judge_is_what_it_reads() -> None:
     parse = {"kind": "json", "field": "a.b", "values": {"yes": 1, "no": 0}}
     own = pointwise_judge(Scoring.model_validate({"template": "{{ response }}", "parse": parse}))
