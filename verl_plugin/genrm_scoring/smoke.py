@@ -21,9 +21,11 @@ from genrm_scoring.cluster import Cluster
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints
 from genrm_scoring.errors import GenrmError
+from genrm_scoring.labels import refuse_split_labels
 from genrm_scoring.leases import model_lease
 from genrm_scoring.resolve import resolve
-from genrm_scoring.targets import Reached, scorer_of
+from genrm_scoring.scorer import Scorer
+from genrm_scoring.speech import speech_of
 from genrm_scoring.transport import AiohttpTransport
 from genrm_scoring.types import Judgement, Outcome, Question, Sample
 
@@ -57,7 +59,8 @@ async def smoke(cluster: Cluster, name: str, namespace: str, wait_seconds: float
 async def _judge(model: RewardModel, endpoints: Endpoints) -> Judgement:
     transport = AiohttpTransport()
     try:
-        scorer = scorer_of(model, Reached(endpoints, transport))
+        refuse_split_labels(model)
+        scorer = Scorer(model.spec.scoring, model.served_name, endpoints, transport, speech=speech_of(model))
         if model.spec.scoring.mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE):
             responses = (SAMPLE.response, OTHER)
             return await scorer.ask_once(Question(SAMPLE.question, responses, SAMPLE.reference))

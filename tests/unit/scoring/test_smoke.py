@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from aiohttp import web
 from genrm_api.leases import DemandLease, Phase
 from genrm_scoring.cluster import ENDPOINT_SLICES, REWARD_MODELS
-from genrm_scoring.errors import NoSuchRewardModel
+from genrm_scoring.errors import LabelsSplit, NoSuchRewardModel
 from genrm_scoring.smoke import OTHER, SAMPLE, main, outcome, smoke
 from genrm_scoring.types import Outcome
 
@@ -116,6 +118,25 @@ async def test_a_classifier_is_asked_for_its_number(engine: str, asked: list[str
         await runner.cleanup()
     assert judgement is not None and judgement.verdict is not None, judgement
     assert (judgement.verdict.value, paths) == (2.5, asked)
+
+
+def test_it_needs_no_more_than_the_operators_image_has() -> None:
+    """Which is what the chart runs it in."""
+    absent = "import sys; sys.modules.update(dict.fromkeys(('numpy', 'fastapi', 'hydra', 'math_verify')))"
+    subprocess.run([sys.executable, "-c", f"{absent}; import genrm_scoring.smoke"], check=True)
+
+
+async def test_labels_that_are_no_tokens_are_told_instead_of_being_asked_about() -> None:
+    cluster = await fleet(scoring={"template": "{{ response }}", "parse": {"kind": "logprob"}})
+    (key,) = (key for key in cluster.objects if key[0] == str(REWARD_MODELS))
+    found = {
+        "type": "ScoringValid", "status": "False", "reason": "LabelNotOneToken", "message": "'9' is two tokens",
+        "lastTransitionTime": "2026-11-21T00:00:00Z",
+    }  # fmt: skip
+    await cluster.put(REWARD_MODELS, cluster.objects[key] | {"status": {"conditions": [found]}})
+    await cluster.put(ENDPOINT_SLICES, {"metadata": {"name": "a", "namespace": "rl"}} | endpoint_slice("judge-1"))
+    with pytest.raises(LabelsSplit, match="'9' is two tokens"):
+        await smoke(cluster, "judge", "rl", 10, lambda _: None)
 
 
 @pytest.mark.parametrize("target", ["judge", "rl/", "/judge"])
