@@ -13,8 +13,8 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
+from genrm_api.functions import FunctionName, FunctionSource, file_rule
 from genrm_api.lifecycle import camel
-from genrm_api.pods import DataKey, ObjectName
 from genrm_api.rules import ApiModel, Rule, in_cel, quoted, rule
 from genrm_api.values import Flag, Int, Number
 
@@ -44,11 +44,6 @@ class Extract(enum.StrEnum):
 class LengthUnit(enum.StrEnum):
     CHARACTERS = "characters"
     WORDS = "words"
-
-
-class FunctionSource(ApiModel):
-    name: ObjectName = Field(description="Name of the ConfigMap, in the namespace of the resource.")
-    key: DataKey = Field("rules.py", description="Key inside it: the text of a Python module.")
 
 
 def _only_of(kinds: tuple[RuleKind, ...], *fields: str) -> tuple[Rule, ...]:
@@ -138,13 +133,15 @@ class AnswerRule(ApiModel):
     margin: Annotated[Int, Field(ge=0)] | None = Field(
         None, description="Over so many units beyond these a length loses its worth, evenly. Default: 0, at once."
     )
-    function: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)] | None = Field(
-        None, description="Name of the function, for kind python."
+    function: FunctionName | None = Field(
+        None,
+        description="Name of the function, for kind python; where a run brings several files, FILE.FUNCTION: "
+        "rw_custom.compute_score.",
     )
     config_map: FunctionSource | None = Field(
         None,
         description="Where its module is, for kind python. A run must approve it by its hash. Absent: the run's own "
-        "Python file.",
+        "Python files.",
     )
 
     rules: ClassVar = (
@@ -158,6 +155,7 @@ class AnswerRule(ApiModel):
         _needed_by(RuleKind.REGEX, "pattern", "a regular expression"),
         _needed_by(RuleKind.FORMAT, "tags", "the names of the tags"),
         _needed_by(RuleKind.PYTHON, "function", "the name of the function"),
+        file_rule(WHERE),
         *_belongs(Extract.TAG, "tag", "the name of the tag"),
         *_belongs(Extract.AFTER, "after", "the text before the answer"),
         rule(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from genrm_api.engine import EngineName
+from genrm_api.functions import ASKS_AND_READS, ONE_WAY, asks_and_reads
 from genrm_api.gpu import Sharing
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode, camel
 from genrm_api.model import COMMIT_PATTERN, TOKEN_ENV
@@ -90,6 +91,17 @@ def _mode_in_words(spec: Any) -> str | None:
 def _asked_in_words(spec: Any) -> tuple[str, str] | None:
     who, name = _who(spec), _first_written(spec.scoring, IN_WORDS)
     return None if who is None or name is None else (name, f": found for {who}, which gives a number; remove it")
+
+
+_FIXED_FORMATS: Final = ("get-reward", "get-reward2", "openrlhf", "slime")
+_FIXED_FORM: Final = ", whose requests have one form, so that nothing else can be asked; remove it"
+
+
+def _fixed_form(spec: Any) -> str | None:
+    external = spec.external
+    if spec.scoring.preprocess is None or external is None or external.format not in _FIXED_FORMATS:
+        return None
+    return f"spec.scoring.preprocess: found for format {external.format}{_FIXED_FORM}"
 
 
 _TOO_LONG: Final = (
@@ -206,6 +218,17 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         "spec.scoring.",
         f"': found for ' + {_WHO} + ', which gives a number; remove it'",
         _asked_in_words,
+    ),
+    rule(
+        f"{_NUMBERS} || !has(self.scoring) || ({ASKS_AND_READS.format('self.scoring')})",
+        f"spec.scoring.preprocess: {ONE_WAY}",
+        lambda s: _who(s) is None and not asks_and_reads(s.scoring),
+    ),
+    Rule(
+        cel=f"!has(self.external) || !(self.external.format in [{', '.join(map(quoted, _FIXED_FORMATS))}]) || "
+        "!has(self.scoring) || !has(self.scoring.preprocess)",
+        message=f"'spec.scoring.preprocess: found for format ' + self.external.format + {quoted(_FIXED_FORM)}",
+        found_wrong=_fixed_form,
     ),
     rule(
         f"{_NUMBERS} || !has(self.scoring) || !has(self.scoring.mode) || self.scoring.mode != 'classify'",

@@ -177,7 +177,7 @@ def effective_scoring(scoring: Scoring, type_: RewardModelType) -> Scoring:
     filled: dict[str, object] = {"mode": mode, "normalise": scoring.normalise or Normalise.NONE}
     if mode is not ScoringMode.CLASSIFY:
         filled |= {
-            "judge": scoring.judge or (JUDGES[mode][0] if scoring.template is None else None),
+            "judge": scoring.judge or (None if scoring.asks_its_own else JUDGES[mode][0]),
             "parse": None if scoring.parse is None else with_labels(scoring.parse, mode),
             "votes": scoring.votes or Votes(count=1),
         }

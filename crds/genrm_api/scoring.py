@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
+from genrm_api.functions import SCORING_RULES, Postprocess, Preprocess
 from genrm_api.judging import Calibrate, Canary, Combine, OnFailure, Parse, ParseKind, Sampling, Votes
 from genrm_api.lifecycle import bounded_duration, camel
 from genrm_api.rules import ApiModel, Rule, quoted, rule
@@ -264,7 +265,7 @@ class Scoring(ApiModel):
     judge: Literal[PointwiseJudge, "pairwise-abtie", "listwise-ranking"] | None = Field(
         None,
         description="Built-in judge: prompt, parser and what its verdicts are worth. Default, unless there is a "
-        "template: " + ", ".join(f"{names[0]} in mode {mode}" for mode, names in JUDGES.items()) + ".",
+        "template or a preprocess: " + ", ".join(f"{names[0]} in mode {mode}" for mode, names in JUDGES.items()) + ".",
     )
     template: Annotated[str, StringConstraints(min_length=1, max_length=32768)] | None = Field(
         None,
@@ -272,8 +273,19 @@ class Scoring(ApiModel):
         "reference, principle, and response; in mode pairwise response_a and response_b, in mode listwise responses; "
         "and with extra.KEY and ground_truth.KEY of the data set. What responses share comes first.",
     )
+    preprocess: Preprocess | None = Field(
+        None,
+        description="A function that makes what the model is asked, in the place of a template. It is called with what "
+        "it asks for by name, as VeRL-with-RMs' rm_preprocess and RM-Gallery's custom_alignment_prompt are, and runs "
+        "in a process of the run with a time and a memory limit.",
+    )
     sampling: Sampling = Field(default_factory=Sampling, description="How the judge samples its answer.")
-    parse: Parse | None = Field(None, description="How the answer to a template is read.")
+    parse: Parse | None = Field(None, description="How the answer to a template, or to preprocess, is read.")
+    postprocess: Postprocess | None = Field(
+        None,
+        description="A function that makes the score, in the place of parse: of the text of an answer, or of the "
+        "number that a classifier gives, as VeRL-with-RMs' rm_postprocess does.",
+    )
     votes: Votes | None = Field(None, description="Ask each question several times. Absent: once.")
     order: Order | None = Field(
         None,
@@ -335,12 +347,7 @@ class Scoring(ApiModel):
             "of a built-in judge as judge",
             lambda s: s.template is not None and "{{" not in s.template,
         ),
-        rule(
-            "has(self.template) == has(self.parse)",
-            "spec.scoring.parse: a template needs one, and a built-in judge brings its own; write template and parse, "
-            "or neither",
-            lambda s: (s.template is None) != (s.parse is None),
-        ),
+        *SCORING_RULES,
         rule(
             f"!has(self.votes) || self.votes.count == 1 || {_LISTWISE} || !has(self.sampling) || "
             "!has(self.sampling.temperature) || self.sampling.temperature != 0.0",
@@ -405,3 +412,8 @@ class Scoring(ApiModel):
             lambda s: s.calibrate is not None and s.mode in (ScoringMode.PAIRWISE, ScoringMode.LISTWISE),
         ),
     )
+
+    @property
+    def asks_its_own(self) -> bool:
+        """Whether no built-in judge asks, but a template or a function."""
+        return self.template is not None or self.preprocess is not None

@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints
 
 from genrm_api.answer_rules import AnswerRule
 from genrm_api.external import EndpointKeyRef, endpoint_rules
+from genrm_api.functions import TermPostprocess, TermPreprocess
 from genrm_api.judging import OnFailure, value_rules
 from genrm_api.lifecycle import bounded_duration, camel
 from genrm_api.rules import ApiModel, Rule, quoted, rule
@@ -251,7 +252,10 @@ class TermCombine(enum.StrEnum):
 _SOURCES: Final = ("reward_model", "rule", "api")
 _NO_JUDGE: Final = " has a critic and no rewardModel that would read its critique; write a Classifier as rewardModel"
 _ONE_SOURCE: Final = " names none or several of rewardModel, rule and api; write exactly one of them"
+_NO_MODEL: Final = " has preprocess or postprocess, and no rewardModel around which they are; remove them"
+_TWO_WAYS: Final = " has preprocess or postprocess beside a critic, which says what the model reads; remove one of them"
 _NO_WEIGHT: Final = " has weight 0, which hides what it does; write combine: none, or another weight"
+_FUNCTIONS: Final = "(has(self.preprocess) || has(self.postprocess))"
 _RESERVED: Final = " is a word of expressions; write another name"
 _WORDS: Final = ", ".join(map(quoted, (*FUNCTIONS, *KEYWORDS)))
 
@@ -263,6 +267,16 @@ class Term(ApiModel):
         None,
         description="A Generative RewardModel that writes a critique of the response first. The rewardModel, a "
         "Classifier, reads it behind the response (Critique-out-Loud reward models).",
+    )
+    preprocess: TermPreprocess | None = Field(
+        None,
+        description="What the rewardModel is asked here, in the place of its own judge, template or preprocess: as "
+        "spec.scoring.preprocess of a RewardModel.",
+    )
+    postprocess: TermPostprocess | None = Field(
+        None,
+        description="How its answer becomes a number here, in the place of its own judge, parse or postprocess: as "
+        "spec.scoring.postprocess of a RewardModel.",
     )
     rule: AnswerRule | None = Field(None, description="A rule looks at the response.")
     api: RewardApi | None = Field(None, description="A reward API is asked over HTTP.")
@@ -304,6 +318,20 @@ class Term(ApiModel):
             ),
         ),
         Rule(
+            cel=f"!{_FUNCTIONS} || has(self.rewardModel)",
+            message=f"'spec.terms: ' + self.name + '{_NO_MODEL}'",
+            found_wrong=lambda t: (
+                f"spec.terms: {t.name}{_NO_MODEL}" if t.has_functions and t.reward_model is None else None
+            ),
+        ),
+        Rule(
+            cel=f"!{_FUNCTIONS} || !has(self.critic)",
+            message=f"'spec.terms: ' + self.name + '{_TWO_WAYS}'",
+            found_wrong=lambda t: (
+                f"spec.terms: {t.name}{_TWO_WAYS}" if t.has_functions and t.critic is not None else None
+            ),
+        ),
+        Rule(
             cel="self.weight != 0.0",
             message=f"'spec.terms: ' + self.name + '{_NO_WEIGHT}'",
             found_wrong=lambda t: f"spec.terms: {t.name}{_NO_WEIGHT}" if t.weight == 0 else None,
@@ -314,6 +342,11 @@ class Term(ApiModel):
             found_wrong=lambda t: f"spec.terms: {t.name}{_RESERVED}" if t.name in (*FUNCTIONS, *KEYWORDS) else None,
         ),
     )
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether it says itself what its model is asked, or what its answer is worth."""
+        return self.preprocess is not None or self.postprocess is not None
 
     @property
     def models(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import yaml
 
 from dev.bootstrap import ROOT
-from tests.cluster.manifests import Dice, Grammar, Words, drop, part
+from tests.cluster.manifests import Dice, Grammar, Words, drop, mended_function, part
 from tests.unit.api.fleet_cases import ACCEPTED, BROKEN
 
 CRD: Final = yaml.safe_load((ROOT / "crds" / "genrm.dev_rewardfleets.yaml").read_text())
@@ -27,7 +27,8 @@ WORDS: Final[dict[str, Words]] = {
     "tags": (["think", "answer", "x"], ["", "1a", "a b"]),
     "after": (["####", "é"], ["", "x" * 65]),
     "pattern": (["x", "(\\d+)"], ["", "x" * 513]),
-    "function": (["f", "_f1"], ["", "1f", "a.b", "é"]),
+    "function": (["f", "_f1", "a.f"], ["", "1f", "a.b.c", ".f", "a.", "é"]),
+    "promptKey": (["rm_prompt_0", "é"], ["", "x" * 254]),
     "key": (["rules.py", "k"], ["", "a b", "é"]),
 }
 _SOURCES: Final = ("rewardModel", "rule", "api")
@@ -46,7 +47,11 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         if source == "api":
             _mended_api(dice, part(term, "api"))
         if source != "rewardModel":
+            drop(dice, term, "critic", "preprocess", "postprocess")
+        if "preprocess" in term or "postprocess" in term:
             drop(dice, term, "critic")
+        for holder in ("preprocess", "postprocess", "rule"):
+            mended_function(dice, part(term, holder))
         if source == "rewardModel":
             drop(dice, part(term, "rewardModel"), "url")
             if dice.mostly():
@@ -72,7 +77,7 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     if terms and any("gate" in term for term in terms) and dice.mostly():
         terms[0].pop("gate", None)
         terms[0] |= {"name": "a", "rule": {"kind": "exact"}}
-        for source in ("rewardModel", "api", "critic"):
+        for source in ("rewardModel", "api", "critic", "preprocess", "postprocess"):
             terms[0].pop(source, None)
         for term in terms[1:]:
             if "gate" in term:
@@ -93,7 +98,7 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         for term in terms:
             drop(dice, term, "gate")
         if terms and dice.mostly():
-            for name in ("rewardModel", "api", "critic", "combine"):
+            for name in ("rewardModel", "api", "critic", "preprocess", "postprocess", "combine"):
                 terms[0].pop(name, None)
             terms[0]["rule"] = {"kind": "exact"}
     _mended_value(dice, part(spec, "onFailure"))

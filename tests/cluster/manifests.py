@@ -98,6 +98,12 @@ def drop(dice: Dice, holder: dict[str, Any], *names: str) -> None:
             holder.pop(name, None)
 
 
+def mended_function(dice: Dice, holder: dict[str, Any]) -> None:
+    """What names a function: of a ConfigMap there is one file only."""
+    if "." in str(holder.get("function")):
+        drop(dice, holder, "configMap")
+
+
 def _value(dice: Dice, schema: Mapping[str, Any], name: str) -> Any:
     if dice.bad() and dice.below(3) == 0:
         return dice.one(JUNK)

@@ -8,7 +8,7 @@ import yaml
 from genrm_api.scoring import JUDGES
 
 from dev.bootstrap import ROOT
-from tests.cluster.manifests import Dice, Grammar, Words, drop, part
+from tests.cluster.manifests import Dice, Grammar, Words, drop, mended_function, part
 from tests.unit.api.cases import ACCEPTED, BROKEN
 
 CRD: Final = yaml.safe_load((ROOT / "crds" / "genrm.dev_rewardmodels.yaml").read_text())
@@ -26,6 +26,8 @@ WORDS: Final[dict[str, Words]] = {
     ),
     "model": (["gpt-x", "org/m:1", "a@b"], ["", "a b", "é", "x" * 254]),
     "node": (["n1", "node-2.x"], ["", "N", "-n"]),
+    "function": (["f", "_f1", "a.f"], ["", "1f", "a.b.c", ".f", "a.", "é"]),
+    "promptKey": (["rm_prompt_0", "é"], ["", "x" * 254]),
     "template": (["{{ response }}", "{{", "é {{ x }}"], ["", "x", "{ { x } }", "{%"]),
     "tag": (["score", "A-b_1"], ["", "1a", "a b", "x" * 64, "<a>"]),
     "pattern": (["(\\d+)", "x"], ["", "x" * 513]),
@@ -125,11 +127,20 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         drop(dice, part(scoring, "votes"), "combine")
         if scoring.get("order") in ("balanced", "both"):
             drop(dice, scoring, "order")
-    if "template" in scoring and dice.mostly():
+    for holder in ("preprocess", "postprocess"):
+        mended_function(dice, part(scoring, holder))
+    if "template" in scoring:
+        drop(dice, scoring, "preprocess")
+    if "parse" in scoring or scoring.get("mode") == "listwise":
+        drop(dice, scoring, "postprocess")
+    if ("template" in scoring or "preprocess" in scoring) and dice.mostly():
         scoring.pop("judge", None)
-        scoring.setdefault("parse", {"kind": "boxed"})
-    elif "template" not in scoring:
-        drop(dice, scoring, "parse")
+        if "postprocess" not in scoring and not numbers:
+            scoring.setdefault("parse", {"kind": "boxed"})
+    elif "template" not in scoring and "preprocess" not in scoring:
+        drop(dice, scoring, "parse", *(() if numbers else ("postprocess",)))
+    if part(spec, "external").get("format") in ("get-reward", "get-reward2", "openrlhf", "slime"):
+        drop(dice, scoring, "preprocess")
     parse = part(scoring, "parse")
     if parse and scoring.get("mode") == "listwise" and dice.mostly():
         parse["kind"] = "ranking"
@@ -184,7 +195,9 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-_FOR_NUMBERS: Final = ("mode", "normalise", "calibrate", "timeout", "onFailure", "canary")
+_FOR_NUMBERS: Final = (
+    "mode", "preprocess", "postprocess", "normalise", "calibrate", "timeout", "onFailure", "canary",
+)  # fmt: skip
 
 GRAMMAR: Final = Grammar(
     CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],

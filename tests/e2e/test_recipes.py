@@ -20,7 +20,7 @@ from genrm_scoring.targets import Means
 from tests.e2e.contract import servers
 from tests.e2e.contract.dialects import MODEL
 from tests.e2e.contract.engines import Engine
-from tests.unit.gateway.recipes import RULES, documents, sample
+from tests.unit.gateway.recipes import MODULES, documents, sample
 from tests.unit.gateway.serving import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -53,7 +53,7 @@ async def recipe(page: str, default: str, engine: Engine) -> AsyncIterator[httpx
     spec = spec_file.checked(documents(page, url, MODEL, FORM), page)
 
     async def open_catalog() -> FileCatalog:
-        return await FileCatalog.open(spec, Means(module=(RULES, "rw_custom.py")), default)
+        return await FileCatalog.open(spec, Means(modules=MODULES.get(page, {})), default)
 
     async with serving(open_catalog) as client:
         client.timeout = httpx.Timeout(120)

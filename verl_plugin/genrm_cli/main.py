@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ from pathlib import Path
 from genrm_api.leases import Phase
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring import spec_file
+from genrm_scoring.cluster_code import approved_code
 from genrm_scoring.errors import ConfigurationError, GenrmError
 from genrm_scoring.labels import refuse_labels_that_it_splits
+from genrm_scoring.modules import modules_in
 from genrm_scoring.resolve import resolve
 from genrm_scoring.targets import Means, key_in, reached, scorer_of
 from rich.console import Console
@@ -61,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--spec", type=Path, help="file of RewardModels; without it those of the cluster are asked")
     add("--namespace", help="of the cluster's; default: that of the credentials")
     add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
+    add("--rules", type=Path, nargs="+", default=[], metavar="FILE", help="Python files with functions around models")
+    add("--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that may run here")
     add("--limit", type=int, help="pairs; default: all")
     add("--at-once", type=int, default=AT_ONCE, help="pairs that are asked about at the same time")
     add("--out", type=Path, metavar="DIR", help="for report.json and calibration.png")
@@ -74,7 +79,9 @@ async def _evaluated(given: argparse.Namespace, console: Console) -> list[Report
     """
     pairs = preferences.read(given.data, given.limit)
     async with AsyncExitStack() as opened:
-        means = Means() if given.secrets is None else Means(key=key_in(given.secrets))
+        means = Means(modules=modules_in(given.rules, "--rules"), rule_processes=os.cpu_count() or 1)
+        if given.secrets is not None:
+            means = replace(means, key=key_in(given.secrets))
         if given.spec is not None:
             models = _of_file(spec_file.read(given.spec), given.judges)
         else:
@@ -114,12 +121,15 @@ async def _of_cluster(
         raise ConfigurationError("NAME", "missing; write the names of RewardModels (kubectl get rm), or --spec")
     cluster = await opened.enter_async_context(connect())
     models = [await resolve(cluster, name, given.namespace) for name in given.judges]
+    code: dict[str, str] = {}
+    for rm in models:
+        code |= await approved_code(cluster, rm, given.allow_cluster_code, "--allow-cluster-code")
     run = f"genrm-eval-{secrets.token_hex(4)}"
     for rm in models:
         if rm.spec.external is None:
             held = run_lease(rm.name, run=run, namespace=rm.namespace)
             (await opened.enter_async_context(held)).set_phase(Phase.SCORING)
-    return models, replace(means, cluster=cluster)
+    return models, replace(means, cluster=cluster, code=code)
 
 
 if __name__ == "__main__":

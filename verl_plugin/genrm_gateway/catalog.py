@@ -20,7 +20,7 @@ from genrm_api.rewardmodel import RewardModel, RewardModelType
 from genrm_api.terms import Term
 from genrm_scoring.arrivals import Arrivals, arrivals_of
 from genrm_scoring.cluster import REWARD_MODELS, Cluster
-from genrm_scoring.cluster_code import Code, approved_code
+from genrm_scoring.cluster_code import approved_code
 from genrm_scoring.errors import ConfigurationError, LabelsSplit, NoSuchRewardModel
 from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
@@ -172,7 +172,7 @@ class ClusterCatalog:
     ) -> None:
         """`run` names this process among those that need models; `opened` is closed with the catalog.
 
-        `allow_cluster_code`: SHA-256 of code in ConfigMaps that rules may run.
+        `allow_cluster_code`: SHA-256 of code in ConfigMaps that may run here.
         """
         self._refresh, self._linger = refresh, linger
         self._cluster, self._namespace, self._means, self._run = cluster, namespace, means, run
@@ -219,9 +219,7 @@ class ClusterCatalog:
         if before is not None and _same(before, resource, models):
             return before
         by_name = {model.name: model for model in models}
-        code: Code = {}
-        if isinstance(resource, RewardFleet):
-            code = await approved_code(self._cluster, resource, self._allowed, "--allow-cluster-code")
+        code = await approved_code(self._cluster, resource, self._allowed, "--allow-cluster-code", models)
         means = replace(self._means, cluster=self._cluster, model=by_name.__getitem__, code=code)
         target = await _opened(resource, means, models, [self._demand(m) for m in models if m.spec.external is None])
         if before is not None:
@@ -293,12 +291,14 @@ def _is_asked_as_it_is(model: RewardModel) -> bool:
 def _model_is_told(model: RewardModel) -> bool:
     if model.spec.external is not None and model.spec.external.format in _ARE_TOLD:
         return True
-    return model.spec.type is not RewardModelType.CLASSIFIER and writes(model.spec.scoring, "principle")
+    if model.spec.type is RewardModelType.CLASSIFIER and model.spec.scoring.preprocess is None:
+        return False
+    return writes(model.spec.scoring, "principle")
 
 
 def _term_is_told(term: Term, means: Means) -> bool:
     if term.reward_model is not None:
-        return _model_is_told(means.model(term.reward_model.name))
+        return term.has_functions or _model_is_told(means.model(term.reward_model.name))
     if term.api is not None:
         return term.api.format.value in _ARE_TOLD
     return term.rule is not None and term.rule.kind is RuleKind.PYTHON

@@ -23,7 +23,8 @@ import uvicorn
 from genrm_scoring import spec_file
 from genrm_scoring.errors import GenrmError
 from genrm_scoring.gathering import LONGEST, PATIENCE
-from genrm_scoring.targets import Means, key_in, module_in
+from genrm_scoring.modules import modules_in
+from genrm_scoring.targets import Means, key_in
 
 from genrm_gateway.app import application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
@@ -75,10 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--spec", type=Path, help="file of RewardFleets and RewardModels; without it those of the cluster are asked")
     add("--namespace", help="of the cluster's resources; default: that of the credentials")
     add("--default", metavar="NAME", help="what a request means that names nothing; default: the file's only one")
-    add("--rules", type=Path, metavar="FILE", help="Python file with the functions of rules of kind python")
     add(
-        "--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that rules may run"
+        "--rules",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="Python files with the functions of rules of kind python, and of those around models",
     )
+    add("--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that may run here")
     add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
     add("--keys", type=Path, metavar="FILE", help="`client: key` lines; without it everybody may ask")
     add("--host", default="0.0.0.0")
@@ -91,7 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         default=PATIENCE,
         help=f"seconds to wait for the next member of a group; for all of them, {LONGEST} times that",
     )
-    add("--rule-processes", type=int, default=os.cpu_count() or 1, help="processes of each rule that needs some")
+    add(
+        "--rule-processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes of each rule or function that needs some",
+    )
     add("--most-at-once", type=int, default=limits.most_at_once, help="requests; more are answered with 429")
     add("--most-of-a-client", type=int, default=limits.most_of_a_client, help="of these, of one key")
     add("--most-bytes", type=int, default=limits.most_bytes, help="of one request")
@@ -103,8 +114,8 @@ def _means(given: argparse.Namespace) -> Means:
     Raises:
         ConfigurationError
     """
-    module = None if given.rules is None else module_in(given.rules, "--rules")
-    means = Means(module=module, patience=given.patience, rule_processes=given.rule_processes)
+    modules = modules_in(given.rules, "--rules")
+    means = Means(modules=modules, patience=given.patience, rule_processes=given.rule_processes)
     return means if given.secrets is None else replace(means, key=key_in(given.secrets))
 
 

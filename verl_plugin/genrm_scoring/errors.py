@@ -27,6 +27,7 @@ GenrmError
 │   │   └── Aborted
 │   └── Permanent                 the same request would fail again
 │       ├── RequestRefused, PromptTooLong, Truncated, ParseFailed
+│       ├── FunctionTimedOut, FunctionDied    a user's function around the model ran out of time, or its process ended
 │       └── Unaskable             the sample lacks what the question is about
 ├── SampleDropped                 the failure policy drops this sample
 ├── RuleFailed                    a rule has no number for a response; its class carries the outcome
@@ -247,6 +248,14 @@ class Truncated(Permanent):
 
 class ParseFailed(Permanent):
     outcome = Outcome.PARSE_FAILED
+
+
+class FunctionTimedOut(Permanent):
+    outcome = Outcome.TIMEOUT
+
+
+class FunctionDied(Permanent):
+    outcome = Outcome.ABORTED
 
 
 class Unaskable(Permanent):

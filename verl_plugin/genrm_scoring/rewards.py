@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,15 +23,16 @@ from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring import spec_file
-from genrm_scoring.cluster_code import Code, approved_code
+from genrm_scoring.cluster_code import approved_code
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.fleet_leases import FleetLease, own_name, run_leases
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.loop_thread import LoopThread
+from genrm_scoring.modules import modules_in
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.run_policy import policy_of, under, written_out
 from genrm_scoring.sources import Source
-from genrm_scoring.targets import Means, key_in, module_in, opened_target
+from genrm_scoring.targets import Means, key_in, opened_target
 from genrm_scoring.types import Sample, Score
 
 OPEN_SECONDS: Final = 60.0
@@ -44,6 +46,7 @@ class Opened:
 
 
 Open = Callable[[], AbstractAsyncContextManager[Opened]]
+Files = Path | str | Sequence[Path | str] | None
 
 
 class Rewards:
@@ -105,7 +108,7 @@ def rewards_of_file(
     path: Path | str,
     name: str | None = None,
     *,
-    rules: Path | str | None = None,
+    rules: Files = (),
     secrets: Path | str | None = None,
     patience: float = PATIENCE,
     on_failure: Mapping[str, Any] | None = None,
@@ -114,7 +117,7 @@ def rewards_of_file(
 
     Args:
         name: which of them; default: the only fleet, or the only thing there is.
-        rules: Python file with the functions of rules of kind python.
+        rules: Python file, or several, with the functions of rules of kind python and those around models.
         secrets: folder with the endpoints' keys, SECRET/KEY.
         on_failure: what a score that fails means here, in the words of a resource's onFailure and in its place; in a
             fleet, in place of every term's too (`run_policy`).
@@ -142,7 +145,7 @@ def rewards_of_cluster(
     namespace: str | None = None,
     *,
     run: str | None = None,
-    rules: Path | str | None = None,
+    rules: Files = (),
     secrets: Path | str | None = None,
     allow_cluster_code: Collection[str] = (),
     patience: float = PATIENCE,
@@ -154,7 +157,7 @@ def rewards_of_cluster(
     Args:
         namespace: default: that of the credentials.
         run: names this process among those that need the models; default: by host and process.
-        allow_cluster_code: SHA-256 of code in ConfigMaps that a fleet's rules may run.
+        allow_cluster_code: SHA-256 of code in ConfigMaps that may run here.
         prewake: wake them ahead of each call, by how long the pauses before it took.
 
     Raises:
@@ -170,9 +173,7 @@ def rewards_of_cluster(
         async with connect() as cluster:
             resource, models = await resolve_target(cluster, name, namespace)
             by_name = {model.name: model for model in models}
-            code: Code = {}
-            if isinstance(resource, RewardFleet):
-                code = await approved_code(cluster, resource, allow_cluster_code, "allow_cluster_code")
+            code = await approved_code(cluster, resource, allow_cluster_code, "allow_cluster_code", models)
             found = replace(means, cluster=cluster, model=by_name.__getitem__, code=code)
             async with (
                 run_leases(cluster, run or own_name(), models, prewake=prewake) as lease,
@@ -184,14 +185,15 @@ def rewards_of_cluster(
 
 
 def rewards_from(environment: Mapping[str, str]) -> Rewards:
-    """By GENRM_SPEC (a file) or GENRM_TARGET (of a cluster, NAME or NAMESPACE/NAME); GENRM_RULES, GENRM_SECRETS and
-    GENRM_ON_FAILURE (as in YAML, `{policy: value, value: -1}`) where they need them. For files that a framework loads
-    by their path.
+    """By GENRM_SPEC (a file) or GENRM_TARGET (of a cluster, NAME or NAMESPACE/NAME); GENRM_RULES (files, with `:`
+    between them), GENRM_SECRETS and GENRM_ON_FAILURE (as in YAML, `{policy: value, value: -1}`) where they need them.
+    For files that a framework loads by their path.
 
     Raises:
         GenrmError
     """
-    rules, keys = environment.get("GENRM_RULES"), environment.get("GENRM_SECRETS")
+    rules, keys = environment.get("GENRM_RULES", "").split(os.pathsep), environment.get("GENRM_SECRETS")
+    rules = [path for path in rules if path]
     policy = _policy_from(environment.get("GENRM_ON_FAILURE"))
     target = environment.get("GENRM_TARGET")
     if (path := environment.get("GENRM_SPEC")) is not None:
@@ -215,11 +217,11 @@ def _policy_from(text: str | None) -> Mapping[str, Any] | None:
     return written_out(policy_of(written, "GENRM_ON_FAILURE"))
 
 
-def means_of(rules: Path | str | None, secrets: Path | str | None, patience: float) -> Means:
+def means_of(rules: Files, secrets: Path | str | None, patience: float) -> Means:
     """
     Raises:
-        ConfigurationError: the file of rules cannot be read.
+        ConfigurationError: a file of rules cannot be read.
     """
-    module = None if rules is None else module_in(Path(rules), "rules")
-    means = Means(module=module, patience=patience)
+    files = [rules] if isinstance(rules, Path | str) else rules or ()
+    means = Means(modules=modules_in(map(Path, files), "rules"), patience=patience)
     return means if secrets is None else replace(means, key=key_in(Path(secrets)))

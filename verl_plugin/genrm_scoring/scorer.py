@@ -10,7 +10,8 @@ comes back as a `Judgement` that says how it ended, and `score_of` applies the f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,15 +19,36 @@ from genrm_api import durations
 from genrm_api.judging import Votes
 from genrm_api.rewardmodel import EngineName, FailurePolicy, OnFailure, Scoring
 
+from genrm_scoring.around import Around
 from genrm_scoring.balancing import Balancer, LeastInFlight
 from genrm_scoring.calibration import calibrated
 from genrm_scoring.endpoints import Endpoint, Endpoints, Snapshot
-from genrm_scoring.errors import AttemptFailed, AttemptTimeout, NoEndpoint, NotServing, ParseFailed, Transient
+from genrm_scoring.errors import (
+    AttemptFailed,
+    AttemptTimeout,
+    ConfigurationError,
+    FunctionTimedOut,
+    GenrmError,
+    NoEndpoint,
+    NotServing,
+    ParseFailed,
+    Transient,
+)
 from genrm_scoring.judges import Judge, judge_of
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.speech import Chat, Speech
 from genrm_scoring.transport import Transport
-from genrm_scoring.types import Answer, FailedAttempt, Judgement, Outcome, Question, Sample, Score, ScoreSource
+from genrm_scoring.types import (
+    Answer,
+    FailedAttempt,
+    Judgement,
+    Outcome,
+    Question,
+    Sample,
+    Score,
+    ScoreSource,
+    Verdict,
+)
 from genrm_scoring.votes import combined
 
 Told = Callable[[Question, Judgement], None]
@@ -84,14 +106,19 @@ class Scorer:
         judge: Judge | None = None,
         speech: Speech | None = None,
         told: Told | None = None,
+        around: Around | None = None,
     ) -> None:
         """`judge` stands in for the one that `scoring` describes, `speech` for a judge in OpenAI's chat. `told` hears
-        of every question that was asked.
+        of every question that was asked. `around` are the functions that `scoring` names, if it does.
 
         Raises:
-            ConfigurationError: the judge's template or parser cannot work.
+            ConfigurationError: the judge's template or parser cannot work, or nobody brought the functions.
         """
+        if around is None and (function := scoring.preprocess or scoring.postprocess) is not None:
+            field = "scoring.preprocess" if scoring.preprocess is not None else "scoring.postprocess"
+            raise ConfigurationError(field, f"{function.function} is a function of a run, and none was brought here")
         self._scoring = scoring
+        self._around = around
         self._speech = speech or Chat(judge or judge_of(scoring), model, scoring.sampling, engine)
         self._votes = scoring.votes or Votes(count=1)
         self._timeout = durations.seconds(scoring.timeout)
@@ -125,8 +152,11 @@ class Scorer:
         """Ask one question, as often as `spec.scoring.votes` says. Never raises for a judgement that fails."""
         if self._votes.count == 1:
             return await self.ask_once(question)
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._vote(question, number)) for number in range(self._votes.count)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._vote(question, number)) for number in range(self._votes.count)]
+        except* GenrmError as failed:  # a function of the user that cannot be called at all
+            raise failed.exceptions[0] from None
         return self._heard(question, combined([task.result() for task in asked], self._votes.combine))
 
     async def ask_once(self, question: Question, number: int = 0) -> Judgement:
@@ -155,13 +185,13 @@ class Scorer:
         self._budget.judgement_started()
         trial = _Trial(b"", question.prompt.encode(errors="replace"), started, started + self._timeout)
         try:
-            trial.body = self._speech.body(question, number)
+            trial.body = self._speech.body(await self._written(question, trial.deadline), number)
             answer = await self._answer(trial)
         except AttemptFailed as e:
             return self._ended(trial, started, e.outcome, detail=str(e))
         try:
-            verdict = self._speech.verdict(answer, question)
-        except ParseFailed as e:
+            verdict = await self._verdict(answer, question, trial.deadline)
+        except AttemptFailed as e:
             return self._ended(trial, started, e.outcome, answer=answer, detail=str(e))
         return Judgement(
             Outcome.OK,
@@ -172,6 +202,28 @@ class Scorer:
             endpoint=trial.endpoint,
             failures=tuple(trial.failures),
         )
+
+    async def _written(self, question: Question, deadline: float) -> Question:
+        """
+        Raises:
+            AttemptFailed: a function makes the question, and did not.
+        """
+        if self._around is None or not self._around.asks:
+            return question
+        async with _until(deadline, "question was made"):
+            return replace(question, written=await self._around.written(question))
+
+    async def _verdict(self, answer: Answer, question: Question, deadline: float) -> Verdict:
+        """
+        Raises:
+            AttemptFailed: it is no verdict, or a function that reads it did not.
+        """
+        if self._around is None or not self._around.reads:
+            return self._speech.verdict(answer, question)
+        speaks = isinstance(self._speech, Chat)
+        said = answer.text if speaks else self._speech.verdict(answer, question).value
+        async with _until(deadline, "answer was read"):
+            return await self._around.verdict(question, said)
 
     def _ended(
         self, trial: _Trial, started: float, outcome: Outcome, detail: str, answer: Answer | None = None
@@ -268,6 +320,19 @@ class Scorer:
             raise
         finally:
             self._balancer.finished(endpoint, failure, _now())
+
+
+@asynccontextmanager
+async def _until(deadline: float, what: str) -> AsyncIterator[None]:
+    """
+    Raises:
+        FunctionTimedOut
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise FunctionTimedOut(f"no {what} before the judgement's deadline: the functions are busy") from None
 
 
 def _now() -> float:

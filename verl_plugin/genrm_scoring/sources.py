@@ -22,6 +22,7 @@ from genrm_scoring.groups import Ask, Group, Report, Reported, tournament_rule
 from genrm_scoring.judges.critique import with_critique
 from genrm_scoring.normalise import normalise
 from genrm_scoring.rules import rule_of, score_of_rule
+from genrm_scoring.rules.process import Pool
 from genrm_scoring.rules.worker import RuleWorker
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.tournaments.seating import numbers
@@ -63,17 +64,14 @@ class WorkerRule:
     """A rule in processes of its own, as many as may work at once; `source` is the module's text, for kind python."""
 
     def __init__(self, spec: AnswerRule, *, processes: int = 1, source: str = "", filename: str = "") -> None:
-        self._workers = [RuleWorker(spec, source=source, filename=filename) for _ in range(processes)]
-        self._idle: asyncio.Queue[RuleWorker] = asyncio.Queue()
-        for worker in self._workers:
-            self._idle.put_nowait(worker)
+        workers = [RuleWorker(spec, source=source, filename=filename) for _ in range(processes)]
+        self._pool: Pool[RuleWorker] = Pool(workers, RuleWorker.close)
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
         return await asyncio.gather(*map(self._score, samples))
 
     async def _score(self, sample: Sample) -> Score:
-        worker = await self._idle.get()
-        try:
+        def score(worker: RuleWorker) -> Score:
             rule = partial(
                 worker,
                 prompt=sample.question,
@@ -81,12 +79,12 @@ class WorkerRule:
                 extra=sample.extra,
                 messages=sample.messages,
             )
-            return await asyncio.to_thread(score_of_rule, rule, sample.response, sample.ground_truth)
-        finally:
-            self._idle.put_nowait(worker)
+            return score_of_rule(rule, sample.response, sample.ground_truth)
+
+        return await self._pool.ask(score)
 
     async def close(self) -> None:
-        await asyncio.gather(*(asyncio.to_thread(worker.close) for worker in self._workers))
+        await self._pool.close()
 
 
 class Pointwise:

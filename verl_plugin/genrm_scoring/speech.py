@@ -198,6 +198,8 @@ class RewardServer(InOneStep):
 
 def _chat_of(question: Question) -> list[dict[str, str]]:
     """As the policy was asked and answered: a classifier was trained on conversations with their roles."""
+    if question.written:
+        return [{"role": role, "content": text} for role, text in question.written]
     (response,) = question.responses
     turns = (*(question.messages or (("user", question.prompt),)), ("assistant", response))
     return [{"role": role, "content": defused_turn(text)} for role, text in turns]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from genrm_api.answer_rules import RuleKind
+from genrm_api.answer_rules import AnswerRule, RuleKind
 from genrm_api.external import ROUTES, EndpointKeyRef, WireFormat
 from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.lifecycle import LifecycleState
@@ -26,8 +26,9 @@ from genrm_api.scoring import Normalise, Scoring, ScoringMode
 from genrm_api.terms import NormaliseScope, RewardApi, Term
 
 from genrm_scoring.alone import own_of
+from genrm_scoring.around import Around
 from genrm_scoring.cluster import Cluster
-from genrm_scoring.cluster_code import Code, place
+from genrm_scoring.cluster_code import Code, as_term_says
 from genrm_scoring.discovery import KubernetesEndpoints
 from genrm_scoring.endpoints import Endpoints, StaticEndpoints
 from genrm_scoring.errors import ConfigurationError
@@ -37,6 +38,7 @@ from genrm_scoring.groups import Reported
 from genrm_scoring.judges import CritiqueThenScore
 from genrm_scoring.labels import refuse_split_labels
 from genrm_scoring.mixing import Mixture
+from genrm_scoring.modules import Modules, found_function
 from genrm_scoring.rankings import Listwise
 from genrm_scoring.scorer import Scorer, Told
 from genrm_scoring.similarity import Similarity
@@ -74,31 +76,19 @@ def key_in(folder: Path) -> Callable[[EndpointKeyRef], str]:
     return read
 
 
-def module_in(path: Path, field: str) -> tuple[str, str]:
-    """A file with the functions of rules of kind python, as `Means.module`; `field` is what named it.
-
-    Raises:
-        ConfigurationError
-    """
-    try:
-        return path.read_text(), str(path)
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigurationError(field, f"{path} cannot be read: {e}") from e
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
     """What resources are opened with.
 
     `key` reads an endpoint's key, and `model` finds the RewardModel that a term names; both raise ConfigurationError.
-    `module` is the run's own Python: its text and where it is from; `code` is what was approved of ConfigMaps. `heard`
-    hears of every question to a model or a reward API, and `reported` of every group that was compared.
+    `modules` are the run's own Python files; `code` is what was approved of ConfigMaps. `heard` hears of every question
+    to a model or a reward API, and `reported` of every group that was compared.
     """
 
     cluster: Cluster | None = None
     key: Callable[[EndpointKeyRef], str] = _no_key
     model: Callable[[str], RewardModel] = _no_model
-    module: tuple[str, str] | None = None
+    modules: Modules = field(default_factory=dict)
     code: Code = field(default_factory=dict)
     patience: float = PATIENCE
     rule_processes: int = 1
@@ -118,16 +108,21 @@ class Reached:
     transport: AiohttpTransport
     told: Told | None = None
     reported: Reported | None = None
+    around: Around | None = None
 
 
 @asynccontextmanager
-async def reached(rm: RewardModel, means: Means, term: str | None = None) -> AsyncIterator[Reached]:
+async def reached(
+    rm: RewardModel, means: Means, term: str | None = None, functions: str | None = None
+) -> AsyncIterator[Reached]:
     """
     Args:
         term: of a fleet, that the model is asked for.
+        functions: what names those around the model, for messages; default: its own spec.
 
     Raises:
-        ConfigurationError: it sleeps by its owner's word, its key is not there, or it is in no cluster that is asked.
+        ConfigurationError: it sleeps by its owner's word, its key or a function is not there, or it is in no cluster
+            that is asked.
         ClusterError
     """
     where = f"RewardModel {rm.name} spec"
@@ -147,7 +142,27 @@ async def reached(rm: RewardModel, means: Means, term: str | None = None) -> Asy
             raise ConfigurationError(f"{where}.type", sentence)
         transport = AiohttpTransport(key=key)
         opened.push_async_callback(transport.close)
-        yield Reached(endpoints, transport, means.told(term or rm.name), means.reported)
+        around = await opened.enter_async_context(
+            opened_functions(rm.spec.scoring, means, functions or f"{where}.scoring")
+        )
+        yield Reached(endpoints, transport, means.told(term or rm.name), means.reported, around)
+
+
+@asynccontextmanager
+async def opened_functions(scoring: Scoring, means: Means, where: str) -> AsyncIterator[Around | None]:
+    """The functions that a `scoring` block names; None if it names none.
+
+    Raises:
+        ConfigurationError: one is not there.
+    """
+    if scoring.preprocess is None and scoring.postprocess is None:
+        yield None
+        return
+    around = Around(scoring, means.modules, means.code, where, processes=means.rule_processes)
+    try:
+        yield around
+    finally:
+        await around.close()
 
 
 def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
@@ -164,7 +179,9 @@ def scorer_of(rm: RewardModel, way: Reached) -> Scorer:
         raise ConfigurationError(
             f"{where}.{e.field}" if e.field.startswith("scoring") else e.field, e.sentence
         ) from None
-    return Scorer(rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech, told=way.told)
+    return Scorer(
+        rm.spec.scoring, rm.served_name, way.endpoints, way.transport, speech=speech, told=way.told, around=way.around
+    )
 
 
 def source_of(rm: RewardModel, way: Reached, patience: float = PATIENCE, *, in_fleet: bool = False) -> Source:
@@ -296,12 +313,13 @@ def refuse_state(fleet: RewardFleet, why: str = "which is not kept here") -> Non
 @asynccontextmanager
 async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     if term.reward_model is not None:
-        rm = means.model(term.reward_model.name)
-        async with reached(rm, means, term.name) as way:
+        rm = as_term_says(term, means.model(term.reward_model.name))
+        where = f"spec.terms {term.name}" if term.has_functions else None
+        async with reached(rm, means, term.name, where) as way:
             if term.critic is None:
                 yield source_of(rm, way, means.patience, in_fleet=True)
                 return
-            critic = means.model(term.critic.name)
+            critic = _without_functions(means.model(term.critic.name))
             _can_be_together(term, critic, rm)
             async with reached(critic, means, f"{term.name} critic") as its_way:
                 yield Critiqued(_critic_of(critic, its_way), scorer_of(rm, way))
@@ -316,7 +334,7 @@ async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     else:
         assert term.rule is not None
         if term.rule.kind in IN_A_WORKER:
-            source, filename = _module(term, means)
+            source, filename = _module(term.rule, means, f"spec.terms {term.name} rule")
             yield WorkerRule(term.rule, processes=means.rule_processes, source=source, filename=filename)
         else:
             yield BuiltInRule(term.rule)
@@ -341,6 +359,12 @@ def _can_be_together(term: Term, critic: RewardModel, rm: RewardModel) -> None:
         raise ConfigurationError(f"spec.terms {term.name} rewardModel", sentence)
 
 
+def _without_functions(rm: RewardModel) -> RewardModel:
+    """A critic is asked by the critics' own prompt, and nobody reads a number out of what it says."""
+    scoring = rm.spec.scoring.model_copy(update={"preprocess": None, "postprocess": None})
+    return rm.model_copy(update={"spec": rm.spec.model_copy(update={"scoring": scoring})})
+
+
 def _critic_of(rm: RewardModel, way: Reached) -> Scorer:
     """Its own judge and votes do not count: it is asked for a critique, once."""
     speech = chat_with(rm, CritiqueThenScore())
@@ -351,19 +375,13 @@ def _key_of(api: RewardApi, means: Means) -> str | None:
     return None if api.credentials_secret_ref is None else means.key(api.credentials_secret_ref)
 
 
-def _module(term: Term, means: Means) -> tuple[str, str]:
-    rule = term.rule
-    assert rule is not None
-    if rule.kind is not RuleKind.PYTHON:
+def _module(rule: AnswerRule, means: Means, where: str) -> tuple[str, str]:
+    """The text of a rule's function, and where it is from.
+
+    Raises:
+        ConfigurationError
+    """
+    if rule.kind is not RuleKind.PYTHON or rule.function is None:
         return "", ""
-    where = f"spec.terms {term.name} rule"
-    if rule.config_map is not None:
-        if (text := means.code.get(place(rule.config_map))) is None:
-            raise ConfigurationError(
-                f"{where}.configMap",
-                f"{rule.config_map.name}: its code was not approved here; remove it, and give your own file",
-            )
-        return text, f"ConfigMap {place(rule.config_map)}"
-    if means.module is None:
-        raise ConfigurationError(f"{where}.function", f"{rule.function} is wanted, and no Python file was given")
-    return means.module
+    module = found_function(rule.function, rule.config_map, means.modules, means.code, where).module
+    return module.source, module.filename

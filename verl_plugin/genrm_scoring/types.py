@@ -104,6 +104,8 @@ class Question(Written):
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ground_truth: Any = field(default=None, hash=False)
     messages: tuple[tuple[str, str], ...] = ()
+    written: tuple[tuple[str, str], ...] = ()
+    """What is asked, as (role, text), where a function of the run made it."""
 
     def __post_init__(self) -> None:
         _complete(self)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import EngineName, Scoring
@@ -13,14 +14,26 @@ from genrm_scoring.cluster import Cluster
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.groups import Reported
 from genrm_scoring.judges import judge_of
-from genrm_scoring.scorer import Scorer, Told
+from genrm_scoring.modules import Modules, modules_in
+from genrm_scoring.scorer import Scorer
 from genrm_scoring.sources import Source
 from genrm_scoring.speech import Chat
-from genrm_scoring.targets import Heard, Means, key_in, module_in, opened_target, reached, scorer_of, source_with
+from genrm_scoring.targets import (
+    Heard,
+    Means,
+    key_in,
+    opened_functions,
+    opened_target,
+    reached,
+    scorer_of,
+    source_with,
+)
 from genrm_scoring.transport import AiohttpTransport
 
 from genrm_verl.target import Target
 from genrm_verl.translate import RunSection
+
+STATIC_SCORING: Final = "reward_model.scoring"
 
 
 @asynccontextmanager
@@ -32,7 +45,7 @@ async def opened_scorer(section: RunSection) -> AsyncIterator[Scorer]:
     """
     async with _means(section) as means:
         if section.target is None:
-            async with _static(section) as scorer:
+            async with _static(section, means) as scorer:
                 yield scorer
         else:
             resource = Target.read(section.target).scored_by
@@ -57,7 +70,7 @@ async def opened_source(
     async with _means(section) as opened:
         means = replace(opened, heard=heard, reported=reported)
         if section.target is None:
-            async with _static(section, means.told(section.judge)) as scorer:
+            async with _static(section, means) as scorer:
                 scoring = Scoring.model_validate(section.scoring)
                 yield source_with(scoring, scorer, section.patience_s, reported=reported)
         else:
@@ -70,24 +83,32 @@ def means_of(
     target: Target,
     cluster: Cluster | None,
     *,
-    rules: str | None,
+    rules: Sequence[str],
     secrets: str | None,
     patience: float,
 ) -> Means:
     """
     Raises:
-        ConfigurationError: the file of rules cannot be read.
+        ConfigurationError: a file of rules cannot be read.
     """
-    module = None if rules is None else module_in(Path(rules), "reward_model.rules")
-    means = Means(cluster=cluster, model=target.model, module=module, code=target.code, patience=patience)
+    modules = run_modules(rules)
+    means = Means(cluster=cluster, model=target.model, modules=modules, code=target.code, patience=patience)
     return means if secrets is None else replace(means, key=key_in(Path(secrets)))
+
+
+def run_modules(rules: Sequence[str]) -> Modules:
+    """
+    Raises:
+        ConfigurationError: a file of rules cannot be read.
+    """
+    return modules_in(map(Path, rules), "reward_model.rules")
 
 
 @asynccontextmanager
 async def _means(section: RunSection) -> AsyncIterator[Means]:
     async with AsyncExitStack() as opened:
         if section.target is None:
-            yield Means(patience=section.patience_s)
+            yield Means(modules=run_modules(section.rules), patience=section.patience_s)
             return
         target, cluster = Target.read(section.target), None
         if target.has_pods:
@@ -104,13 +125,14 @@ async def _means(section: RunSection) -> AsyncIterator[Means]:
 
 
 @asynccontextmanager
-async def _static(section: RunSection, told: Told | None = None) -> AsyncIterator[Scorer]:
+async def _static(section: RunSection, means: Means) -> AsyncIterator[Scorer]:
     assert section.served_name is not None and section.engine is not None
     scoring = Scoring.model_validate(section.scoring)
     speech = Chat(judge_of(scoring), section.served_name, scoring.sampling, EngineName(section.engine))
     transport = AiohttpTransport()
     try:
-        endpoints = StaticEndpoints(section.endpoints)
-        yield Scorer(scoring, section.served_name, endpoints, transport, speech=speech, told=told)
+        endpoints, told = StaticEndpoints(section.endpoints), means.told(section.judge)
+        async with opened_functions(scoring, means, STATIC_SCORING) as around:
+            yield Scorer(scoring, section.served_name, endpoints, transport, speech=speech, told=told, around=around)
     finally:
         await transport.close()

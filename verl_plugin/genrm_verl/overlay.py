@@ -10,8 +10,8 @@ REWARD_MODEL_KEYS: Final[dict[str, None]] = {
     "served_name": None,  # static: the model's name in requests
     "engine": None,  # static: vllm | sglang | custom, what serves there; default vllm
     "scoring": None,  # static: what spec.scoring is in a RewardModel
-    "rules": None,  # k8s: Python file with the functions of a fleet's rules of kind python
-    "allow_cluster_code": None,  # k8s: SHA-256, or a list, of code in ConfigMaps that a fleet's rules may run
+    "rules": None,  # Python file, or a list, with the functions of rules of kind python and those around models
+    "allow_cluster_code": None,  # k8s: SHA-256, or a list, of code in ConfigMaps that may run in the run
     "secrets": None,  # k8s: folder with endpoints' keys, SECRET/KEY, as Secrets are mounted
     "judgement_log": None,  # directory for one JSON line per judgement
     "on_failure": None,  # what onFailure is in a resource, and in place of all of them that the run would meet

@@ -16,8 +16,9 @@ from genrm_api.labels import labels_in
 from genrm_api.names import headless_service_name
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel, Scoring
+from genrm_scoring.around import Around
 from genrm_scoring.cluster import ENDPOINT_SLICES, Cluster
-from genrm_scoring.cluster_code import Code, approved_code
+from genrm_scoring.cluster_code import approved_code
 from genrm_scoring.discovery import serving_endpoints
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import ClusterUnreachable, ConfigurationError
@@ -36,7 +37,7 @@ from genrm_scoring.targets import (
 from genrm_scoring.transport import AiohttpTransport
 from pydantic import ValidationError
 
-from genrm_verl.opening import means_of
+from genrm_verl.opening import STATIC_SCORING, means_of, run_modules
 from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
@@ -78,11 +79,13 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         judge_of(scoring)
     except ConfigurationError as e:
         raise ConfigurationError(f"reward_model.{e.field}", e.sentence) from None
+    Around(scoring, run_modules(request.rules), {}, STATIC_SCORING)  # says which of its functions is not there
     if labels_in(scoring):
         asyncio.run(_refuse_labels(request, scoring))
     return RunSection(
         run=run,
         discovery="static",
+        rules=request.rules,
         served_name=request.served_name,
         engine=request.engine,
         scoring=scoring.model_dump(mode="json", by_alias=True, exclude_none=True),
@@ -125,12 +128,10 @@ async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int)
             where = cluster.where
             assert request.name is not None
             resource, models = await resolve_target(cluster, request.name, request.namespace)
-            code: Code = {}
-            if isinstance(resource, RewardFleet):
-                if request.state is None:
-                    refuse_state(resource, "which needs trainer.use_v1=True")
-                approved = request.allow_cluster_code
-                code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code")
+            if isinstance(resource, RewardFleet) and request.state is None:
+                refuse_state(resource, "which needs trainer.use_v1=True")
+            approved = request.allow_cluster_code
+            code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code", models)
             target = Target(resource, models, code, request.on_failure)
             serving = [await _serving(cluster, model) for model in target.models]
             means = means_of(

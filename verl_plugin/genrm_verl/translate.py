@@ -8,6 +8,7 @@ plugin module in every Ray worker, beside whatever the user loads there.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -54,7 +55,7 @@ class RewardRequest:
     served_name: str | None
     engine: str
     scoring: Mapping[str, Any]
-    rules: str | None
+    rules: tuple[str, ...]
     secrets: str | None
     allow_cluster_code: tuple[str, ...]
     judgement_log: str | None
@@ -89,7 +90,7 @@ class RunSection:
     engine: str | None = None
     scoring: dict[str, Any] | None = None
     endpoints: tuple[str, ...] = ()
-    rules: str | None = None
+    rules: tuple[str, ...] = ()
     secrets: str | None = None
     judgement_log: str | None = None
     on_failure: dict[str, Any] | None = None
@@ -124,7 +125,10 @@ class RunSection:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{**values, "endpoints": tuple(values["endpoints"])})
+        found = {**values, "endpoints": tuple(values["endpoints"]), "rules": tuple(values["rules"])}
+        if isinstance(found.get("scoring"), str):
+            found["scoring"] = json.loads(found["scoring"])
+        return cls(**found)
 
 
 def read_request(config: DictConfig) -> RewardRequest | None:
@@ -152,7 +156,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
             "reward_model.discovery", "this verl has no `reward` section; install verl 0.7.1 or later"
         )
     of_static = ("endpoints", "served_name", "engine", "scoring")
-    of_cluster = ("namespace", "rules", "secrets", "allow_cluster_code", "lease_ttl_s", "prewake")
+    of_cluster = ("namespace", "secrets", "allow_cluster_code", "lease_ttl_s", "prewake")
     for key in of_static if discovery == "k8s" else of_cluster:
         if ours[key] is not None:
             raise ConfigurationError(f"reward_model.{key}", f"has no meaning with discovery={discovery}; remove it")
@@ -170,7 +174,7 @@ def read_request(config: DictConfig) -> RewardRequest | None:
         served_name=ours["served_name"] or ours["name"],
         engine=_engine(ours["engine"]),
         scoring=_scoring(ours["scoring"]),
-        rules=_path("rules", ours["rules"]),
+        rules=_paths("rules", ours["rules"]),
         secrets=_path("secrets", ours["secrets"]),
         allow_cluster_code=_hashes(ours["allow_cluster_code"]),
         judgement_log=_path("judgement_log", ours["judgement_log"]),
@@ -188,7 +192,8 @@ def read_request(config: DictConfig) -> RewardRequest | None:
 def apply(config: DictConfig, section: RunSection, request: RewardRequest, environment: Mapping[str, str]) -> None:
     """Make verl's configuration say what the request means. `environment` is the driver's own."""
     with open_dict(config):
-        config[SECTION] = {**asdict(section), "endpoints": list(section.endpoints)}
+        written = {**asdict(section), "endpoints": list(section.endpoints), "rules": list(section.rules)}
+        config[SECTION] = {**written, "scoring": None if section.scoring is None else _as_text(section.scoring)}
         manager = config.reward.reward_manager
         manager.source = "importlib"
         manager.name = MANAGER_CLASS
@@ -205,6 +210,11 @@ def apply(config: DictConfig, section: RunSection, request: RewardRequest, envir
             EXTERNAL_MODULES: _with_module(modules, PLUGIN_MODULE),
             RUN_VARIABLE: section.run,
         }
+
+
+def _as_text(scoring: Mapping[str, Any]) -> str:
+    """JSON: OmegaConf would take `${` in a template for an interpolation of its own."""
+    return json.dumps(scoring, ensure_ascii=True).replace("$", "\\u0024")  # only texts can hold one
 
 
 def workers(config: DictConfig, request: RewardRequest) -> int:
@@ -346,6 +356,11 @@ def _resumed_state_folder(config: DictConfig) -> str | None:
     if checkpoint is None or OmegaConf.select(config, "trainer.resume_mode") != "resume_path":
         return None
     return str(Path(str(checkpoint)).absolute().parent / STATE_FOLDER)
+
+
+def _paths(key: str, value: Any) -> tuple[str, ...]:
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(path for one in found if (path := _path(key, one)) is not None)
 
 
 def _path(key: str, value: Any) -> str | None:

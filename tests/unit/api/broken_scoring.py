@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.api.shapes import PAIR, TEMPLATE, scoring
+from tests.unit.api.shapes import PAIR, TEMPLATE, external, scoring
 
 BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
     "two judges": (
@@ -19,6 +19,69 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
     "a template nobody can read": (
         scoring(template=TEMPLATE),
         "spec.scoring.parse: a template needs one, and a built-in judge brings its own; write template and parse, or",
+    ),
+    "a template in two ways": (
+        scoring(template=TEMPLATE, preprocess={"function": "f"}, parse={"kind": "number"}),
+        "spec.scoring.preprocess: found beside judge or template, which ask, too; write one of them",
+    ),
+    "a judge and a function that asks": (
+        scoring(judge="rider-json", preprocess={"function": "f"}),
+        "spec.scoring.preprocess: found beside judge or template, which ask, too; write one of them",
+    ),
+    "read in two ways": (
+        scoring(template=TEMPLATE, parse={"kind": "number"}, postprocess={"function": "f"}),
+        "spec.scoring.postprocess: found beside judge or parse, which read the answer, too; write one of them",
+    ),
+    "a judge and a function that reads": (
+        scoring(judge="rider-json", postprocess={"function": "f"}),
+        "spec.scoring.postprocess: found beside judge or parse, which read the answer, too; write one of them",
+    ),
+    "asked by a function, and read by nobody": (
+        scoring(preprocess={"function": "f"}),
+        "spec.scoring.preprocess: who asks a model that answers in words in a way of their own reads the answer in "
+        "one, too; write preprocess or template, and postprocess or parse, or none of them",
+    ),
+    "read by a function, and asked by nobody": (
+        scoring(postprocess={"function": "f"}),
+        "spec.scoring.preprocess: who asks a model that answers in words in a way of their own reads",
+    ),
+    "a parser of nobody's question": (
+        scoring(parse={"kind": "number"}),
+        "spec.scoring.parse: a template needs one, and a built-in judge brings its own; write template and parse",
+    ),
+    "an order as a number": (
+        scoring(mode="listwise", template=TEMPLATE, postprocess={"function": "f"}),
+        "spec.scoring.postprocess: gives a number, and mode listwise asks for an order; write parse with kind: ranking",
+    ),
+    "a function of a file and of a ConfigMap": (
+        scoring(
+            preprocess={"function": "rider.f", "configMap": {"name": "own"}}, postprocess={"function": "g"},
+        ),
+        "spec.scoring.preprocess.function: rider.f names a file of the run, and there is a configMap; write the name "
+        "of the function alone, or remove configMap",
+    ),
+    "another function of a file and of a ConfigMap": (
+        scoring(preprocess={"function": "f"}, postprocess={"function": "a.g", "configMap": {"name": "own"}}),
+        "spec.scoring.postprocess.function: a.g names a file of the run, and there is a configMap",
+    ),
+    "a function in a folder": (scoring(preprocess={"function": "a.b.c"}, postprocess={"function": "g"}), "function"),
+    "a function without name": (scoring(preprocess={"promptKey": "x"}, postprocess={"function": "g"}), "function"),
+    "a prompt of no column": (
+        scoring(preprocess={"function": "f", "promptKey": ""}, postprocess={"function": "g"}), "promptKey",
+    ),
+    "a column of an answer": (
+        scoring(preprocess={"function": "f"}, postprocess={"function": "g", "promptKey": "a"}), "promptKey",
+    ),
+    "an object that a function reads": (
+        scoring(
+            preprocess={"function": "f"}, postprocess={"function": "g"}, sampling={"structured": {"jsonObject": True}},
+        ),
+        "spec.scoring.sampling.structured.jsonObject: the judge reads no JSON",
+    ),
+    "a reward server asked otherwise": (
+        external(format="slime") | scoring(preprocess={"function": "f"}),
+        "spec.scoring.preprocess: found for format slime, whose requests have one form, so that nothing else can be "
+        "asked; remove it",
     ),
     "the same vote again": (
         scoring(votes={"count": 3}, sampling={"temperature": 0}),
@@ -190,4 +253,4 @@ BROKEN_SCORING: dict[str, tuple[dict[str, Any], str]] = {
         scoring(canary={"pairs": [PAIR | {"worse": "4"}]}),
         "spec.scoring.canary.pairs: better and worse are the same text; write two that a sane model tells apart",
     ),
-}
+}  # fmt: skip

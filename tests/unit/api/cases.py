@@ -76,6 +76,21 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an object of one's own": scoring(
         template=TEMPLATE, parse={"kind": "json", "field": "a.b"}, sampling={"structured": {"jsonObject": True}},
     ),
+    "functions around a model": scoring(
+        preprocess={"function": "rider_reward.rm_preprocess", "promptKey": "rm_prompt_0"},
+        postprocess={"function": "rider_reward.rm_postprocess", "configMap": None},
+    ),
+    "a function that asks, and a parser": scoring(
+        mode="pairwise", preprocess={"function": "alignment_prompt", "configMap": {"name": "own", "key": "a.py"}},
+        parse={"kind": "tag", "tag": "result", "values": {"A": 1, "B": 0, "tie": 0.5}}, compat="rm-gallery",
+    ),
+    "a function that asks for an order": scoring(
+        mode="listwise", preprocess={"function": "f"}, parse={"kind": "ranking"},
+    ),
+    "a template, and a function that reads": scoring(template=TEMPLATE, postprocess={"function": "_f"}),
+    "a function before a classifier": {"type": "Classifier", **scoring(preprocess={"function": "f"})},
+    "a function behind a classifier": {"type": "Classifier", **scoring(postprocess={"function": "f"})},
+    "a function behind a reward server": external(format="slime") | scoring(postprocess={"function": "f"}),
     "no seeds": scoring(sampling={"seeded": False}),
     "a choice": scoring(sampling={"structured": {"choice": ["a", "b"], "jsonObject": False}}),
     "a tournament": scoring(

@@ -305,6 +305,30 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a model of a service": (
         api(format="get-bge-sim", model="bge"), "spec.terms.api.model: belongs to format: openai-embeddings",
     ),
+    "functions around no model": (
+        fleet(CORRECT | {"preprocess": {"function": "f"}}),
+        "spec.terms: correct has preprocess or postprocess, and no rewardModel around which they are; remove them",
+    ),
+    "a function behind an API": (
+        fleet({"name": "judged", "api": {"url": "http://x"}, "postprocess": {"function": "f"}}),
+        "spec.terms: judged has preprocess or postprocess, and no rewardModel",
+    ),
+    "functions and a critic": (
+        one(critic={"name": "c"}, postprocess={"function": "f"}),
+        "spec.terms: judged has preprocess or postprocess beside a critic, which says what the model reads; remove one",
+    ),
+    "a function of a file and of a ConfigMap": (
+        one(preprocess={"function": "a.f", "configMap": {"name": "own"}}),
+        "spec.terms.preprocess.function: a.f names a file of the run, and there is a configMap; write the name of the",
+    ),
+    "another function of a file and of a ConfigMap": (
+        one(postprocess={"function": "a.f", "configMap": {"name": "own"}}),
+        "spec.terms.postprocess.function: a.f names a file of the run, and there is a configMap",
+    ),
+    "a rule of a file and of a ConfigMap": (
+        by_rule(kind="python", function="a.f", configMap={"name": "own"}),
+        "spec.terms.rule.function: a.f names a file of the run, and there is a configMap",
+    ),
     "a critic alone": (
         fleet(CORRECT | {"critic": {"name": "critic"}}),
         "spec.terms: correct has a critic and no rewardModel that would read its critique",
@@ -346,6 +370,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         },
         onFailure={"policy": "group_drop"}, breaker={"maxFailedFraction": 1, "minimumCount": 1},
     ),
+    "functions around a model": one(
+        preprocess={"function": "rider_reward.rm_preprocess", "promptKey": "rm_prompt_0"},
+        postprocess={"function": "rm_postprocess", "configMap": {"name": "rider-reward"}},
+    ),
+    "a function behind a model": one(postprocess={"function": "rm_postprocess"}),
+    "a function of one of several files": by_rule(kind="python", function="rw_custom.compute_score"),
     "a critic": fleet(JUDGE | {"critic": {"name": "critic"}}),
     "a similarity": api(format="openai-embeddings", model="BAAI/bge-m3"),
     "a similarity by a service": api(format="get-bge-sim"),

@@ -80,6 +80,23 @@ async def test_a_judge_of_lists_is_asked_about_both_in_both_orders(
     assert len(shown) == 2 * len(PAIRS)
 
 
+async def test_a_judge_may_ask_and_read_by_functions(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (rules := tmp_path / "mine.py").write_text(
+        "def ask(question, response):\n    return f'{question} {response}'\n"
+        "def read(result):\n    return float('True' in result)\n"
+    )
+    async with ScriptedJudge(says(grade)) as judge:
+        functions = {"preprocess": {"function": "ask"}, "postprocess": {"function": "read"}}
+        judges = spec(tmp_path, external("judge", judge.url, **{"timeout": "60s", **functions}))
+        arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--limit", "2"]
+        assert await asyncio.to_thread(main.main, arguments) == 2
+        assert "ask is wanted, and no Python file was given" in " ".join(capsys.readouterr().err.split())
+        assert await asyncio.to_thread(main.main, [*arguments, "--rules", str(rules)]) == 0
+    assert judge.requests[0]["messages"][0]["content"].startswith("0 + 0? it is 0")
+
+
 async def test_a_judge_that_answers_nothing_is_no_success_and_it_is_said_why(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from genrm_gateway.catalog import FileCatalog
 from genrm_gateway.limits import Limits
 from genrm_gateway.peers import Peers
 from genrm_scoring import spec_file
+from genrm_scoring.modules import Modules
 from genrm_scoring.targets import Means
 
 
@@ -66,12 +67,12 @@ async def serving(
 
 @asynccontextmanager
 async def of_file(
-    *documents: dict[str, Any], default: str | None = None, module: tuple[str, str] | None = None, **more: Any
+    *documents: dict[str, Any], default: str | None = None, modules: Modules | None = None, **more: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     spec = spec_file.checked(documents, "test.yaml")
 
     async def open_catalog() -> FileCatalog:
-        return await FileCatalog.open(spec, Means(patience=30.0, module=module), default)
+        return await FileCatalog.open(spec, Means(patience=30.0, modules=modules or {}), default)
 
     async with serving(open_catalog, **more) as client:
         yield client

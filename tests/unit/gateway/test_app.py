@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from genrm_gateway.limits import Limits
+from genrm_scoring.modules import Module
 
 from tests.unit.gateway.serving import EXACT, external, fleet, of_file
 from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, garbage, hangs, says
@@ -269,9 +270,10 @@ async def test_a_request_that_cannot_be_answered_is_told_why(path: str, body: An
 
 async def test_a_rule_that_does_not_start_is_no_score_and_no_secret() -> None:
     term = {"name": "own", "rule": {"kind": "python", "function": "missing"}}
-    async with of_file(fleet("sums", term), module=("x = 1\n", "rules.py")) as gateway:
+    text = "import nothing_of_the_kind\ndef missing(): pass\n"
+    async with of_file(fleet("sums", term), modules={"rules": Module(text, "rules.py")}) as gateway:
         reply = await gateway.post("/get_reward2", json=SOLUTION)
-    assert reply.status_code == 501 and "rules.py has no function missing" in reply.json()["error"]["message"]
+    assert reply.status_code == 501 and "rules.py does not run: ModuleNotFound" in reply.json()["error"]["message"]
 
 
 async def test_too_much_is_answered_with_429_and_never_a_score() -> None:

@@ -52,9 +52,10 @@ def running(*arguments: str) -> Iterator[str]:
 
 
 def test_a_rule_server_needs_neither_a_cluster_nor_a_model(tmp_path: Path) -> None:
-    (spec := tmp_path / "rules.yaml").write_text(RULES)
-    (module := tmp_path / "rules.py").write_text(MODULE)
-    with running("--spec", str(spec), "--rules", str(module), "--port", "0") as url:
+    (spec := tmp_path / "rules.yaml").write_text(RULES.replace("compute_score", "own.compute_score"))
+    (module := tmp_path / "own.py").write_text(MODULE)
+    (other := tmp_path / "other.py").write_text(MODULE.replace("format", "other"))
+    with running("--spec", str(spec), "--rules", str(module), str(other), "--port", "0") as url:
         body = {"solution_str": "What is 2 + 2? 4", "prompt_str": "What is 2 + 2?", "ground_truth": "4"}
         reply = httpx.post(f"{url}/get_reward2", json=body, timeout=120, trust_env=False)
         assert reply.json() == {"own": 1.0, "equal": 1.0, "score": 1.0}
@@ -64,15 +65,25 @@ def test_a_rule_server_needs_neither_a_cluster_nor_a_model(tmp_path: Path) -> No
     ("text", "arguments", "sentence"),
     [
         (RULES, [], "no Python file was given"),
-        (RULES.replace("math", "maths"), ["--rules", __file__], "RewardFleet sums: spec.terms.1.rule.kind"),
+        (RULES.replace("math", "maths"), ["--rules", "own.py"], "RewardFleet sums: spec.terms.1.rule.kind"),
+        (RULES.replace("compute_score", "f"), ["--rules", "own.py"], "own rule.function: own.py has no function f"),
+        (RULES, ["--rules", "own.py", "other.py"], "compute_score may be of several files; write one of own.compute"),
         (RULES, ["--rules", "/none.py"], "--rules: /none.py cannot be read"),
-        (RULES, ["--rules", __file__, "--default", "x"], "--default: x is not there; there are sums"),
-        (RULES, ["--rules", __file__, "--keys", "/none"], "--keys: /none cannot be read"),
+        (RULES, ["--rules", "own.py", "--default", "x"], "--default: x is not there; there are sums"),
+        (RULES, ["--rules", "own.py", "--keys", "/none"], "--keys: /none cannot be read"),
     ],
 )
 def test_what_cannot_work_is_said_before_it_listens(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, arguments: list[str], sentence: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.py", "other.py"):
+        (tmp_path / name).write_text(MODULE)
     (spec := tmp_path / "rules.yaml").write_text(text)
     assert main.main(["--spec", str(spec), *arguments]) == 2
     assert sentence in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from genrm_scoring.modules import Module
 
 from tests.unit.gateway.serving import EXACT, external, fleet, of_file
 from tests.unit.scoring.scripted_judge import Request, ScriptedJudge, says
@@ -47,7 +48,7 @@ async def test_the_principle_is_told_to_the_judge_and_is_no_right_answer(path: s
 async def test_a_rule_does_not_compare_with_the_principle() -> None:
     function = "def scored(solution_str, ground_truth, extra_info):\n    return float(ground_truth is None)\n"
     own = fleet("own", {"name": "own", "rule": {"kind": "python", "function": "scored"}})
-    async with of_file(own, module=(function, "rules.py")) as gateway:
+    async with of_file(own, modules={"rules": Module(function, "rules.py")}) as gateway:
         reply = await gateway.post("/compare", json=body("4", "5", principle="4"))
     assert reply.json()["rewards"] == [1.0, 1.0]
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from runpy import run_path
 from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from genrm_api.scoring import Anchor, Scoring
 from genrm_gateway.catalog import FileCatalog
 from genrm_scoring import spec_file
@@ -25,11 +22,9 @@ from genrm_scoring.tournaments.anchor import anchor_text
 from genrm_scoring.types import Question
 from genrm_verl.samples import sample_of
 
-from dev.bootstrap import ROOT
-from tests.unit.gateway.recipes import RECIPES, RULES, documents, sample
+from tests.unit.gateway.recipes import MODULES, RECIPES, documents, sample
 from tests.unit.gateway.serving import serving
-from tests.unit.scoring.scripted_judge import Reaction, Request, ScriptedJudge, says
-from tests.unit.scoring.scripted_judge import status as responds
+from tests.unit.scoring.scripted_judge import Reaction, ScriptedJudge, says
 
 
 @asynccontextmanager
@@ -38,7 +33,7 @@ async def recipe(page: str, default: str, *script: Reaction) -> AsyncIterator[tu
         spec = spec_file.checked(documents(page, judge.url), page)
 
         async def open_catalog() -> FileCatalog:
-            return await FileCatalog.open(spec, Means(module=(RULES, "rw_custom.py")), default)
+            return await FileCatalog.open(spec, Means(modules=MODULES.get(page, {})), default)
 
         async with serving(open_catalog) as client:
             yield client, judge
@@ -120,62 +115,59 @@ async def test_verl_with_rms_by_the_column_of_its_own_data() -> None:
         assert "extra.rm_prompt_0; extra has split" in lacking.json()["error"]["message"]
 
 
-RIDER_REWARD = """
-import json
-
-def rm_preprocess(text_prompts, text_responses, tgt_tokenizer):
-    filled = [p.replace("{response}", r) for p, r in zip(text_prompts, text_responses)]
-    return [tgt_tokenizer.apply_chat_template([{"role": "user", "content": text}]) for text in filled]
-
-def rm_postprocess(results):
-    return [sum(json.loads(text.split("</think>")[-1]).values()) / 2 for text in results]
-"""
+RIDER_ROW = {
+    "rm_prompt_0": "Is the reply to the courier polite? {response}",
+    "rm_prompt_1": "Is it consistent?",
+}
 
 
-class Qwen:
-    """As much of its tokenizer as their functions call."""
+async def test_verl_with_rms_functions_as_they_are() -> None:
+    """rule + 0.3 x rider + 0.5 x consistency, by the two functions of each of two files."""
 
-    def apply_chat_template(self, chat: list[dict[str, str]]) -> str:
-        return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in chat) + "<|im_start|>assistant\n"
+    def answer(request: dict[str, Any]) -> str:
+        asked = request["messages"][0]["content"]
+        return "consistent" if asked.startswith("Consistent?") else '<think>{}</think> Well. {"a": 1, "b": 0}'
 
-
-def goes_on(text: str, finish_reason: str = "stop") -> Reaction:
-    async def react(_: web.Request, __: Request) -> web.StreamResponse:
-        return web.json_response({"choices": [{"index": 0, "finish_reason": finish_reason, "text": text}]})
-
-    return react
+    async with recipe("verl-with-rms.md", "courier-by-functions", says(answer)) as (client, judge):
+        reply = r'Hm. {"Response": "Ring the bell. \\boxed{4}"}'
+        scored = await client.post("/get_reward2", json={**sample(reply), "extra_info": RIDER_ROW})
+        assert scored.json()["score"] == pytest.approx(1 + 0.3 * 0.5 + 0.5), scored.text
+    asked = {request["messages"][0]["content"]: request for request in judge.requests}
+    said = r"Is the reply to the courier polite? Ring the bell. \boxed{4}"
+    assert set(asked) == {said, f"Consistent? Is it consistent? {reply}"}
+    assert [message["role"] for message in asked[said]["messages"]] == ["user"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "extra", "status", "score"),
+    ("reply", "answer", "extra", "outcome", "detail"),
     [
-        (goes_on('<think>hm</think> {"a": 1, "b": 0}'), ROW, 200, 0.5),
-        (goes_on("I cannot say."), ROW, 422, "rm_postprocess raised JSONDecodeError"),
-        (goes_on('{"a": NaN}'), ROW, 422, "rm_postprocess made nan of"),
-        (goes_on("{", "length"), ROW, 422, "the answer ended with length"),
-        (goes_on("{}"), {"rm_prompt_1": ""}, 422, "extra_info has no text rm_prompt_0; it has rm_prompt_1"),
-        (responds(500, "down"), ROW, 500, "down"),
+        ('{"Reply": "Ring."}', "{}", RIDER_ROW, "refused", "rm_preprocess raised KeyError: 'Response'"),
+        ('{"Response": "Ring."}', "{}", {}, "refused", "promptKey: extra has no text rm_prompt_0; it has nothing"),
+        ('{"Response": "Ring."}', "No.", RIDER_ROW, "parse_failed", "rm_postprocess raised IndexError"),
+        ('{"Response": "Ring."}', '{"a": NaN}', RIDER_ROW, "parse_failed", "rm_postprocess returned nan"),
     ],
 )
-async def test_verl_with_rms_functions_as_they_are(
-    tmp_path: Path, answer: Reaction, extra: dict[str, Any], status: int, score: float | str
+async def test_verl_with_rms_functions_that_fail_are_no_zero(
+    reply: str, answer: str, extra: dict[str, Any], outcome: str, detail: str
 ) -> None:
-    """rider_reward.py behind the example's server, which asks the RewardModel through the gateway."""
-    (tmp_path / "rider_reward.py").write_text(RIDER_REWARD)
-    example = run_path(str(ROOT / "examples" / "verl_with_rms" / "serve_functions.py"))
-    functions = example["loaded"](tmp_path / "rider_reward.py")
-    async with recipe("verl-with-rms.md", "courier", answer) as (gateway, judge):
-        ask = example["asking"](gateway, "rider", {"max_tokens": 64})
-        app = example["application"](functions, Qwen(), ask)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://functions") as client:
-            reply = await client.post("/get_reward2", json={**sample("Ring."), "extra_info": extra})
-    assert reply.status_code == status
-    if isinstance(score, str):
-        assert score in reply.text and "score" not in reply.json()
-        return
-    assert reply.json() == {"score": score}
-    said = "<|im_start|>user\nIs the reply to the courier consistent? Ring.<|im_end|>\n<|im_start|>assistant\n"
-    assert [request["prompt"] for request in judge.requests] == [said], "nothing is written around it"
+    async with recipe("verl-with-rms.md", "courier-by-functions", says(answer)) as (client, _):
+        one = {"prompt": "Hm?", "response": rf"{reply[:-1]}, " + r'"Result": "\\boxed{4}"}', "ground_truth": "4"}
+        scored = (await client.post("/v1/score", json={"samples": [{**one, "extra": extra}]})).json()["scores"][0]
+    terms = scored["terms"]
+    assert scored["value"] is None and terms["rider"]["outcome"] == outcome
+    assert detail in terms["rider"]["detail"]
+
+
+async def test_rm_gallery_by_its_own_prompt_function() -> None:
+    def longer(request: dict[str, Any]) -> str:
+        a, _, b = request["messages"][0]["content"].partition("A: ")[2].partition(" B: ")
+        return f"<result>{'A' if len(a) > len(b) else 'B'}</result>"
+
+    async with recipe("rm-gallery.md", "alignment-by-function", says(longer)) as (client, judge):
+        samples = [{"prompt": "Say words.", "response": "word " * n} for n in (3, 1, 2)]
+        reply = await client.post("/v1/score", json={"samples": samples})
+        assert [score["value"] for score in reply.json()["scores"]] == pytest.approx([1, -1, 0])
+    assert all(r["messages"][0]["content"].startswith("Query: Say words. A: word") for r in judge.requests)
 
 
 async def test_rm_gallery() -> None:

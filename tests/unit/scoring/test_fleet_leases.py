@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 from genrm_api.leases import Phase
+from genrm_api.rewardfleet import RewardFleet
+from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.cluster import CONFIG_MAPS, LEASES, REWARD_FLEETS, REWARD_MODELS
 from genrm_scoring.cluster_code import approved_code
 from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
@@ -109,3 +112,26 @@ async def test_code_is_taken_by_its_hash_and_no_other() -> None:
     await cluster.put(CONFIG_MAPS, {"metadata": {"name": "own", "namespace": "rl"}, "data": {"f.py": "x = 2\n"}})
     with pytest.raises(ConfigurationError, match="write allow="):
         await approved_code(cluster, found, [digest], "allow")
+
+
+async def test_code_around_models_is_taken_by_its_hash_where_it_is_called() -> None:
+    cluster = FakeCluster()
+    text = "x = 1\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for name in ("models", "terms"):
+        await cluster.put(CONFIG_MAPS, {"metadata": {"name": name, "namespace": "rl"}, "data": {"rules.py": text}})
+    its = {"template": "{{ response }}", "postprocess": {"function": "f", "configMap": {"name": "models"}}}
+    judge = RewardModel.model_validate(model("judge", model={"uri": "hf://a/b"}, scoring=its))
+
+    def team(**term: Any) -> RewardFleet:
+        terms = [{"name": "judged", "rewardModel": {"name": "judge"}, **term}]
+        return RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": {"terms": terms}})
+
+    for resource in (judge, team()):
+        with pytest.raises(ConfigurationError, match=r"RewardModel judge spec.scoring postprocess.configMap: .*allow="):
+            await approved_code(cluster, resource, [], "allow", [judge])
+        assert await approved_code(cluster, resource, [digest], "allow", [judge]) == {"models/rules.py": text}
+    says_itself = team(postprocess={"function": "f", "configMap": {"name": "terms"}})
+    with pytest.raises(ConfigurationError, match=r"RewardFleet team spec.terms judged postprocess.configMap: .*allow="):
+        await approved_code(cluster, says_itself, [], "allow", [judge])
+    assert await approved_code(cluster, says_itself, [digest], "allow", [judge]) == {"terms/rules.py": text}

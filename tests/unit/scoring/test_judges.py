@@ -15,7 +15,6 @@ from genrm_scoring.judges import (
     POINTWISE,
     Asks,
     CritiqueThenScore,
-    CustomAlignment,
     judge_of,
     pairwise,
     pointwise,
@@ -181,18 +180,6 @@ def test_the_first_response_is_shown_as_a() -> None:
     assert "<reference>" not in text_of(PAIR, Question("q", ("a", "b")))
 
 
-def test_a_prompt_function_of_rm_gallery_fits_in_as_it_is() -> None:
-    def custom_alignment_prompt(
-        user_query: str, response_a: str, response_b: str, reference: str = "", **_: object
-    ) -> str:
-        return f"Q {user_query} A {response_a} B {response_b} R {reference}"
-
-    judge = CustomAlignment(custom_alignment_prompt)
-    assert text_of(judge, TWO) == "Q What is 2 + 2? A It is 4. B It is 5. R 4"
-    assert "<|im_end|>" not in text_of(judge, Question("q", ("a<|im_end|>", "b")))
-    assert judge.verdict(Answer("<result>A</result>"), TWO).value == 1.0
-
-
 def test_a_list_is_ranked_as_it_was_shown() -> None:
     judge = LISTWISE["listwise-ranking"]
     text = text_of(judge, THREE)
@@ -304,9 +291,6 @@ def test_a_judge_that_is_shown_a_reference_does_not_go_without_where_there_is_on
     responses = ("a", "b") if name in PAIRWISE else ("a",)
     with pytest.raises(Unaskable, match=r"the ground truth is .*write a template with ground_truth"):
         judge.messages(Question("q", responses, ground_truth=truth))
-    custom = CustomAlignment(lambda **_: "")
-    with pytest.raises(Unaskable, match="the ground truth is"):
-        custom.messages(Question("q", ("a", "b"), ground_truth=truth))
 
 
 def test_a_judge_without_a_reference_asks_whatever_the_ground_truth_is() -> None:

@@ -211,11 +211,26 @@ async def test_the_users_own_functions_score_and_a_file_that_is_away_stops_the_r
     rules = tmp_path / "rules.py"
     rules.write_text("def size(response, ground_truth):\n    return float(len(response))\n")
     spec = {"terms": [{"name": "size", "rule": {"kind": "python", "function": "size"}}]}
-    assert await scored(of_fleet(spec, rules=str(rules)), group("a", "abc")) == [1.0, 3.0]
-    away = of_fleet(spec, rules=str(tmp_path / "away.py"))
+    assert await scored(of_fleet(spec, rules=(str(rules),)), group("a", "abc")) == [1.0, 3.0]
+    away = of_fleet(spec, rules=(str(tmp_path / "away.py"),))
     with pytest.raises(ConfigurationError, match=r"reward_model.rules: .*away.py cannot be read"):
         await scored(away, group("a"))
     assert "away.py" in await asyncio.wait_for(away.stopped(), 5)
+
+
+async def test_the_users_own_functions_ask_and_read_at_endpoints_that_the_run_names(tmp_path: Path) -> None:
+    (rules := tmp_path / "mine.py").write_text(
+        "def ask(text_prompts, text_responses):\n    return [text_prompts[0] + ': ' + text_responses[0]]\n"
+        "def read(results, response):\n    return [len(text) for text in results]\n"
+    )
+    functions = {"preprocess": {"function": "ask"}, "postprocess": {"function": "read"}}
+    async with ScriptedJudge(says("four")) as judge:
+        section = RunSection(
+            "run-1", "static", served_name="judge", engine="vllm", endpoints=(judge.url,), rules=(str(rules),),
+            scoring={"timeout": "60s", "mode": "pointwise", **functions}, coordinators=1,
+        )  # fmt: skip
+        assert await scored(started(section), group("a")) == [4.0]
+    assert judge.requests[0]["messages"] == [{"role": "user", "content": "p: a"}]
 
 
 async def test_siblings_do_not_wait_for_a_response_that_will_never_come() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import signal
 import time
@@ -67,8 +68,9 @@ async def test_static_endpoints_reach_the_workers_configuration(tmp_path: Path) 
         config = await program.config()
     section = config["genrm"]
     assert section["endpoints"] == ["http://127.0.0.1:9"]
-    assert section["scoring"]["timeout"] == "9s"
-    assert section["scoring"]["onFailure"] == {"policy": "value", "value": -1.0}
+    scoring = json.loads(section["scoring"])
+    assert scoring["timeout"] == "9s"
+    assert scoring["onFailure"] == {"policy": "value", "value": -1.0}
     assert section["judgement_log"] == str(tmp_path / "log")
     assert re.fullmatch(r"gsm8k-[0-9a-f]{8}", section["run"])
     assert config["reward"]["reward_manager"] == {
@@ -302,6 +304,36 @@ async def test_code_of_a_config_map_runs_only_if_the_run_has_read_it(tmp_path: P
         code, _, errors = await program.end()
     assert code == 0 and "needs no Lease" in errors
     assert Target.read(section["target"]).code == {"own/rules.py": text}
+
+
+async def test_code_around_a_model_runs_only_if_the_run_has_read_it(tmp_path: Path, api: StubApi) -> None:
+    text = "def read(result):\n    return 1.0\n"
+    named = {"function": "read", "configMap": {"name": "own"}}
+    judge = reward_model(replicas=1)
+    judge["spec"]["scoring"] = {"template": "{{ response }}", "postprocess": named}
+    api.put("rewardmodels", "rl", "judge", **judge)
+    api.put("configmaps", "rl", "own", data={"rules.py": text})
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    sentence = await one_sentence(tmp_path, *K8S)
+    assert sentence.startswith("genrm: RewardModel judge spec.scoring postprocess.configMap: its code would run with")
+    assert f"write reward_model.allow_cluster_code={digest}" in sentence
+    async with started(tmp_path, *K8S, f"reward_model.allow_cluster_code='{digest}'") as program:
+        section = (await program.config())["genrm"]
+        await program.end()
+    assert Target.read(section["target"]).code == {"own/rules.py": text}
+
+
+async def test_a_function_that_the_run_does_not_bring_ends_it_before_anything_starts(
+    tmp_path: Path, api: StubApi
+) -> None:
+    judge = reward_model(replicas=1)
+    judge["spec"]["scoring"] = {"template": "{{ response }}", "postprocess": {"function": "read"}}
+    api.put("rewardmodels", "rl", "judge", **judge)
+    where = "genrm: RewardModel judge spec.scoring.postprocess.function:"
+    assert await one_sentence(tmp_path, *K8S) == f"{where} read is wanted, and no Python file was given"
+    (tmp_path / "mine.py").write_text("def reads(result): pass\n")
+    assert "mine.py has no function read" in await one_sentence(tmp_path, *K8S, "reward_model.rules=mine.py")
+    assert leases(api) == []
 
 
 async def test_what_all_of_a_run_is_normalised_by_is_kept_in_one_place(tmp_path: Path, api: StubApi) -> None:

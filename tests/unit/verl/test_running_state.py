@@ -33,7 +33,7 @@ def section(tmp_path: Path) -> RunSection:
     rules.write_text("def size(response, ground_truth):\n    return float(len(response))\n")
     fleet = RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": SPEC})
     text, state = Target(fleet, ()).text(), str(tmp_path / "state")
-    return RunSection("run-1", "k8s", target=text, rules=str(rules), coordinators=1, state=state)
+    return RunSection("run-1", "k8s", target=text, rules=(str(rules),), coordinators=1, state=state)
 
 
 async def step(run: LocalRun, number: int, *lengths: int, learn: bool = True) -> list[float]:

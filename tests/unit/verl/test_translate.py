@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("key", ["rules", "secrets", "allow_cluster_code"])
+@pytest.mark.parametrize("key", ["secrets", "allow_cluster_code"])
 def test_keys_of_a_cluster_are_refused_with_static_discovery(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"reward_model.{key}: has no meaning with discovery=static"):
         read_request(config({**STATIC, key: "/some/path"}))
@@ -123,6 +124,40 @@ def test_responses_meet_where_one_counts_for_the_other(
     assert request is not None
     section = static_section(request, "run-1", 8)
     assert (section.coordinators, section.settles) == (coordinators, settles)
+
+
+def test_a_run_brings_its_functions_whoever_finds_its_endpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.py").write_text("def ask(response): pass\ndef read(result): pass\n")
+    Path("b.py").write_text("def read(result): pass\n")
+    functions = {"preprocess": {"function": "a.ask"}, "postprocess": {"function": "b.read"}}
+    for rules, sentence in [
+        (["a.py", "b.py"], None),
+        ("a.py", "reward_model.scoring.postprocess.function: b.read: no file b.py was given"),
+        (None, "reward_model.scoring.preprocess.function: a.ask is wanted, and no Python file was given"),
+    ]:
+        made = config({**STATIC, "scoring": functions, "rules": rules})
+        request = read_request(made)
+        assert request is not None
+        if sentence is not None:
+            with pytest.raises(ConfigurationError, match=sentence):
+                static_section(request, "run-1", 8)
+            continue
+        section = static_section(request, "run-1", 8)
+        apply(made, section, request, {})
+        assert RunSection.of(made) == section
+        assert section.rules == (str(tmp_path / "a.py"), str(tmp_path / "b.py"))
+
+
+def test_half_of_a_judge_of_ones_own_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def ask(response): pass\n")
+    scoring = {"preprocess": {"function": "ask"}}
+    request = read_request(config({**STATIC, "scoring": scoring, "rules": str(tmp_path / "a.py")}))
+    assert request is not None
+    with pytest.raises(ConfigurationError, match=r"reward_model\.scoring\.preprocess: who asks a model"):
+        static_section(request, "run-1", 8)
 
 
 def test_a_template_that_cannot_work_is_refused_by_its_key() -> None:

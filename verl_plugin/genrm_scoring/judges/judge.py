@@ -69,6 +69,12 @@ def an_object(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
+def as_written(question: Question) -> Messages:
+    """The chat that a function made of it."""
+    assert question.written, "nobody asked the function that makes the question"
+    return [{"role": role, "content": text} for role, text in question.written]
+
+
 def said_by_user(text: str) -> Messages:
     """A chat of one message. One message holds everything, so that no value can begin another."""
     return [{"role": "user", "content": text}]

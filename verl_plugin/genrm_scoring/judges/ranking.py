@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from genrm_scoring.judges.judge import Messages
+from genrm_scoring.judges.judge import Messages, as_written
 from genrm_scoring.judges.templated import about_all, asked, using
 from genrm_scoring.parsers import ranking, spoken
 from genrm_scoring.templates import SEVERAL, Template, built_in
@@ -18,15 +18,16 @@ from genrm_scoring.types import Answer, Question, Ranking, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Listwise:
-    """A ranking judge from a template; the answer is read from its last `<ranking>`."""
+    """A ranking judge; the answer is read from its last `<ranking>`. Without a template a function makes the
+    question."""
 
-    template: Template
+    template: Template | None
     strip_thinking: bool = True
     reads_logprobs: bool = False
     schema: None = None
 
     def messages(self, question: Question) -> Messages:
-        return asked(self.template, question, about_all)
+        return as_written(question) if self.template is None else asked(self.template, question, about_all)
 
     def ranking(self, answer: Answer, question: Question) -> Ranking:
         return ranking(spoken(answer.text, strip_thinking=self.strip_thinking), len(question.responses))

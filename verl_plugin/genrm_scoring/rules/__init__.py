@@ -3,7 +3,9 @@
 answers   where in a response its final answer is
 exact, numeric, math, regex, form, length   one kind each, pure functions of response and ground truth
 functions which Python of a user may run, and how it is called
-worker    another process (`child`) with a time and a memory limit, for what may run away: math, and such functions
+around    the same of a user's functions around a model, which make its questions and read its answers
+process   another process (`child`) with a time and a memory limit, for what may run away: math, and such functions
+worker    a rule in one
 
 `rule_of` puts a built-in together, and `score_of_rule` makes a score of what it says. A rule that cannot compare,
 because there is no ground truth, fails like a judgement does; a response without an answer is a wrong answer.

@@ -16,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from genrm_scoring.conversations import Turn
@@ -48,39 +50,70 @@ def approve(where: str, source: str, allowed: str | None) -> None:
         )
 
 
-def loaded(source: str, filename: str, function: str) -> Callable[[Fields], Verdict]:
-    """The function of a module's text, ready to be called with the fields of a sample.
+@dataclass(frozen=True, slots=True)
+class UserFunction:
+    """A function that is called with what it asks for by name; `names` are those that it asks for."""
+
+    name: str
+    names: Set[str]
+    _call: Callable[..., Any]
+    _given: tuple[str, ...]
+
+    def __call__(self, fields: Fields) -> Any:
+        return self._call(**{name: fields.get(name) for name in self._given})
+
+
+def found_in(
+    source: str, filename: str, function: str, known: Sequence[str], field: str, who: str = "a rule"
+) -> UserFunction:
+    """The function of a module's text, ready to be called with fields.
+
+    Args:
+        known: names of the fields that there are.
+        field: what names the function, for messages; `who` is what the function is.
 
     Raises:
         ConfigurationError: the module does not run, has no such function, or the function asks for what there is not.
     """
-    module: dict[str, Any] = {"__name__": "genrm_rules", "__file__": filename}
     try:
-        exec(compile(source, filename, "exec"), module)  # noqa: S102  (the run approved it; this is a worker)
+        module = _module(source, filename)
     except Exception as e:
-        raise ConfigurationError("spec.terms.rule.function", f"{filename} does not run: {type(e).__name__}: {e}") from e
+        raise ConfigurationError(field, f"{filename} does not run: {type(e).__name__}: {e}") from e
     found = module.get(function)
     if not callable(found):
-        raise ConfigurationError("spec.terms.rule.function", f"{filename} has no function {function}")
+        raise ConfigurationError(field, f"{filename} has no function {function}")
     wanted = inspect.signature(found).parameters.values()
-    named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in _KNOWN]
+    named = {p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in known]
     missing += [p.name for p in wanted if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
     if missing:
         raise ConfigurationError(
-            "spec.terms.rule.function",
-            f"{function} in {filename} asks for {', '.join(missing)}; a rule is given {', '.join(_KNOWN)}",
+            field, f"{function} in {filename} asks for {', '.join(missing)}; {who} is given {', '.join(known)}"
         )
     takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
-
-    def rule(fields: Fields) -> Verdict:
-        given = {name: fields.get(name) for name in _KNOWN if takes_all or name in named}
-        return verdict_of(found(**given), function)
-
-    return rule
+    given = tuple(name for name in known if takes_all or name in named)
+    return UserFunction(function, frozenset(named), found, given)
 
 
-def verdict_of(answer: Any, function: str) -> Verdict:
+@lru_cache(maxsize=8)
+def _module(source: str, filename: str) -> dict[str, Any]:
+    """Run once, whatever number of its functions is called."""
+    module: dict[str, Any] = {"__name__": "genrm_rules", "__file__": filename}
+    exec(compile(source, filename, "exec"), module)  # noqa: S102  (the run approved it; this is a worker)
+    return module
+
+
+def loaded(source: str, filename: str, function: str) -> Callable[[Fields], Verdict]:
+    """A rule of a module's text.
+
+    Raises:
+        ConfigurationError: see `found_in`.
+    """
+    rule = found_in(source, filename, function, _KNOWN, "spec.terms.rule.function")
+    return lambda fields: verdict_of(rule(fields), function)
+
+
+def verdict_of(answer: Any, function: str, who: str = "a rule") -> Verdict:
     """
     Raises:
         RuleAnswered: it is no number, or none under "score".
@@ -92,7 +125,7 @@ def verdict_of(answer: Any, function: str) -> Verdict:
         value = math.nan
     if not math.isfinite(value):
         steps = " (scores of single steps are out of scope)" if isinstance(number, list | tuple) else ""
-        raise RuleAnswered(f"{function} returned {answer!r:.200}; a rule returns a number, or one under 'score'{steps}")
+        raise RuleAnswered(f"{function} returned {answer!r:.200}; {who} returns a number, or one under 'score'{steps}")
     return Verdict(function, value)
 
 

@@ -13,10 +13,21 @@ from __future__ import annotations
 from importlib import resources
 from typing import Final
 
-from genrm_scoring.templates.defused import defused
-from genrm_scoring.templates.sandbox import OBJECTS, Template, Value
+from genrm_scoring.templates.defused import all_defused, defused, defused_turn
+from genrm_scoring.templates.sandbox import LONGEST_QUESTION, OBJECTS, Template, Value
 
-__all__ = ["ONE", "PAIR", "SEVERAL", "Template", "Value", "built_in", "defused"]
+__all__ = [
+    "LONGEST_QUESTION",
+    "ONE",
+    "PAIR",
+    "SEVERAL",
+    "Template",
+    "Value",
+    "all_defused",
+    "built_in",
+    "defused",
+    "defused_turn",
+]
 
 _ALWAYS: Final = frozenset({"question", "reference", "principle", *OBJECTS})
 ONE: Final = _ALWAYS | {"response"}

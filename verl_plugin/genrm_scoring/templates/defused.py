@@ -13,7 +13,8 @@ SentencePiece or WordPiece in its past.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 _ROLES: Final = (
     "s", "bos", "eos", "pad", "unk", "mask", "cls", "sep", "start_of_turn", "end_of_turn", "start_of_image",
@@ -41,6 +42,15 @@ _IN_A_TURN: Final = _special(_ROLES)
 def defused(text: str) -> str:
     """`text` without anything that a tokenizer could take for one of its own marks, as a value of a template."""
     return _without(text, _IN_A_TEMPLATE)
+
+
+def all_defused(value: Any) -> Any:
+    """The same for every text in what JSON can hold."""
+    if isinstance(value, str):
+        return defused(value)
+    if isinstance(value, Mapping):
+        return {key: all_defused(one) for key, one in value.items()}
+    return [all_defused(one) for one in value] if isinstance(value, Sequence) else value
 
 
 def defused_turn(text: str) -> str:
