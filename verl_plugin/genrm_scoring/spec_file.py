@@ -1,6 +1,7 @@
 """A file of RewardModels and RewardFleets, as `kubectl apply` takes them; no cluster is asked.
 
 A RewardModel in it is one outside any cluster (`type: External`); a RewardFleet may name those, rules and reward APIs.
+Its template may lie in a file of its own (`template_files`), by a path that begins where this file is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from genrm_api.rewardmodel import RewardModel
 from pydantic import ValidationError
 
 from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.template_files import with_template
 
 _KINDS: Final[Mapping[str, type[RewardModel] | type[RewardFleet]]] = {
     "RewardModel": RewardModel,
@@ -64,18 +66,21 @@ def read(path: Path) -> SpecFile:
         raise ConfigurationError("--spec", f"{path} cannot be read: {e.strerror or e}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigurationError("--spec", f"{path} is no YAML: {e}") from e
-    return checked(documents, str(path))
+    return checked(documents, str(path), path.parent)
 
 
-def checked(documents: Iterable[Any], where: str) -> SpecFile:
+def checked(documents: Iterable[Any], where: str, folder: Path | None = None) -> SpecFile:
     """
+    Args:
+        folder: where files begin that the documents name; default: the working directory.
+
     Raises:
         ConfigurationError
     """
     models: dict[str, RewardModel] = {}
     fleets: dict[str, RewardFleet] = {}
     for number, document in enumerate(documents, 1):
-        found = _resource(document, f"{where}, document {number}")
+        found = _resource(document, f"{where}, document {number}", folder or Path())
         if found.name in models or found.name in fleets:
             raise ConfigurationError(f"{where}, document {number}", f"the name {found.name} is there twice; rename one")
         if isinstance(found, RewardModel):
@@ -87,17 +92,20 @@ def checked(documents: Iterable[Any], where: str) -> SpecFile:
     return SpecFile(models, fleets)
 
 
-def _resource(document: Any, where: str) -> RewardModel | RewardFleet:
+def _resource(document: Any, where: str, folder: Path) -> RewardModel | RewardFleet:
     kind = document.get("kind") if isinstance(document, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ConfigurationError(where, f"kind: found {kind!r}; write {' or '.join(_KINDS)}")
     metadata = {"namespace": NAMESPACE, **(document.get("metadata") or {})}
     if not isinstance(metadata.get("name"), str):
         raise ConfigurationError(where, "metadata.name: missing; write the name by which requests ask for it")
+    spec, at = document.get("spec"), f"{where}, {kind} {metadata['name']}"
+    if kind == "RewardModel" and isinstance(spec, Mapping) and "scoring" in spec:
+        spec = {**spec, "scoring": with_template(spec["scoring"], folder, f"{at}: spec.scoring")}
     try:
-        return _KINDS[kind].model_validate({**document, "metadata": metadata})
+        return _KINDS[kind].model_validate({**document, "metadata": metadata, "spec": spec})
     except ValidationError as e:
-        raise ConfigurationError(f"{where}, {kind} {metadata['name']}", _sentence(e)) from None
+        raise ConfigurationError(at, _sentence(e)) from None
 
 
 def _sentence(error: ValidationError) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from pathlib import Path
 from typing import Any, Final
 
 from genrm_api.labels import labels_in
@@ -34,6 +35,7 @@ from genrm_scoring.targets import (
     scoring_drops_samples,
     scoring_needs_siblings,
 )
+from genrm_scoring.template_files import with_template
 from genrm_scoring.transport import AiohttpTransport
 from pydantic import ValidationError
 
@@ -70,7 +72,8 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
     """
     own = None if request.on_failure is None else written_out(request.on_failure)
     try:
-        scoring = Scoring.model_validate({**request.scoring, **({} if own is None else {"onFailure": own})})
+        written = with_template(request.scoring, Path.cwd(), STATIC_SCORING)
+        scoring = Scoring.model_validate({**written, **({} if own is None else {"onFailure": own})})
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(["reward_model.scoring", *map(str, first["loc"])])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,14 +267,6 @@ def test_a_question_has_a_longest_length_too() -> None:
 def test_a_value_that_the_sample_lacks_cannot_be_written() -> None:
     with pytest.raises(Unaskable, match="'reference' is undefined"):
         rendered("{{ reference }}", reference=None)
-
-
-def test_a_template_may_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "mine.j2"
-    file.write_text("{{ response }}!")
-    assert Template.from_file(file, ONE).render({"response": "r"}) == "r!"
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        Template.from_file(tmp_path / "other.j2", ONE)
 
 
 @pytest.mark.parametrize(

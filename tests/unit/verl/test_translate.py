@@ -126,6 +126,22 @@ def test_responses_meet_where_one_counts_for_the_other(
     assert (section.coordinators, section.settles) == (coordinators, settles)
 
 
+def test_a_template_in_a_file_reaches_the_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "A ${cost} of \\\\boxed{1}? {{ response }}\n"
+    Path("judge.j2").write_text(text)
+    made = config({**STATIC, "scoring": {"templateFile": "judge.j2", "parse": {"kind": "number"}}})
+    request = read_request(made)
+    assert request is not None
+    apply(made, static_section(request, "run-1", 8), request, {})
+    section = RunSection.of(made)
+    assert section is not None and section.scoring is not None
+    assert section.scoring["template"] == text and "templateFile" not in section.scoring
+    Path("judge.j2").unlink()
+    with pytest.raises(ConfigurationError, match=r"scoring.templateFile: .*judge.j2 cannot be read: No such"):
+        static_section(request, "run-1", 8)
+
+
 def test_a_run_brings_its_functions_whoever_finds_its_endpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

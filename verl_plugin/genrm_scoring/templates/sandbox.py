@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
@@ -173,17 +172,6 @@ class Template:
             raise ConfigurationError(FIELD, f"line {e.lineno}: {e.message}") from None
         except (TemplateError, RecursionError, SyntaxError) as e:
             raise ConfigurationError(FIELD, f"cannot be compiled: {e}") from None
-
-    @classmethod
-    def from_file(cls, path: Path, variables: Set[str]) -> Template:
-        """
-        Raises:
-            ConfigurationError: there is no such file, or see the constructor.
-        """
-        try:
-            return cls(path.read_text(encoding="utf-8"), variables)
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigurationError(FIELD, f"{path} cannot be read: {e}") from None
 
     def render(self, values: Mapping[str, Value]) -> str:
         """The question. `None` is a value that the sample lacks; what the template has no use for is not looked at.
