@@ -36,6 +36,7 @@ FORM: Mapping[str, Mapping[str, Any]] = {
     "alignment": VERDICT,
     "alignment-with-reference": VERDICT,
     "alignment-as-there": VERDICT,
+    "alignment-by-function": VERDICT,
 }
 """What a model that cannot judge is held to."""
 
@@ -97,7 +98,7 @@ async def test_verl_with_rms(real_vllm: Engine) -> None:
         assert wrong["score"] == 0.0 and answered(real_vllm) == before + 2
 
 
-@pytest.mark.parametrize("name", ["alignment", "alignment-as-there"])
+@pytest.mark.parametrize("name", ["alignment", "alignment-as-there", "alignment-by-function"])
 async def test_rm_gallery(real_vllm: Engine, name: str) -> None:
     async with recipe("rm-gallery.md", name, real_vllm) as client:
         before = answered(real_vllm)

@@ -30,7 +30,8 @@ def place(source: FunctionSource) -> str:
 
 
 def as_term_says(term: Term, rm: RewardModel) -> RewardModel:
-    """A RewardModel as a fleet's term asks it: by its `spec.scoring`, but for what the term says itself.
+    """A RewardModel as a fleet's term asks it: by its `spec.scoring`, but for what the term says itself. The form of
+    the answer (`structured`) is of the judge that reads it, and goes with it.
 
     Raises:
         ConfigurationError: the two do not go together.
@@ -44,6 +45,8 @@ def as_term_says(term: Term, rm: RewardModel) -> RewardModel:
             scoring[function] = around[function]
             scoring.pop(beside, None)
     scoring.pop("judge", None)
+    if "postprocess" in around and "structured" in (sampling := scoring.get("sampling", {})):
+        scoring["sampling"] = {key: value for key, value in sampling.items() if key != "structured"}
     try:
         return rm.model_copy(update={"spec": RewardModelSpec.model_validate({**spec, "scoring": scoring})})
     except ValidationError as e:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from genrm_api.scoring import Scoring
 from genrm_scoring.around import Around
 from genrm_scoring.endpoints import StaticEndpoints
 from genrm_scoring.errors import ConfigurationError, FunctionTimedOut
-from genrm_scoring.modules import Module
+from genrm_scoring.modules import Module, modules_in
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.targets import Means, opened_fleet, reached, scorer_of, source_of
 from genrm_scoring.transport import AiohttpTransport
@@ -154,6 +155,18 @@ async def test_a_function_may_ask_for_an_order() -> None:
     assert judgement.verdict is not None and judgement.verdict.ranking is not None
     assert judgement.verdict.ranking.best_first == (1, 0, 2)
     assert judge.requests[0]["messages"][0]["content"] == "a\nb\nc"
+
+
+async def test_a_file_finds_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "prompts_of_mine.py").write_text("prompt_v1 = 'Good? '\n")
+    source = "from prompts_of_mine import prompt_v1\ndef ask(response):\n    return prompt_v1 + response\n"
+    (tmp_path / "beside.py").write_text(source)
+    scoring = Scoring.model_validate(named("ask"))
+    around = Around(scoring, modules_in([tmp_path / "beside.py"], "rules"), {}, "scoring")
+    try:
+        assert await around.written(Question("q", ("a",))) == (("user", "Good? a"),)
+    finally:
+        await around.close()
 
 
 async def test_a_template_asks_and_a_function_reads() -> None:
@@ -349,11 +362,14 @@ def fleet_of(**term: Any) -> RewardFleet:
 
 async def test_a_term_says_itself_how_its_model_is_asked_and_read() -> None:
     async with ScriptedJudge(says("0.75")) as judge:
-        means = Means(model=lambda _: judge_at(judge.url, judge="rider-json"), modules=MODULES)
+        its = {"judge": "rider-json", "sampling": {"temperature": 0, "structured": {"jsonObject": True}}}
+        means = Means(model=lambda _: judge_at(judge.url, **its), modules=MODULES)
         functions = {"preprocess": {"function": "rm_preprocess"}, "postprocess": {"function": "rm_postprocess"}}
         async with opened_fleet(fleet_of(**functions), means) as fleet:
             (score,) = await fleet.scores([ONE])
-    assert score.value == 0.75 and judge.requests[0]["messages"][0]["content"] == "What is 2 + 2?"
+    (request,) = judge.requests
+    assert score.value == 0.75 and request["messages"][0]["content"] == "What is 2 + 2?"
+    assert request["temperature"] == 0 and "structured_outputs" not in request, "no JSON that its judge would read"
 
 
 async def test_a_term_may_read_what_its_model_asks_by_a_template() -> None:

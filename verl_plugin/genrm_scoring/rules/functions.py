@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 from genrm_scoring.conversations import Turn
@@ -97,7 +99,9 @@ def found_in(
 
 @lru_cache(maxsize=8)
 def _module(source: str, filename: str) -> dict[str, Any]:
-    """Run once, whatever number of its functions is called."""
+    """Run once, whatever number of its functions is called. A file finds what lies beside it, as a program does."""
+    if (file := Path(filename)).is_file() and (folder := str(file.parent.absolute())) not in sys.path:
+        sys.path.insert(0, folder)
     module: dict[str, Any] = {"__name__": "genrm_rules", "__file__": filename}
     exec(compile(source, filename, "exec"), module)  # noqa: S102  (the run approved it; this is a worker)
     return module
