@@ -45,7 +45,7 @@ class Around:
     """The functions that `scoring` names. Belongs to one event loop; close it.
 
     Args:
-        where: what holds `preprocess` and `postprocess`, for messages.
+        where: what stands before `preprocess` and `postprocess` in messages: `spec.scoring.`
         processes: questions that can be made or read at the same time.
         seconds: for one of them.
 
@@ -70,10 +70,10 @@ class Around:
         def part(function: Function | None, name: str) -> dict[str, Any] | None:
             if function is None:
                 return None
-            found = found_function(function.function, function.config_map, modules, code, f"{where}.{name}")
+            found = found_function(function.function, function.config_map, modules, code, where + name)
             text, filename = found.module.source, found.module.filename
-            field = f"{where}.{name}.function"
-            return {"source": text, "filename": filename, "function": found.function, "field": field, "about": about}
+            named = {"function": found.function, "field": f"{where}{name}.function"}
+            return {"source": text, "filename": filename, **named, "about": about}
 
         setup = {"before": part(self._before, "preprocess"), "after": part(self._after, "postprocess")}
         workers = [Process({**setup, "memory": memory}, seconds) for _ in range(processes)]

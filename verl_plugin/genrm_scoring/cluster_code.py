@@ -66,7 +66,7 @@ def functions_of(resource: RewardModel | RewardFleet, models: Iterable[RewardMod
         models: those that a fleet's terms name.
     """
     if isinstance(resource, RewardModel):
-        yield from _around(f"RewardModel {resource.name} spec.scoring", resource.spec.scoring)
+        yield from _around(f"RewardModel {resource.name} spec.scoring.", resource.spec.scoring)
         return
     by_name = {model.name: model for model in models}
     for term in resource.spec.terms:
@@ -75,14 +75,15 @@ def functions_of(resource: RewardModel | RewardFleet, models: Iterable[RewardMod
             yield f"{where} rule", Function(function=term.rule.function, config_map=term.rule.config_map)
         if term.reward_model is not None and (named := by_name.get(term.reward_model.name)) is not None:
             rm = as_term_says(term, named)
-            yield from _around(where if term.has_functions else f"RewardModel {rm.name} spec.scoring", rm.spec.scoring)
+            before = f"{where} " if term.has_functions else f"RewardModel {rm.name} spec.scoring."
+            yield from _around(before, rm.spec.scoring)
 
 
-def _around(where: str, scoring: Scoring) -> Iterator[tuple[str, Function]]:
+def _around(before: str, scoring: Scoring) -> Iterator[tuple[str, Function]]:
     if scoring.preprocess is not None:
-        yield f"{where} preprocess", scoring.preprocess
+        yield f"{before}preprocess", scoring.preprocess
     if scoring.postprocess is not None:
-        yield f"{where} postprocess", scoring.postprocess
+        yield f"{before}postprocess", scoring.postprocess
 
 
 async def approved_code(

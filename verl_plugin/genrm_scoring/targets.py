@@ -118,7 +118,7 @@ async def reached(
     """
     Args:
         term: of a fleet, that the model is asked for.
-        functions: what names those around the model, for messages; default: its own spec.
+        functions: what stands before those around the model in messages; default: its own spec.
 
     Raises:
         ConfigurationError: it sleeps by its owner's word, its key or a function is not there, or it is in no cluster
@@ -143,7 +143,7 @@ async def reached(
         transport = AiohttpTransport(key=key)
         opened.push_async_callback(transport.close)
         around = await opened.enter_async_context(
-            opened_functions(rm.spec.scoring, means, functions or f"{where}.scoring")
+            opened_functions(rm.spec.scoring, means, functions or f"{where}.scoring.")
         )
         yield Reached(endpoints, transport, means.told(term or rm.name), means.reported, around)
 
@@ -151,6 +151,9 @@ async def reached(
 @asynccontextmanager
 async def opened_functions(scoring: Scoring, means: Means, where: str) -> AsyncIterator[Around | None]:
     """The functions that a `scoring` block names; None if it names none.
+
+    Args:
+        where: as for `Around`.
 
     Raises:
         ConfigurationError: one is not there.
@@ -314,7 +317,7 @@ def refuse_state(fleet: RewardFleet, why: str = "which is not kept here") -> Non
 async def _opened_term(term: Term, means: Means) -> AsyncIterator[Source]:
     if term.reward_model is not None:
         rm = as_term_says(term, means.model(term.reward_model.name))
-        where = f"spec.terms {term.name}" if term.has_functions else None
+        where = f"spec.terms {term.name} " if term.has_functions else None
         async with reached(rm, means, term.name, where) as way:
             if term.critic is None:
                 yield source_of(rm, way, means.patience, in_fleet=True)

@@ -132,7 +132,7 @@ async def _static(section: RunSection, means: Means) -> AsyncIterator[Scorer]:
     transport = AiohttpTransport()
     try:
         endpoints, told = StaticEndpoints(section.endpoints), means.told(section.judge)
-        async with opened_functions(scoring, means, STATIC_SCORING) as around:
+        async with opened_functions(scoring, means, f"{STATIC_SCORING}.") as around:
             yield Scorer(scoring, section.served_name, endpoints, transport, speech=speech, told=told, around=around)
     finally:
         await transport.close()

@@ -82,7 +82,7 @@ def static_section(request: RewardRequest, run: str, workers: int) -> RunSection
         judge_of(scoring)
     except ConfigurationError as e:
         raise ConfigurationError(f"reward_model.{e.field}", e.sentence) from None
-    Around(scoring, run_modules(request.rules), {}, STATIC_SCORING)  # says which of its functions is not there
+    Around(scoring, run_modules(request.rules), {}, f"{STATIC_SCORING}.")  # says which of its functions is not there
     if labels_in(scoring):
         asyncio.run(_refuse_labels(request, scoring))
     return RunSection(

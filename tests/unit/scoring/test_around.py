@@ -162,7 +162,7 @@ async def test_a_file_finds_what_lies_beside_it(tmp_path: Path) -> None:
     source = "from prompts_of_mine import prompt_v1\ndef ask(response):\n    return prompt_v1 + response\n"
     (tmp_path / "beside.py").write_text(source)
     scoring = Scoring.model_validate(named("ask"))
-    around = Around(scoring, modules_in([tmp_path / "beside.py"], "rules"), {}, "scoring")
+    around = Around(scoring, modules_in([tmp_path / "beside.py"], "rules"), {}, "scoring.")
     try:
         assert await around.written(Question("q", ("a",))) == (("user", "Good? a"),)
     finally:
@@ -244,7 +244,7 @@ async def test_a_preference_is_from_0_to_1() -> None:
 
 async def test_a_function_that_runs_for_ever_costs_its_judgement_only() -> None:
     scoring = Scoring.model_validate({"timeout": "60s", **named("made")})
-    around = Around(scoring, MODULES, {}, "scoring", seconds=1.0)
+    around = Around(scoring, MODULES, {}, "scoring.", seconds=1.0)
     try:
         with pytest.raises(FunctionTimedOut, match="made took longer than 1 s"):
             await around.written(Question("q", ("hang",)))
@@ -387,9 +387,9 @@ async def test_a_term_may_read_what_its_model_asks_by_a_template() -> None:
         ({"preprocess": {"function": "rm_preprocess"}},
          "spec.terms judged: with RewardModel judge: spec.scoring.preprocess: who asks a model that answers in words"),
         ({"preprocess": {"function": "f"}, "postprocess": {"function": "rm_postprocess"}},
-         "spec.terms judged.preprocess.function: mine.py has no function f"),
+         "spec.terms judged preprocess.function: mine.py has no function f"),
         ({"preprocess": {"function": "f", "configMap": {"name": "own"}}, "postprocess": {"function": "rm_postprocess"}},
-         "spec.terms judged.preprocess.configMap: own: its code was not approved here"),
+         "spec.terms judged preprocess.configMap: own: its code was not approved here"),
     ],
 )  # fmt: skip
 async def test_a_term_that_does_not_fit_its_model_is_refused(term: dict[str, Any], sentence: str) -> None:

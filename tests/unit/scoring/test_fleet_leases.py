@@ -128,7 +128,7 @@ async def test_code_around_models_is_taken_by_its_hash_where_it_is_called() -> N
         return RewardFleet.model_validate({"metadata": {"name": "team", "namespace": "rl"}, "spec": {"terms": terms}})
 
     for resource in (judge, team()):
-        with pytest.raises(ConfigurationError, match=r"RewardModel judge spec.scoring postprocess.configMap: .*allow="):
+        with pytest.raises(ConfigurationError, match=r"RewardModel judge spec.scoring.postprocess.configMap: .*allow="):
             await approved_code(cluster, resource, [], "allow", [judge])
         assert await approved_code(cluster, resource, [digest], "allow", [judge]) == {"models/rules.py": text}
     says_itself = team(postprocess={"function": "f", "configMap": {"name": "terms"}})

@@ -315,7 +315,7 @@ async def test_code_around_a_model_runs_only_if_the_run_has_read_it(tmp_path: Pa
     api.put("configmaps", "rl", "own", data={"rules.py": text})
     digest = hashlib.sha256(text.encode()).hexdigest()
     sentence = await one_sentence(tmp_path, *K8S)
-    assert sentence.startswith("genrm: RewardModel judge spec.scoring postprocess.configMap: its code would run with")
+    assert sentence.startswith("genrm: RewardModel judge spec.scoring.postprocess.configMap: its code would run with")
     assert f"write reward_model.allow_cluster_code={digest}" in sentence
     async with started(tmp_path, *K8S, f"reward_model.allow_cluster_code='{digest}'") as program:
         section = (await program.config())["genrm"]
