@@ -64,8 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--spec", type=Path, help="file of RewardModels; without it those of the cluster are asked")
     add("--namespace", help="of the cluster's; default: that of the credentials")
     add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
-    add("--rules", type=Path, nargs="+", default=[], metavar="FILE", help="Python files with functions around models")
-    add("--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that may run here")
+    add(
+        "--rules",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file with functions around models",
+    )
+    add(
+        "--allow-cluster-code",
+        action="append",
+        default=[],
+        metavar="SHA256",
+        help="of code in a ConfigMap that may run",
+    )
     add("--limit", type=int, help="pairs; default: all")
     add("--at-once", type=int, default=AT_ONCE, help="pairs that are asked about at the same time")
     add("--out", type=Path, metavar="DIR", help="for report.json and calibration.png")

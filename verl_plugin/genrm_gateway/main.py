@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rules",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
         help="Python files with the functions of rules of kind python, and of those around models",

@@ -93,7 +93,7 @@ async def test_a_judge_may_ask_and_read_by_functions(
         arguments = ["eval", "judge", "--data", str(data), "--spec", judges, "--limit", "2"]
         assert await asyncio.to_thread(main.main, arguments) == 2
         assert "ask is wanted, and no Python file was given" in " ".join(capsys.readouterr().err.split())
-        assert await asyncio.to_thread(main.main, [*arguments, "--rules", str(rules)]) == 0
+        assert await asyncio.to_thread(main.main, [*arguments, "--rules", str(rules), "judge"]) == 0
     assert judge.requests[0]["messages"][0]["content"].startswith("0 + 0? it is 0")
 
 

@@ -55,7 +55,7 @@ def test_a_rule_server_needs_neither_a_cluster_nor_a_model(tmp_path: Path) -> No
     (spec := tmp_path / "rules.yaml").write_text(RULES.replace("compute_score", "own.compute_score"))
     (module := tmp_path / "own.py").write_text(MODULE)
     (other := tmp_path / "other.py").write_text(MODULE.replace("format", "other"))
-    with running("--spec", str(spec), "--rules", str(module), str(other), "--port", "0") as url:
+    with running("--spec", str(spec), f"--rules={module}", f"--rules={other}", "--port", "0") as url:
         body = {"solution_str": "What is 2 + 2? 4", "prompt_str": "What is 2 + 2?", "ground_truth": "4"}
         reply = httpx.post(f"{url}/get_reward2", json=body, timeout=120, trust_env=False)
         assert reply.json() == {"own": 1.0, "equal": 1.0, "score": 1.0}
