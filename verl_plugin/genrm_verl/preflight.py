@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,10 @@ from genrm_verl.target import Target
 from genrm_verl.translate import RewardRequest, RunSection
 
 SECONDS: Final = 5.0
-"""With the Lease's own, less than the ten seconds within which a run that cannot work has ended."""
+"""For what the cluster is asked: with the Lease's own, less than the ten seconds within which a run without a cluster
+has ended."""
+OPEN_SECONDS: Final = 60.0
+"""For what the run brings itself: a rule's file may import half a framework."""
 
 
 def run_id(experiment: str) -> str:
@@ -125,29 +129,30 @@ def cluster_section(connect: Connect, request: RewardRequest, run: str, workers:
 
 
 async def _ask(connect: Connect, request: RewardRequest, run: str, workers: int) -> tuple[RunSection, Target, str]:
-    where = "KUBECONFIG"
-    try:
-        async with asyncio.timeout(SECONDS), connect() as cluster:
-            where = cluster.where
-            assert request.name is not None
-            resource, models = await resolve_target(cluster, request.name, request.namespace)
-            if isinstance(resource, RewardFleet) and request.state is None:
-                refuse_state(resource, "which needs trainer.use_v1=True")
-            approved = request.allow_cluster_code
-            code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code", models)
-            target = Target(resource, models, code, request.on_failure)
-            serving = [await _serving(cluster, model) for model in target.models]
-            means = means_of(
-                target,
-                cluster,
-                rules=request.rules,
-                secrets=request.secrets,
-                patience=request.patience_s,
-            )
-            async with opened_target(target.scored_by, means, keeps_state=True):
+    async with AsyncExitStack() as stack:
+        where = "KUBECONFIG"
+        try:
+            async with asyncio.timeout(SECONDS):
+                cluster = await stack.enter_async_context(connect())
+                where = cluster.where
+                assert request.name is not None
+                resource, models = await resolve_target(cluster, request.name, request.namespace)
+                if isinstance(resource, RewardFleet) and request.state is None:
+                    refuse_state(resource, "which needs trainer.use_v1=True")
+                approved = request.allow_cluster_code
+                code = await approved_code(cluster, resource, approved, "reward_model.allow_cluster_code", models)
+                target = Target(resource, models, code, request.on_failure)
+                serving = [await _serving(cluster, model) for model in target.models]
+        except TimeoutError:
+            raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
+        means = means_of(target, cluster, rules=request.rules, secrets=request.secrets, patience=request.patience_s)
+        try:
+            async with asyncio.timeout(OPEN_SECONDS), opened_target(target.scored_by, means, keeps_state=True):
                 pass
-    except TimeoutError:
-        raise ClusterUnreachable(where, f"no answer within {SECONDS:.0f} s") from None
+        except TimeoutError:
+            where = f"{target.resource.kind} {target.namespace}/{target.name}"
+            sentence = f"not ready within {OPEN_SECONDS:.0f} s; see what the files of its rules do when imported"
+            raise ConfigurationError(where, sentence) from None
     learns = isinstance(resource, RewardFleet) and remembers(resource)
     section = RunSection(
         run=run,

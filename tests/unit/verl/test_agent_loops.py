@@ -59,7 +59,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     Lost.told = []
     monkeypatch.setattr(coordinators, "RayGroups", Lost)
     made = module.AgentLoopWorkerTQ()
-    section = {"run": "r", "discovery": "static", "endpoints": [], "coordinators": 1}
+    section = {"run": "r", "discovery": "static", "endpoints": [], "rules": [], "coordinators": 1}
     rollout = {"n": 4, "val_kwargs": {"n": 2}}
     made.config = OmegaConf.create({"genrm": section, "actor_rollout_ref": {"rollout": rollout}})
     return made
