@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +119,38 @@ def test_a_worker_that_somebody_killed_is_replaced(scored: RuleWorker) -> None:
     with pytest.raises(RuleDied, match="status -9"):
         scored("4", "4")
     assert scored("4", "4").value == 1
+
+
+def test_what_a_rule_has_started_itself_ends_with_it(tmp_path: Path) -> None:
+    source = (
+        "import subprocess, time\n"
+        "def f(response):\n"
+        "    with open(response, 'w') as file:\n"
+        "        file.write(str(subprocess.Popen(['sleep', '600']).pid))\n"
+        "    time.sleep(600)\n"
+    )
+    with worker({"kind": "python", "function": "f"}, source, seconds=2.0) as made, pytest.raises(RuleTimedOut):
+        made(str(tmp_path / "pid"), None)
+    started = Path("/proc") / (tmp_path / "pid").read_text()
+    deadline = time.monotonic() + 10
+    while started.exists() and " Z " not in (started / "stat").read_text() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not started.exists() or " Z " in (started / "stat").read_text()
+
+
+def test_a_process_with_more_than_a_thousand_connections_can_have_rules() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("this machine lets nobody have so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    try:
+        with ExitStack() as connections:
+            while connections.enter_context(Path(os.devnull).open()).fileno() < 1100:
+                pass
+            with worker({"kind": "python", "function": "compute_score"}, SOURCE) as made:
+                assert made("4", "4").value == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_math_has_its_limits_from_the_worker_and_says_the_same() -> None:

@@ -5,7 +5,8 @@ on a response that nobody thought of. Here that costs one question its answer, a
 thread could be neither stopped nor bounded.
 
 A call blocks its thread; one process answers one question at a time, and a `Pool` of them several. `close` ends the
-process; a parent that dies does so too, because the child's input ends.
+process; a parent that dies does so too, because the child's input ends. What the code has started itself (an interpreter
+that runs the response's code) ends with the process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -105,6 +107,9 @@ class Process:
             raise Hung(seconds) from None
         except (BrokenPipeError, EOFError):
             raise Ended(self._end()) from None
+        except BaseException:
+            self._end()  # what it still says would be taken for the answer to the next question
+            raise
         found: dict[str, Any] = json.loads(answer)
         return found
 
@@ -112,7 +117,7 @@ class Process:
         process, self._process = self._process, None
         if process is None:
             return None
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a session, and has not been waited for
         status = process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -153,19 +158,25 @@ class Pool(Generic[Worker]):
 def _exchanged(to: int, back: int, question: bytes, deadline: float) -> bytes:
     """One line there and one line back. Written piece by piece: a pipe holds less than a response may be long.
 
+    Not by `select`, which knows no descriptors from 1024 on: a gateway has that many connections.
+
     Raises:
         TimeoutError, BrokenPipeError, EOFError
     """
     left, answer = memoryview(question + b"\n"), bytearray()
     os.set_blocking(to, False)
+    ready = select.poll()
+    ready.register(to, select.POLLOUT)
+    ready.register(back, select.POLLIN)
     while not answer.endswith(b"\n"):
-        wait = deadline - time.monotonic()
-        readable, writable, _ = select.select([back], [to] if left else [], [], max(0.0, wait))
-        if not readable and not writable:
+        now = {which for which, _ in ready.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+        if not now:
             raise TimeoutError
-        if writable:
+        if to in now:
             left = left[os.write(to, left) :]
-        if readable:
+            if not left:
+                ready.unregister(to)
+        if back in now:
             piece = os.read(back, 1 << 16)
             if not piece:
                 raise EOFError
