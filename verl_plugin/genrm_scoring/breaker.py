@@ -46,10 +46,10 @@ class Breaker:
             BreakerTripped: too many of this step's scores have failed.
         """
         self.judged += 1
-        if not score.failed:
-            return
-        self.failed += 1
-        self._remember(who, score)
+        if score.failed:
+            self.failed += 1
+            self._remember(who, score)
+        # Also after one that did not fail: it may be the one that makes them enough to decide by.
         if self.judged >= self._at_least and self.failed > self._most * self.judged:
             raise BreakerTripped(self.failed, self.judged, self._most, [example for _, example in self._examples])
 

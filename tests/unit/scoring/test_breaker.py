@@ -30,10 +30,12 @@ def feed(breaker: Breaker, *scores: Score) -> int | None:
 def test_it_trips_exactly_when_too_large_a_share_of_enough_scores_failed(
     fails: list[bool], at_least: int, most: float
 ) -> None:
-    expected = next(
-        (n for n in range(len(fails)) if fails[n] and n + 1 >= at_least and sum(fails[: n + 1]) > most * (n + 1)), None
-    )
+    expected = next((n for n in range(len(fails)) if n + 1 >= at_least and sum(fails[: n + 1]) > most * (n + 1)), None)
     assert feed(Breaker(most, at_least), *(bad() if fail else GOOD for fail in fails)) == expected
+
+
+def test_the_score_that_makes_them_enough_need_not_have_failed_itself() -> None:
+    assert feed(Breaker(0.5, 4), bad(), bad(), bad(), GOOD) == 3
 
 
 def test_a_new_step_counts_anew() -> None:
