@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 Opening = Callable[[], AbstractAsyncContextManager[T]]
+
+ENDING_SECONDS: Final = 1.0
+"""For what is cancelled to come to its end: what has children waits for theirs."""
 
 
 class LoopThread(Generic[T]):
@@ -37,6 +41,8 @@ class LoopThread(Generic[T]):
         if executor is not None:
             self._loop.set_default_executor(executor)
         self._leave = asyncio.Event()
+        self._asked: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
+        """What is not answered yet."""
         self._opened: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         for answer in (self._opened, self._ended):
@@ -83,10 +89,15 @@ class LoopThread(Generic[T]):
             RuntimeError: it is closed.
         """
         try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop)
+            asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         except RuntimeError:
             question.close()
             raise
+        self._asked[asked] = question
+        asked.add_done_callback(lambda asked: self._asked.pop(asked, None))
+        if self._ended.done():  # in the moment between
+            self._give_up(asked)
+        return asked
 
     def close(self, timeout: float | None = None) -> None:
         """Close it and end the thread; gives up after `timeout` seconds."""
@@ -111,6 +122,15 @@ class LoopThread(Generic[T]):
         finally:
             self._loop.close()
             self._ended.set_result(None)
+            for asked in tuple(self._asked):
+                self._give_up(asked)
+
+    def _give_up(self, asked: concurrent.futures.Future[Any]) -> None:
+        """Its question came when nobody listened any more."""
+        question = self._asked.pop(asked, None)
+        asked.cancel()
+        if question is not None and inspect.getcoroutinestate(question) == inspect.CORO_CREATED:
+            question.close()
 
     async def _live(self) -> None:
         try:
@@ -118,6 +138,8 @@ class LoopThread(Generic[T]):
                 self._opened.set_result(opened)
                 await self._leave.wait()
         finally:
-            for asked in asyncio.all_tasks() - {asyncio.current_task()}:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for asked in left:
                 asked.cancel()  # nobody would answer those any more
-            await asyncio.sleep(0)
+            if left:
+                await asyncio.wait(left, timeout=ENDING_SECONDS)
