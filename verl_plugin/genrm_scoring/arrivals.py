@@ -171,6 +171,7 @@ class Tournaments:
         self._open: set[_Tournament] = set()
         self._missing: dict[Hashable, int] = {}
         """Lost before anybody of their group has come."""
+        self._left: set[asyncio.Task[None]] = set()
 
     async def score(self, key: Hashable, size: int, sample: Sample, *, learn: bool = True) -> Score:
         held = self._held.get(key)
@@ -195,8 +196,11 @@ class Tournaments:
             return await held.group.score(place, sample)
         finally:
             held.inside -= 1
-            if not held.inside:
+            if not held.inside and held.group.is_over:
                 await self._leave(key, held)
+            elif not held.inside:  # its caller left; siblings may come still
+                self._left.add(task := asyncio.create_task(self._outlive(key, held)))
+                task.add_done_callback(self._left.discard)
 
     def lost(self, key: Hashable, size: int) -> None:
         if (held := self._held.get(key)) is not None:
@@ -212,6 +216,11 @@ class Tournaments:
         held.lost += 1
         held.group.lost(held.size - held.lost)  # places are taken from the front, as members come
 
+    async def _outlive(self, key: Hashable, held: _Tournament) -> None:
+        await held.group.wait()
+        if not held.inside and held in self._open:
+            await self._leave(key, held)
+
     async def _leave(self, key: Hashable, held: _Tournament) -> None:
         """The last of those who waited is gone. Who comes late finds the others' responses for a while."""
         self._open.discard(held)
@@ -225,6 +234,9 @@ class Tournaments:
             del self._held[key]
 
     async def close(self) -> None:
+        for task in self._left:
+            task.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         for held in tuple(self._open):
             await held.group.__aexit__(None, None, None)
         self._open.clear()

@@ -170,6 +170,15 @@ class Group:
         self._arrived(player, sample)
         return (await asyncio.shield(self._scores))[player]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all scores are there, or never will be."""
+        return self._scores.done()
+
+    async def wait(self) -> None:
+        """Wait until it is over, whatever came of it."""
+        await asyncio.wait([self._scores])
+
     def awaits(self, player: int) -> bool:
         return 0 <= player < self.players and player not in self._samples and player not in self._lost
 

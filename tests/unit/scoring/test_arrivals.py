@@ -148,6 +148,30 @@ async def test_one_that_never_comes_is_given_up() -> None:
     await held.close()
 
 
+async def test_a_caller_who_leaves_ends_no_tournament() -> None:
+    held, ask = tournaments()
+    left = asyncio.create_task(held.score("g", 3, *samples("1")))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait([left])
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*(held.score("g", 3, sample) for sample in samples("2", "3")))
+    assert values(found) == [0.5, 1.0] and len(ask.asked) == 3, "among all who came"
+    await held.close()
+
+
+async def test_a_tournament_whose_callers_have_all_left_is_over_when_nobody_comes() -> None:
+    held, _ = tournaments(SOON)
+    left = asyncio.create_task(held.score("g", 3, *samples("1")))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait([left])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*held._left)
+    assert not held._open
+    await held.close()
+
+
 async def test_shown_as_sampled_they_keep_their_numbers_in_whatever_order_they_come() -> None:
     shown: list[tuple[str, ...]] = []
 
