@@ -77,7 +77,8 @@ class RunLease:
         """The last one that was told."""
         self._refused: str | None = None
         self._plan = LeasePlan(float(ttl_seconds), holds)
-        self._acquired_at: datetime | None = None
+        self._created_at: set[str] = set()
+        """Of all attempts to create it whose answers may have been lost: one of them may have gone through."""
         self._scoring = 0
         self._forecast = Forecast()
         self._paused_at: float | None = None
@@ -288,10 +289,12 @@ class RunLease:
         except AlreadyExists:
             # Ours, if an earlier create went through although its answer was lost.
             found = await self._cluster.get(LEASES, self.namespace, self.name)
-            if self._acquired_at is None or found["spec"].get("acquireTime") != micro_time(self._acquired_at):
+            if found["spec"].get("acquireTime") not in self._created_at:
                 raise LeaseTaken(self.name, self._run) from None
-        finally:
-            self._acquired_at = now
+        except GenrmError:
+            self._created_at.add(micro_time(now))
+            raise
+        self._created_at.clear()
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from genrm_api.names import (
     ANNOTATION_PHASE,
     ANNOTATION_REFUSED,
 )
-from genrm_scoring.cluster import LEASES, Cluster
+from genrm_scoring.cluster import LEASES, Cluster, Object, Resource
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 from genrm_scoring.lease_thread import LeaseThread
@@ -356,6 +356,29 @@ async def test_a_lease_that_somebody_deleted_comes_back_with_its_phase() -> None
         cluster.objects.clear()
         await cluster.until(lambda: bool(cluster.objects) and stored(cluster).phase is Phase.SCORING)
         assert cluster.calls.count(("create", lease.name)) == 2
+
+
+async def test_a_lease_that_is_there_although_two_attempts_to_create_it_failed_is_ours() -> None:
+    """The first went through and its answer was lost; the second did not even arrive."""
+
+    class Flaky(FakeCluster):
+        lost = 0
+
+        async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
+            self.lost -= 1
+            if self.lost == 1:
+                await super().create(resource, namespace, obj)
+            if self.lost >= 0:
+                raise AWAY
+            return await super().create(resource, namespace, obj)
+
+    cluster = Flaky()
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1):
+        cluster.objects.clear()
+        cluster.lost = 2
+        await cluster.until(lambda: bool(cluster.objects) and cluster.lost < 0)
+        before = stored(cluster).renewal
+        await cluster.until(lambda: stored(cluster).renewal != before)
 
 
 async def test_two_processes_never_hold_the_lease_of_one_run() -> None:
