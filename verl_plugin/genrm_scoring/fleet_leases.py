@@ -17,7 +17,7 @@ from genrm_api.leases import DEFAULT_TTL_SECONDS, Phase
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring.cluster import Cluster
-from genrm_scoring.errors import NoSuchRewardModel
+from genrm_scoring.errors import GenrmError, NoSuchRewardModel
 from genrm_scoring.leases import RunLease, model_lease, run_phase
 from genrm_scoring.resolve import models_of, resolve_fleet, resolve_target
 
@@ -61,7 +61,12 @@ class FleetLease:
         Raises:
             NotAwake, WakeRefused
         """
-        return max(await asyncio.gather(*(lease.awake(timeout) for lease in self.leases)), default=0.0)
+        try:
+            async with asyncio.TaskGroup() as group:  # one that never will be awake ends the wait for the others
+                waiting = [group.create_task(lease.awake(timeout)) for lease in self.leases]
+        except* GenrmError as failed:
+            raise failed.exceptions[0] from None
+        return max((each.result() for each in waiting), default=0.0)
 
 
 @asynccontextmanager

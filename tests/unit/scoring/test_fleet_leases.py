@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
 import pytest
 from genrm_api.leases import Phase
+from genrm_api.names import ANNOTATION_REFUSED
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.cluster import CONFIG_MAPS, LEASES, REWARD_FLEETS, REWARD_MODELS
 from genrm_scoring.cluster_code import approved_code
-from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel
+from genrm_scoring.errors import ConfigurationError, NoSuchRewardModel, WakeRefused
 from genrm_scoring.fleet_leases import fleet_lease, run_phases
 from genrm_scoring.resolve import models_of, resolve_fleet, resolve_target
 
@@ -81,6 +83,19 @@ async def test_a_fleet_of_rules_needs_nobody() -> None:
     await cluster.put(REWARD_FLEETS, {"metadata": {"name": "team", "namespace": "rl"}, "spec": rules})
     async with fleet_lease(cluster, "run-1", "team", "rl") as lease, lease.scoring():
         assert await lease.awake(1) == 0.0 and lease.name == ""
+
+
+async def test_a_model_that_never_will_be_awake_ends_the_wait_for_the_others() -> None:
+    cluster = await cluster_of("judge", "critic")
+    await cluster.put(REWARD_FLEETS, fleet("judge", "critic"))
+    async with fleet_lease(cluster, "run-1", "team", "rl") as lease, lease.scoring():
+        await lease.settled()
+        (refused,) = (obj for (_, _, name), obj in cluster.objects.items() if name.startswith("genrm-critic-"))
+        refused["metadata"]["annotations"][ANNOTATION_REFUSED] = "SlotDeadlock: the run has the GPUs itself"
+        before = asyncio.all_tasks()
+        with pytest.raises(WakeRefused, match="SlotDeadlock"):
+            await lease.awake(60)
+        assert asyncio.all_tasks() == before, "nobody asks on for the other"
 
 
 async def test_a_name_means_the_model_then_the_fleet_and_an_unknown_one_is_met_with_both() -> None:
