@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -138,6 +139,9 @@ class KubernetesCluster:
         self._source = ""
         self._namespace = "default"
         self._username = ""
+        self._loading = asyncio.Lock()
+        self._calls: Counter[Any] = Counter()
+        """Under way, by the client whose connections they have."""
 
     @property
     def where(self) -> str:
@@ -179,13 +183,28 @@ class KubernetesCluster:
         except (config.ConfigException, YAMLError, OSError, LookupError, TypeError, ValueError) as e:
             sentence = f"{kubeconfig or default} cannot be used: {' '.join(str(e).split())}"
             raise ConfigurationError("KUBECONFIG", sentence) from e
-        await self.close()
-        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        before, self._api = self._api, client.CustomObjectsApi(client.ApiClient(settings))
         self._username = ""
+        if before is not None and not self._calls[before]:
+            await before.api_client.close()
 
     async def close(self) -> None:
-        if self._api is not None:
-            await self._api.api_client.close()
+        for api in {self._api, *self._calls} - {None}:
+            await api.api_client.close()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        """The client of now. One that other credentials have taken the place of is closed after its last call."""
+        api = self._api
+        self._calls[api] += 1
+        try:
+            yield api
+        finally:
+            self._calls[api] -= 1
+            if not self._calls[api]:
+                del self._calls[api]
+                if api is not self._api:
+                    await api.api_client.close()
 
     async def username(self) -> str:
         if not self._username:
@@ -222,45 +241,49 @@ class KubernetesCluster:
         self, resource: Resource, namespace: str, selector: str, resource_version: str, seconds: int
     ) -> AsyncIterator[WatchEvent]:
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                response = await self._api.list_namespaced_custom_object_without_preload_content(
-                    resource.group, resource.version, namespace, resource.plural,
-                    label_selector=selector, resource_version=resource_version, watch=True,
-                    allow_watch_bookmarks=True, timeout_seconds=seconds, _request_timeout=seconds + CALL_SECONDS,
-                )  # fmt: skip
-            async with response:
-                if response.status != 200:
-                    raise self._rejected("watch", resource, namespace, "", response.status, await response.text())
-                async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise self._rejected(
-                            "watch", resource, namespace, "", status.get("code", 500), status.get("message", "")
-                        )
-                    yield WatchEvent(event["type"], event["object"])
+            async with self._connected() as api:
+                async with asyncio.timeout(CALL_SECONDS):
+                    response = await api.list_namespaced_custom_object_without_preload_content(
+                        resource.group, resource.version, namespace, resource.plural,
+                        label_selector=selector, resource_version=resource_version, watch=True,
+                        allow_watch_bookmarks=True, timeout_seconds=seconds, _request_timeout=seconds + CALL_SECONDS,
+                    )  # fmt: skip
+                async with response:
+                    if response.status != 200:
+                        raise self._rejected("watch", resource, namespace, "", response.status, await response.text())
+                    async for line in response.content:
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            status = event["object"]
+                            raise self._rejected(
+                                "watch", resource, namespace, "", status.get("code", 500), status.get("message", "")
+                            )
+                        yield WatchEvent(event["type"], event["object"])
         except (aiohttp.ClientError, OSError, ValueError) as e:  # TimeoutError is an OSError
             raise ClusterUnreachable(self.where, _words(e)) from e
 
     async def _call(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
         """Call the client's method for `verb`; `name` is for messages, `args` and `more` go to the method."""
+        api = self._api
         try:
             return await self._once(verb, resource, namespace, name, *args, **more)
         except AccessDenied as e:
             if e.status != 401:
                 raise
-            await self.load()
-            return await self._once(verb, resource, namespace, name, *args, **more)
+        async with self._loading:
+            if self._api is api:  # else another call has loaded them: to do it again would end that one's second try
+                await self.load()
+        return await self._once(verb, resource, namespace, name, *args, **more)
 
     async def _once(self, verb: str, resource: Resource, namespace: str, name: str, *args: Any, **more: Any) -> Any:
-        if resource == CONFIG_MAPS and verb == "get":
-            call = partial(client.CoreV1Api(self._api.api_client).read_namespaced_config_map, name, namespace)
-        else:
-            method = getattr(self._api, f"{verb}_{'namespaced' if namespace else 'cluster'}_custom_object")
-            place = tuple(part for part in (resource.group, resource.version, namespace, resource.plural) if part)
-            call = partial(method, *place, *args, **more)
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with self._connected() as api, asyncio.timeout(CALL_SECONDS):
+                if resource == CONFIG_MAPS and verb == "get":
+                    call = partial(client.CoreV1Api(api.api_client).read_namespaced_config_map, name, namespace)
+                else:
+                    method = getattr(api, f"{verb}_{'namespaced' if namespace else 'cluster'}_custom_object")
+                    place = (resource.group, resource.version, namespace, resource.plural)
+                    call = partial(method, *filter(None, place), *args, **more)
                 return await call(_request_timeout=CALL_SECONDS)
         except client.ApiException as e:
             raise self._rejected(verb, resource, namespace, name, e.status, e.body or e.reason or "") from e

@@ -106,6 +106,15 @@ async def test_credentials_are_read_again_before_giving_up(api: StubApi, cluster
     assert [verb for verb, _ in api.requests] == ["get", "get"]
 
 
+async def test_calls_that_find_the_token_expired_at_the_same_time_do_not_end_each_other(
+    api: StubApi, cluster: Cluster
+) -> None:
+    api.denied["get"] = 401
+    ended = await asyncio.gather(*(cluster.get(LEASES, "rl", "l") for _ in range(16)), return_exceptions=True)
+    assert {type(each) for each in ended} == {AccessDenied}
+    assert len(api.requests) == 32
+
+
 async def test_the_user_is_asked_for_once(api: StubApi, cluster: Cluster) -> None:
     assert [await cluster.username() for _ in range(2)] == ["ada", "ada"]
     assert [verb for verb, _ in api.requests] == ["review"]
