@@ -72,8 +72,8 @@ async def look(
         if pod.uid in short:
             since = tight.setdefault(pod.uid, now)
             slot = next(name for name, places in mine.slots.items() if places == pod.places)
-            kept[slot] = Turn(
-                given=False, waits=_sentence(slot, pod, short[pod.uid]),
+            kept[slot] = dataclasses.replace(  # runs that are refused stay so
+                kept[slot], given=False, waits=_sentence(slot, pod, short[pod.uid]),
                 blocked=now - since >= SETTLE_SECONDS, look_again_at=now + AGAIN_SECONDS,
             )  # fmt: skip
     return [dataclasses.replace(pod, may_be_up=pod.may_be_up and pod.uid not in short) for pod in pods], kept

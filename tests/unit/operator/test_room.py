@@ -90,6 +90,16 @@ async def test_who_does_not_fit_is_not_let_in_and_both_numbers_are_said() -> Non
     assert (pod.may_be_up, turn.given, tight) == (True, True, {})
 
 
+async def test_a_run_that_is_refused_stays_so_while_the_memory_is_not_there() -> None:
+    async def measure(pod: Pod) -> DeviceMemory | None:
+        return memory(60.0)
+
+    before = {"s": Turn(given=True, refused={"run": "it holds the slot itself"})}
+    pods = [make_pod(places=GPU, door=GATED)]
+    _, turns = await room.look(model(), MINE, pods, before, {}, measure, {}, NOW)
+    assert not turns["s"].given and turns["s"].refused == before["s"].refused
+
+
 @pytest.mark.parametrize(
     "pod",
     [
