@@ -102,7 +102,9 @@ class Cache:
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
         before = self.reward_models.get(key)
         if deleted:
-            self.reward_models.pop(key, None)
+            # Kopf tells of each uid by itself: of the end of one its successor of the same name may have been heard.
+            if before is not None and before["metadata"]["uid"] == obj["metadata"]["uid"]:
+                del self.reward_models[key]
             self._versions.pop(obj["metadata"]["uid"], None)
         elif self._is_newer(obj):
             metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
@@ -164,6 +166,15 @@ class Cache:
         elif self._is_newer(obj):
             shelf[lease.name] = lease
         return Put(key, before != shelf.get(lease.name))
+
+    def put_answered_lease(self, obj: Mapping[str, Any]) -> Key:
+        """As `put_lease`, of the answer to a write of ours: a Lease that was deleted meanwhile stays so. No event would
+        take it away again."""
+        lease = DemandLease.from_object(obj)
+        key = (lease.namespace, lease.reward_model)
+        if lease.name in (self.trainers if lease.slots else self.leases)[key]:
+            self.put_lease(obj, deleted=False)
+        return key
 
     def child_putter(self, kind: str) -> Putter:
         """How children of one kind are stored."""

@@ -124,8 +124,7 @@ class Reporter:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
             except NotFound:
                 continue
-            key = self._cache.put_lease(answer, deleted=False).key
-            self._queue.add(key)  # it may tell more than what was written
+            self._queue.add(self._cache.put_answered_lease(answer))  # it may tell more than what was written
 
     async def unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
         meta = obj["metadata"]

@@ -169,4 +169,4 @@ class Trainers:
             answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
         except NotFound:
             return
-        self._cache.put_lease(answer, deleted=False)
+        self._cache.put_answered_lease(answer)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+from genrm_api.leases import Phase, lease_manifest
+from genrm_api.names import ANNOTATION_GRANTED
 from genrm_operator.cache import Cache
 
 
@@ -112,3 +117,29 @@ def test_a_worker_of_an_engine_is_no_engine() -> None:
     meta = {"namespace": "rl", "name": "w", "uid": "w1", "resourceVersion": "1", "labels": labels}
     key = cache.put_pod({"metadata": meta}, deleted=False).key
     assert not cache.pods[key] and not cache.routers[key] and list(cache.workers[key]) == ["w1"]
+
+
+def test_the_end_of_a_model_is_not_that_of_its_successor_whichever_is_heard_of_first() -> None:
+    cache = Cache()
+    old, young = reward_model(11, "Auto"), reward_model(15, "Auto")
+    young["metadata"]["uid"] = "u2"
+    cache.put_reward_model(old, deleted=False)
+    key = cache.put_reward_model(young, deleted=False).key
+    assert not cache.put_reward_model(old, deleted=True).news
+    assert cache.reward_models[key]["metadata"]["uid"] == "u2"
+    assert cache.put_reward_model(young, deleted=True).news and key not in cache.reward_models
+
+
+@pytest.mark.parametrize("slots", [(), ("a",)])
+def test_the_answer_to_our_own_write_brings_no_lease_back_that_was_deleted_meanwhile(slots: Sequence[str]) -> None:
+    cache, key = Cache(), ("rl", "judge")
+    lease = lease_manifest("run-1", "judge", "rl", Phase.SCORING, datetime.now(UTC), slots=slots)
+    lease["metadata"] |= {"uid": "l1", "resourceVersion": "1"}
+    answer = {**lease, "metadata": {**lease["metadata"], "resourceVersion": "2"}}
+    answer["metadata"]["annotations"] = {**lease["metadata"]["annotations"], ANNOTATION_GRANTED: "now"}
+    shelf = (cache.trainers if slots else cache.leases)[key]
+    cache.put_lease(lease, deleted=False)
+    assert cache.put_answered_lease(answer) == key
+    assert [held.granted for held in shelf.values()] == ["now"]
+    cache.put_lease(answer, deleted=True)
+    assert cache.put_answered_lease(answer) == key and not shelf
