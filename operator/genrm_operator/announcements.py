@@ -10,7 +10,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 
 from genrm_operator.demand import Demand, Desired
-from genrm_operator.errors import ApiError, DrainTimeout, EngineError, Terminating
+from genrm_operator.errors import ApiError, Deposed, DrainTimeout, EngineError, Terminating
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
@@ -173,5 +173,5 @@ class Announcer:
             await self._kube.create_event(regarding, reason, note, warning=warning)
         except Terminating:
             return
-        except ApiError as error:
+        except (ApiError, Deposed) as error:
             log.warning("event lost: %s", error)

@@ -157,6 +157,10 @@ class Memory:
     engine_boot_id: str | None = None
     """Of the engine that was asked for its version."""
 
+    def is_of_another(self, obj: Mapping[str, Any]) -> bool:
+        """Whether it was learned of a RewardModel that was deleted, and whose name `obj` has now."""
+        return self._read is not None and self._read[0]["metadata"]["uid"] != obj["metadata"]["uid"]
+
     def read(self, obj: dict[str, Any]) -> RewardModel:
         """The RewardModel that `obj` is; what has not changed is not read again.
 

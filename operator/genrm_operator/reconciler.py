@@ -129,6 +129,8 @@ class Reconciler:
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._forget(key)
             return None
+        if (known := self._memory.get(key)) is not None and known.is_of_another(obj):
+            self._forget(key)
         memory = self._memory.setdefault(key, Memory())
         try:
             rm = memory.read(obj)

@@ -51,6 +51,9 @@ class FakeKube:
         self.applied: dict[str, Mapping[str, Any]] = {}
         """What each Deployment was last, by the RewardModel that it is of."""
         self.conditions: list[dict[str, Any]] = []
+        self.events: list[tuple[str, str]] = []
+        """What was said, after the uid of whom it is said of."""
+        self.refuse_event: Exception | None = None
 
     async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if self.refuse is not None:
@@ -65,8 +68,10 @@ class FakeKube:
         self.conditions = manifest["status"]["conditions"]
         return {**reward_model(resourceVersion="3"), "status": manifest["status"]}
 
-    async def create_event(self, *_: Any, **__: Any) -> None:
-        pass
+    async def create_event(self, regarding: Mapping[str, Any], reason: str, *_: Any, **__: Any) -> None:
+        if self.refuse_event is not None:
+            raise self.refuse_event
+        self.events.append((regarding["uid"], reason))
 
 
 class World:
@@ -145,6 +150,29 @@ async def test_a_look_that_a_late_renewal_dropped_is_taken_once_it_leads_after_a
     assert world.kube.conditions == []
     world.kube.refuse_status = None
     await world.until(lambda: world.kube.conditions != [])
+
+
+async def test_nothing_is_carried_over_to_another_model_of_the_same_name(world: World) -> None:
+    world.see(reward_model())
+    await world.until(lambda: ("u1", "Starting") in world.kube.events)
+    world.see(reward_model(uid="u2", resourceVersion="5"))  # nobody looked in between
+    await world.until(lambda: ("u2", "Starting") in world.kube.events)
+
+
+async def test_an_event_that_a_late_renewal_keeps_from_being_written_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised in a transition it would end all of them, and the process."""
+
+    async def carry_out(*_: Any) -> None:
+        raise DrainTimeout("judge-0", "2 inside")
+
+    monkeypatch.setattr(transitions, "run", carry_out)
+    world.kube.refuse_event = Deposed("operator-0 does not hold the Lease")
+    pod = Pod.from_object({"metadata": {"namespace": "rl", "name": "judge-0", "uid": "p1"}})
+    target = transitions.Target(RewardModel.model_validate(reward_model()), pod, cast(Any, None), "token")
+    await world.reconciler._transition(KEY, memory := Memory(), Transition.SLEEP, target)
+    assert "2 inside" in memory.failures["p1"].message
 
 
 @pytest.mark.parametrize(
