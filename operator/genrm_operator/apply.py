@@ -45,9 +45,10 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
     mounted = (name for pod in cache.pods[key].values() for name in (pod.door_map, pod.pin_map))
     in_use = {name for name in mounted if name is not None} | {golden_configmap_name(key[1])}
-    for kind, name in unwanted(cache.children[key], _children(wanted), owner, in_use):
+    there = dict(cache.children[key])  # one may be gone before it is its turn
+    for kind, name in unwanted(there, _children(wanted), owner, in_use):
         with contextlib.suppress(NotFound):
-            await kube.delete(kind, key[0], name, cache.children[key][kind, name].uid)
+            await kube.delete(kind, key[0], name, there[kind, name].uid)
         cache.children[key].pop((kind, name), None)
         memory.applied.pop((kind, name), None)
         log.info("removed %s namespace=%s name=%s: no longer wanted", kind, key[0], name)

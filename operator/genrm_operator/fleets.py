@@ -132,3 +132,5 @@ class Fleets:
             await self._kube.apply_status(manifest)
         except NotFound:
             log.info("gone while looked at reward_fleet=%s/%s", namespace, name)
+        except ApiError as error:  # one that cannot be written (it is invalid by now, say) keeps nothing from others
+            log.warning("look failed reward_fleet=%s/%s %s", namespace, name, error)

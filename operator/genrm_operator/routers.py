@@ -6,6 +6,7 @@ the cache, and told whenever the warden's own answer differs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -46,18 +47,23 @@ class Routers:
         await self._calls.__aexit__(*exc)
 
     async def follow_all(self, routers: Iterable[SidePod], token: str, wanted: list[str]) -> tuple[str, str] | None:
-        """Tell every router of a RewardModel who serves; return what is wrong with one, as (reason, sentence)."""
-        for pod in [pod for pod in routers if not pod.deleting]:
-            if pod.trouble is not None:
-                return pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}"
-            if not pod.ready or pod.ip is None:
-                continue
-            try:
-                if await self.follow(pod, token, wanted):
-                    log.info("router follows namespace=%s pod=%s workers=%d", pod.namespace, pod.name, len(wanted))
-            except EngineError as error:
-                log.warning("router does not follow namespace=%s %s", pod.namespace, error)
-                return "RouterUnreachable", f"{error}; it is tried again"
+        """Tell every router of a RewardModel who serves, whatever ails others; return what is wrong with one, as
+        (reason, sentence)."""
+        there = [pod for pod in routers if not pod.deleting]
+        found = await asyncio.gather(*(self._trouble_of(pod, token, wanted) for pod in there))
+        return next((trouble for trouble in found if trouble is not None), None)
+
+    async def _trouble_of(self, pod: SidePod, token: str, wanted: list[str]) -> tuple[str, str] | None:
+        if pod.trouble is not None:
+            return pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}"
+        if not pod.ready or pod.ip is None:
+            return None
+        try:
+            if await self.follow(pod, token, wanted):
+                log.info("router follows namespace=%s pod=%s workers=%d", pod.namespace, pod.name, len(wanted))
+        except EngineError as error:
+            log.warning("router does not follow namespace=%s %s", pod.namespace, error)
+            return "RouterUnreachable", f"{error}; it is tried again"
         return None
 
     async def follow(self, pod: SidePod, token: str, wanted: list[str]) -> bool:

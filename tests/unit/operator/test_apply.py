@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -92,3 +92,19 @@ async def test_a_child_that_is_missed_is_made_again_only_for_who_is_there(
 def test_what_the_api_server_refuses_is_tried_again_ever_more_rarely() -> None:
     memory = Memory()
     assert [memory.apply_refused() for _ in range(4)] == [5.0, 10.0, 20.0, 20.0]
+
+
+async def test_what_somebody_else_removes_first_fails_nobody() -> None:
+    cache, key = Cache(), ("rl", "judge")
+    cache.children[key] = {("Service", name): Existing(name, "1", "rm") for name in ("a", "b")}
+
+    class OthersRemoveB:
+        """As garbage collection does, and the watch tells of it while the first is on its way."""
+
+        async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+            if name == "b":
+                raise NotFound("DELETE b", 404, "gone")
+            cache.forget("Service", key, "b")
+
+    await settle(cast(Kube, OthersRemoveB()), cache, key, "rm", Memory(), Made((), [], [], waits=False))
+    assert not cache.children[key]

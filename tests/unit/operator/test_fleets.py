@@ -103,3 +103,20 @@ async def test_a_cluster_without_the_resource_is_no_bug(server: tuple[Server, Ku
     api.answer = lambda _: web.json_response({"kind": "Status", "message": "no"}, status=403)
     with pytest.raises(Forbidden):
         await Fleets(kube, Cache(), ()).look()
+
+
+async def test_a_fleet_that_cannot_be_written_keeps_nothing_from_the_others(server: tuple[Server, Kube]) -> None:
+    """The API server holds a status to all rules of the object, also of one that was made under older ones."""
+    api, kube = server
+    stored = [fleet(RULE), fleet(RULE)]
+    for name, obj in zip("ab", stored, strict=True):
+        obj["metadata"] |= {"name": name}
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return web.json_response({"items": stored})
+        return web.json_response({"kind": "Status", "message": "invalid"}, status=422 if "/a/" in request.path else 200)
+
+    api.answer = answer
+    await Fleets(kube, Cache(), ()).look()
+    assert [path.split("/")[-2] for path in api.asked[1:]] == ["a", "b"]
