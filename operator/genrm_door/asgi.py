@@ -24,7 +24,7 @@ from dataclasses import asdict
 
 from genrm_door.device import product
 from genrm_door.inner import Inner
-from genrm_door.nvml import DeviceMemory, device_memory
+from genrm_door.nvml import DeviceMemory, Meter, device_memory
 from genrm_door.rebirth import Restart, restarter
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind, canonical
@@ -98,7 +98,7 @@ class Door:
         restart: Restart | None = None,
     ) -> None:
         self.app = app
-        self._gpus = gpus
+        self._gpus = Meter(gpus)
         self._restart = restart or restarter(os.environ)
         self._leaves = False
         """The engine is about to end. Until it has, the door is closed: `gated` is who has nothing behind it."""
@@ -297,9 +297,8 @@ class Door:
 
     async def _device_memory(self) -> DeviceMemory | None:
         """None also where the driver takes too long: it may, when a GPU is in trouble, and nobody else must wait."""
-        measuring = asyncio.get_running_loop().run_in_executor(None, self._gpus)
         try:
-            return await asyncio.wait_for(asyncio.shield(measuring), self.settings.word_seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(self._gpus.read()), self.settings.word_seconds)
         except asyncio.TimeoutError:
             return None
 

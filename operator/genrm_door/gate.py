@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from genrm_door.nvml import DeviceMemory, device_memory
+from genrm_door.nvml import DeviceMemory, Meter, device_memory
 from genrm_door.record import Record, Refused, State
 from genrm_door.routes import ROUTES, Kind
 from genrm_door.settings import Settings
@@ -42,7 +42,7 @@ class Gate:
 
     def __init__(self, settings: Settings, gpus: Callable[[], DeviceMemory | None] = device_memory) -> None:
         self.settings = settings
-        self._gpus = gpus
+        self._gpus = Meter(gpus)
         self.routes = ROUTES[settings.engine]
         self.record = Record(settings.boot_id, settings.engine, settings.revision)
         self.record.take_over(settings.remembered())
@@ -75,7 +75,7 @@ class Gate:
             return 503, {"error": "the engine is not started: release it first", "state": state}
         try:
             asked = method == "GET" and query == "memory=1"
-            found = self._gpus() if asked else None
+            found = self._gpus.within(self.settings.word_seconds) if asked else None
             with self._lock:
                 if method == "PUT":
                     self._release(headers, body)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
 from typing import Any, NamedTuple
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -33,6 +36,38 @@ def device_memory() -> DeviceMemory | None:
     """What is in use now; None where there is no GPU, or the driver does not say. May block while the driver does."""
     library = _library(LIBRARY)
     return None if library is None else _sum(library)
+
+
+class Meter:
+    """Reads in a thread of its own, one at a time: where the driver hangs each would, and looks do not end. Neither the
+    engine's pool of threads nor the end of its process waits for it."""
+
+    def __init__(self, measure: Callable[[], DeviceMemory | None]) -> None:
+        self._measure = measure
+        self._asked: Future[DeviceMemory | None] = Future()
+        self._asked.set_result(None)
+
+    def read(self) -> Future[DeviceMemory | None]:
+        """Who comes while one is asked gets the same answer."""
+        if self._asked.done():
+            asked: Future[DeviceMemory | None] = Future()
+            self._asked = asked
+            asked.set_running_or_notify_cancel()  # who stops waiting takes it from nobody else
+            threading.Thread(target=self._answer, args=(asked,), daemon=True).start()
+        return self._asked
+
+    def within(self, seconds: float) -> DeviceMemory | None:
+        """None also where the driver takes longer."""
+        try:
+            return self.read().result(seconds)
+        except TimeoutError:
+            return None
+
+    def _answer(self, asked: Future[DeviceMemory | None]) -> None:
+        try:
+            asked.set_result(self._measure())
+        except Exception as error:
+            asked.set_exception(error)
 
 
 @functools.cache

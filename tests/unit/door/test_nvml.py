@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from genrm_door import nvml
+from genrm_door.asgi import Door
+from genrm_door.gate import Gate
 from genrm_door.nvml import DeviceMemory
+
+from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine
 
 SOURCE = """
 #include <stddef.h>
@@ -59,3 +65,54 @@ def test_all_gpus_together(
 def test_without_a_driver_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml-that-nobody-has.so.1")
     assert nvml.device_memory() is None
+
+
+class Hangs:
+    """A driver that does not answer before `go`; counts who waits for it."""
+
+    def __init__(self) -> None:
+        self.go, self.begun, self.asked = threading.Event(), threading.Event(), 0
+
+    def __call__(self) -> DeviceMemory:
+        self.asked += 1
+        self.begun.set()
+        self.go.wait(30)
+        return DeviceMemory(self.asked, 8)
+
+
+def test_a_driver_that_hangs_hangs_in_one_thread() -> None:
+    meter = nvml.Meter(driver := Hangs())
+    waiting = [meter.read() for _ in range(100)]
+    assert driver.begun.wait(5) and meter.within(0.05) is None
+    driver.go.set()
+    assert {each.result(5) for each in waiting} == {DeviceMemory(1, 8)}
+    assert meter.within(5) == DeviceMemory(2, 8)
+
+
+def test_a_driver_that_fails_fails_who_asked_and_nobody_else() -> None:
+    answers = iter([OSError("gone"), DeviceMemory(1, 8)])
+
+    def measure() -> DeviceMemory:
+        if isinstance(answer := next(answers), OSError):
+            raise answer
+        return answer
+
+    meter = nvml.Meter(measure)
+    with pytest.raises(OSError, match="gone"):
+        meter.within(5)
+    assert meter.within(5) == DeviceMemory(1, 8)
+
+
+async def test_door_and_gate_answer_while_the_driver_hangs_and_leave_no_threads_behind() -> None:
+    driver, before = Hangs(), threading.active_count()
+    door, gate = Client(Door(Engine(), SETTINGS, gpus=driver)), Gate(replace(SETTINGS, boot_id="b"), gpus=driver)
+    asks = {"authorization": [f"Bearer {TOKEN}".encode()], "genrm-boot-id": [], "genrm-epoch": []}
+    try:
+        for _ in range(5):
+            answer = await door.get("/genrm/door", token=TOKEN, query=b"memory=1")
+            assert answer.json()["deviceMemory"] is None
+            status, document = gate.answer("GET", "/genrm/door?memory=1", asks, b"")
+            assert (status, document["deviceMemory"]) == (200, None)
+        assert driver.asked == 2 and threading.active_count() == before + 2, "one of each"
+    finally:
+        driver.go.set()

@@ -173,4 +173,4 @@ def test_the_doors_own_source_is_found_without_importing_it() -> None:
     source = door_source()
     names = set(zipfile.ZipFile(io.BytesIO(source.archive)).namelist())
     assert {"__main__.py", "genrm_door/asgi.py", "genrm_door/launcher.py"} <= names and len(source.digest) == 64
-    assert len(source.archive) < 46_000, "each RewardModel has one, and etcd keeps them all"
+    assert len(source.archive) < 47_000, "each RewardModel has one, and etcd keeps them all"
