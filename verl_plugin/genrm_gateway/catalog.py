@@ -1,12 +1,14 @@
 """The names that requests ask for, and what scores them: out of a file at the start, or of the cluster when asked.
 
 What the cluster says of a name is asked again every `REFRESH_SECONDS`. A resource that was changed is opened anew;
-requests that are under way end on what they began with.
+requests that are under way end on what they began with. While the API server is away what was known stays in use:
+engines do not stop because the control plane does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +23,7 @@ from genrm_api.terms import Term
 from genrm_scoring.arrivals import Arrivals, arrivals_of
 from genrm_scoring.cluster import REWARD_MODELS, Cluster
 from genrm_scoring.cluster_code import approved_code
-from genrm_scoring.errors import ConfigurationError, LabelsSplit, NoSuchRewardModel
+from genrm_scoring.errors import ClusterUnreachable, ConfigurationError, LabelsSplit, NoSuchRewardModel
 from genrm_scoring.judges import writes
 from genrm_scoring.resolve import resolve_target
 from genrm_scoring.sources import Source
@@ -41,6 +43,8 @@ from pydantic import ValidationError
 
 from genrm_gateway.demand import LINGER_SECONDS, Demand
 from genrm_gateway.relay import Relay
+
+log = logging.getLogger(__name__)
 
 REFRESH_SECONDS: Final = 30.0
 _ARE_TOLD: Final = (WireFormat.GET_REWARD, WireFormat.GET_REWARD2)
@@ -190,9 +194,20 @@ class ClusterCatalog:
         async with self._asking.setdefault(name, asyncio.Lock()):
             known = self._known.get(name)
             if known is None or now >= known[1]:
-                target = await self._asked(name, None if known is None else known[0])
+                target = await self._there_or_as_known(name, None if known is None else known[0])
                 known = self._known[name] = (target, asyncio.get_running_loop().time() + self._refresh)
             return known[0]
+
+    async def _there_or_as_known(self, name: str, before: Target | None) -> Target:
+        try:
+            return await self._asked(name, before)
+        except BaseException as e:
+            if name not in self._known:
+                self._asking.pop(name, None)  # clients may think of any number of names
+            if before is None or not isinstance(e, ClusterUnreachable):
+                raise
+            log.warning("%s is asked as it was known: %s", name, e)
+            return before
 
     async def models(self) -> Sequence[str]:
         listing = await self._cluster.list(REWARD_MODELS, self._namespace)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from genrm_api.names import ANNOTATION_PHASE
-from genrm_gateway.catalog import ClusterCatalog
+from genrm_gateway.catalog import ClusterCatalog, UnknownTarget
 from genrm_scoring.cluster import ENDPOINT_SLICES, LEASES, REWARD_FLEETS, REWARD_MODELS
 from genrm_scoring.errors import ClusterUnreachable
 from genrm_scoring.targets import Means
@@ -212,3 +212,24 @@ async def test_a_cluster_that_is_away_is_a_503(cluster: FakeCluster) -> None:
     async with gateway_of(cluster) as gateway:
         for reply in (await gateway.post("/get_reward2", json=SOLUTION), await gateway.get("/v1/models")):
             assert reply.status_code == 503 and "connection refused" in reply.text
+
+
+async def test_what_was_known_is_asked_while_the_cluster_is_away(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_FLEETS, mixed(EXACT))
+    async with gateway_of(cluster, "mix", refresh=0.0) as gateway:
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 1.0
+        cluster.fail = ClusterUnreachable("https://fake:6443", "connection refused")
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 1.0
+        assert (await gateway.post("/other/get_reward2", json=SOLUTION)).status_code == 503
+        cluster.fail = None
+        await cluster.put(REWARD_FLEETS, mixed({**EXACT, "weight": 3}, generation=2))
+        assert (await gateway.post("/get_reward2", json=SOLUTION)).json()["score"] == 3.0
+
+
+async def test_names_that_are_none_leave_nothing_behind(cluster: FakeCluster) -> None:
+    catalog = ClusterCatalog(cluster, "rl", Means(), "gateway-test")
+    for number in range(3):
+        with pytest.raises(UnknownTarget):
+            await catalog.find(f"guess-{number}")
+    assert not catalog._asking
+    await catalog.close()
