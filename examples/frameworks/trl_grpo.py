@@ -1,6 +1,6 @@
 """TRL's GRPO with rewards from a RewardModel or RewardFleet.
 
-    pip install 'genrm-operator[gateway]' trl
+    pip install '.[gateway]' trl       # in a checkout
     GENRM_TARGET=rl/team python trl_grpo.py MODEL DATASET        a cluster's, or
     GENRM_SPEC=rules.yaml python trl_grpo.py MODEL DATASET       rules and endpoints of a file
 

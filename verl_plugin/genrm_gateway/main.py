@@ -21,7 +21,7 @@ from typing import Final
 
 import uvicorn
 from genrm_scoring import spec_file
-from genrm_scoring.errors import GenrmError
+from genrm_scoring.errors import ConfigurationError, GenrmError
 from genrm_scoring.gathering import LONGEST, PATIENCE
 from genrm_scoring.modules import modules_in
 from genrm_scoring.targets import Means, key_in
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.most_at_once, given.most_of_a_client, given.most_bytes, read_keys(given.keys) if given.keys else {}
         )
         spec = None if given.spec is None else spec_file.read(given.spec)
-        if spec is not None:
-            asyncio.run(_tried(spec, means, given.default))
+        asyncio.run(_credentials() if spec is None else _tried(spec, means, given.default))
+        sock = _listening(given.host, given.port)
     except GenrmError as e:
         print(f"genrm-gateway: {e}", file=sys.stderr)  # noqa: T201
         return 2
@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         partial(_cluster, given, means) if spec is None else partial(FileCatalog.open, spec, means, given.default)
     )
     app = application(open_catalog, limits, given.patience, Peers(given.own_url, given.peers))
-    sock = socket.create_server((given.host, given.port), backlog=4096)
     what = ", ".join(spec.names) if spec is not None else f"namespace {given.namespace or 'of the credentials'}"
     where = f"http://{given.host}:{sock.getsockname()[1]}"
     print(f"genrm-gateway: {what}; listens at {where} (routes: {where}/docs)", flush=True)  # noqa: T201
@@ -123,6 +122,25 @@ def _means(given: argparse.Namespace) -> Means:
 async def _tried(spec: spec_file.SpecFile, means: Means, default: str | None) -> None:
     """Open everything once, so that what cannot work is said before the server starts."""
     await (await FileCatalog.open(spec, means, default)).close()
+
+
+async def _credentials() -> None:
+    """Read them once; nothing is asked, since an API server that is away may come back."""
+    from genrm_scoring.kubernetes import connect
+
+    async with connect():
+        pass
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """
+    Raises:
+        ConfigurationError: somebody else listens there, or nobody may.
+    """
+    try:
+        return socket.create_server((host, port), backlog=4096)
+    except OSError as e:
+        raise ConfigurationError("--host, --port", f"nobody can listen at {host}:{port}: {e.strerror or e}") from None
 
 
 async def _cluster(given: argparse.Namespace, means: Means) -> Catalog:

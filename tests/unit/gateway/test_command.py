@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,3 +89,30 @@ def test_what_cannot_work_is_said_before_it_listens(
     (spec := tmp_path / "rules.yaml").write_text(text)
     assert main.main(["--spec", str(spec), *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_cluster_without_credentials_and_a_port_that_is_taken_are_said_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main.main(["--namespace", "rl"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("genrm-gateway: KUBECONFIG: ")
+    (spec := tmp_path / "rules.yaml").write_text(RULES)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main.main(["--spec", str(spec), "--rules", __file__, "--host", "127.0.0.1", "--port", port]) == 2
+    assert f"nobody can listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "needs", "extra"), [("genrm_gateway", "uvicorn", "gateway"), ("genrm_cli", "rich", "cli")]
+)
+def test_a_command_whose_extra_is_not_installed_says_which(
+    tmp_path: Path, package: str, needs: str, extra: str
+) -> None:
+    (tmp_path / f"{needs}.py").write_text(f"raise ModuleNotFoundError('as if it was not there', name='{needs}')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-m", package], capture_output=True, text=True, timeout=60, env=environment)
+    assert (ended.returncode, f"no module {needs}" in ended.stderr, f"[{extra}]" in ended.stderr) == (2, True, True)
+    assert len(ended.stderr.splitlines()) == 1
