@@ -168,6 +168,8 @@ class KubernetesCluster:
                 self._namespace = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             elif kubeconfig or default.exists():
                 file = kubeconfig or str(default)
+                if not _is_there(file):
+                    raise ConfigurationError("KUBECONFIG", f"{file} is not there; correct it, or unset it")
                 async with asyncio.timeout(CALL_SECONDS):
                     await config.load_kube_config(config_file=file, client_configuration=settings, persist_config=False)
                 active = config.list_kube_config_contexts(file)[1]
@@ -307,6 +309,11 @@ class KubernetesCluster:
                 return ClusterUnreachable(self.where, f"{status}: {detail}")
             case _:
                 return ApiRejected(status, detail)
+
+
+def _is_there(kubeconfig: str) -> bool:
+    """Whether any of the files is; there may be several."""
+    return any(Path(each).exists() for each in kubeconfig.split(os.pathsep))
 
 
 def _message(body: str) -> str:

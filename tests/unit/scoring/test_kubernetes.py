@@ -178,6 +178,13 @@ async def test_a_broken_kubeconfig_is_a_configuration_error(
             pass
 
 
+async def test_a_kubeconfig_that_is_not_there_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none:{tmp_path}/neither")
+    with pytest.raises(ConfigurationError, match=f"{tmp_path}/none:{tmp_path}/neither is not there"):
+        async with connect():
+            pass
+
+
 async def test_no_credentials_at_all_are_a_configuration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
