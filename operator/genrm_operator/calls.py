@@ -20,8 +20,12 @@ KEEPALIVE_SECONDS: Final = 3.0
 """uvicorn closes a connection after 5 s of silence; one that we drop earlier never dies under a call."""
 
 
+MOST_BYTES: Final = 16 << 20
+"""Of an answer. What answers may be anybody's image, and one process looks after all of them."""
+
+
 class Unreachable(Exception):
-    """No answer in time; the message says how that showed."""
+    """No answer in time, or none with an end; the message says how that showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,11 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """Raises ValueError for what is no JSON."""
-        return json.loads(self.body)
+        """Raises ValueError for what is no JSON, or none that anybody means."""
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("JSON in JSON, too deep to be read") from error
 
     @property
     def text(self) -> str:
@@ -66,7 +73,7 @@ class Calls:
         """Send one request, its path as it is written here; a redirect is an answer like any other.
 
         Raises:
-            Unreachable: no whole answer within `timeout` seconds.
+            Unreachable: no whole answer within `timeout` seconds, or more than `MOST_BYTES`.
         """
         target = URL(url, encoded=True)
         try:
@@ -74,6 +81,11 @@ class Calls:
                 asyncio.timeout(timeout),
                 self._http.request(method, target, json=body, headers=headers, allow_redirects=False) as answer,
             ):
-                return Answer(answer.status, await answer.read())
+                said = bytearray()
+                async for piece in answer.content.iter_any():
+                    said += piece
+                    if len(said) > MOST_BYTES:
+                        raise Unreachable(f"an answer of more than {MOST_BYTES} bytes")
+                return Answer(answer.status, bytes(said))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{type(error).__name__} within {timeout:g} s ({error})") from error

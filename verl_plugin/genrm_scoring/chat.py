@@ -98,7 +98,7 @@ def read_answer(reply: Reply, *, logprobs: bool = False) -> Answer:
         usage = body.get("usage") or {}
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
         tokens = tuple((choice.get("logprobs") or {}).get("content") or ()) if logprobs else None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as e:
         raise ServerFailed(f"200 with something that is no chat completion: {reply.body[:200]!r}") from e
     match reason:
         case _ if reason == "stop" or (reason == "length" and tokens):

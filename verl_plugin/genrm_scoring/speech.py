@@ -163,7 +163,7 @@ class SglangClassifier:
             raise refusal(reply)
         try:
             tokens = [operator.index(token) for token in json.loads(reply.body)["tokens"]]
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ServerFailed(f"200 with something that is no list of tokens: {reply.body[:200]!r}") from e
         if self.wire_format is WireFormat.OPENAI_EMBEDDINGS:
             return json.dumps(embeddings_body(self.model, tokens)).encode()

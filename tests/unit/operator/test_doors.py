@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from genrm_operator import calls
 from genrm_operator.doors import Doors
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
@@ -40,7 +41,9 @@ def http(body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
-@pytest.mark.parametrize("body", [b"", b"yes", b"[]", b"null", b'{"asleep": true}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"yes", b"[]", b"null", b'{"asleep": true}', b"\xff", pytest.param(b"[" * 9999, id="deep")]
+)
 async def test_an_answer_in_another_shape_is_the_engines_error_and_names_the_pod(body: bytes) -> None:
     async with answering(http(body)), Doors() as doors:
         with pytest.raises(EngineError, match=r"judge-0: .*cannot be read"):
@@ -54,6 +57,19 @@ async def test_an_answer_that_drips_is_given_up_at_the_deadline() -> None:
     async with answering(head, drip=True), Doors() as doors:
         with pytest.raises(DoorUnreachable):
             await doors.look(make_pod(ip=ADDRESS), "token", timeout=0.3)
+
+
+async def test_an_answer_without_an_end_is_given_up_before_it_fills_the_operators_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "MOST_BYTES", 1000)
+    for answer in (http(b"[" * 1001), b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + b"[" * 100_000):
+        async with answering(answer), Doors() as doors:
+            with pytest.raises(DoorUnreachable, match="an answer of more than 1000 bytes"):
+                await doors.look(make_pod(ip=ADDRESS), "token")
+    async with answering(http(b"[" * 1000)), Doors() as doors:
+        with pytest.raises(EngineError, match="cannot be read"):
+            await doors.look(make_pod(ip=ADDRESS), "token")
 
 
 async def test_an_engine_that_lets_anyone_in_is_not_verified() -> None:

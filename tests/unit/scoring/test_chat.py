@@ -141,6 +141,7 @@ def test_an_answer_carries_what_the_door_stamped_on_it() -> None:
         (reply(body="<html>"), errors.ServerFailed),
         (reply(body={"choices": []}), errors.ServerFailed),
         (reply(body=[]), errors.ServerFailed),
+        (reply(body="[" * 100_000), errors.ServerFailed),
         (reply(body=completion(["x"])), errors.ServerFailed),
         (reply(500, "boom"), errors.ServerFailed),
         (reply(429, "slow down"), errors.ServerFailed),

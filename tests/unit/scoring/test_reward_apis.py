@@ -136,6 +136,6 @@ def test_sglang_is_asked_for_the_chat_s_tokens_first() -> None:
     assert classifier.verdict(answer, QUESTION).value == -3.25
     with pytest.raises(RequestRefused):
         classifier.rendered(Reply(400, {}, b'{"message": "no chat template"}'))
-    for strange in (b"x", b"{}", b'{"tokens": ["5"]}'):
+    for strange in (b"x", b"{}", b'{"tokens": ["5"]}', b"[" * 100_000):
         with pytest.raises(ServerFailed, match="list of tokens"):
             classifier.rendered(Reply(200, {}, strange))
