@@ -252,6 +252,7 @@ class Memory:
         for store in (self.failures, self.unfit, self.restarts, self.shut, golden, self.nights, wakes):
             for uid in set(store) - alive:
                 del store[uid]
+        self.unreachable &= alive
 
 
 def _spec_of(obj: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -53,8 +53,9 @@ def test_a_run_that_gives_the_model_back_between_two_tries_does_not_start_the_co
     memory.succeed("a", Transition.VERIFY)
     assert memory.unfit == {}, "a new boot computes what it should"
     memory.fail("a", "500", 9.0, unfit=True)
+    memory.unreachable = {"a", "b"}
     memory.forget_pods({"b"})
-    assert memory.unfit == {}
+    assert (memory.unfit, memory.unreachable) == ({}, {"b"})
 
 
 def test_one_that_ends_or_is_being_woken_is_left_alone() -> None:
