@@ -128,7 +128,9 @@ class Coordinator:
 def _memory(section: RunSection) -> RunningState | None:
     if section.state is None:
         return None
-    return RunningState(Path(section.state), Path(section.resumed_state) if section.resumed_state else None)
+    return RunningState(
+        Path(section.state), section.run, Path(section.resumed_state) if section.resumed_state else None
+    )
 
 
 def _name(run: str, number: int) -> str:

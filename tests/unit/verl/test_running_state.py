@@ -93,6 +93,26 @@ async def test_a_run_goes_on_with_a_checkpoint_of_another_folder(
     ]
 
 
+async def test_a_coordinator_that_is_started_again_goes_on_with_its_own_run(
+    section: RunSection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = LocalRun(asdict(section))
+    for number in range(1, 4):
+        await step(before, number, 1, 3)
+    await before.close()
+    resumed = dataclasses.replace(section, run="run-2", state=str(tmp_path / "own"), resumed_state=section.state)
+    await step(first := LocalRun(asdict(resumed)), 2, 11, 13)
+    await first.close()
+
+    again = LocalRun(asdict(resumed))
+    assert await step(again, 3, 7) == [0.0], "the mean of 1, 3, 11 and 13, and not of what the other run had in step 2"
+    await again.close()
+    other = LocalRun(asdict(dataclasses.replace(resumed, run="run-3")))
+    assert await step(other, 3, 2) == [0.0], "a new run goes on with what it was told to"
+    await other.close()
+    assert not caplog.messages
+
+
 async def test_validation_moves_nothing_and_is_on_the_scale_of_training(section: RunSection) -> None:
     run = LocalRun(asdict(section))
     await step(run, 1, 1, 3)
