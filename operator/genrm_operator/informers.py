@@ -144,7 +144,14 @@ class Informer:
         self._version = str(obj["metadata"]["resourceVersion"])
 
     def _keep(self, obj: dict[str, Any], *, deleted: bool) -> None:
-        found = self._put(obj, deleted=deleted)
+        try:
+            found = self._put(obj, deleted=deleted)
+        except (
+            Exception
+        ):  # anybody may label an object like ours: one that cannot be read keeps nothing from the others
+            meta = obj["metadata"]
+            log.exception("left out by a bug of ours %s=%s/%s", self._what.kind, meta["namespace"], meta["name"])
+            return
         for key in (*found.others, *((found.key,) if found.news or deleted else ())):
             self._queue.add(key)
 

@@ -7,6 +7,7 @@ asked for last is written on the Deployment (or LeaderWorkerSet), where it outli
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,9 +21,9 @@ ANNOTATION_REPLICAS: Final = f"{GROUP}/replicas"
 
 
 def asked(obj: Mapping[str, Any]) -> int | None:
-    """What stands on a Deployment or LeaderWorkerSet; `None` where it is no number of ours."""
+    """What stands on a Deployment or LeaderWorkerSet; `None` where it is no number of ours: anybody may write there."""
     word = (obj["metadata"].get("annotations") or {}).get(ANNOTATION_REPLICAS, "")
-    return int(word) if word.isascii() and word.isdigit() else None
+    return int(word) if re.fullmatch("[0-9]{1,9}", word) else None
 
 
 def as_it_counts(rm: RewardModel, before: Mapping[str, int], desired: Desired) -> RewardModel:

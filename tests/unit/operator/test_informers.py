@@ -190,6 +190,21 @@ async def test_who_is_refused_asks_again_and_says_so(world: World, caplog: pytes
     assert world.known == {"a"} and "pods is forbidden" in caplog.text
 
 
+async def test_one_that_cannot_be_read_keeps_nothing_from_the_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = pod("odd", 3)
+    odd["metadata"]["resourceVersion"] = "no number"
+    world.api.there = [odd, pod("a", 3)]
+    informer = world.follow()
+    async with asyncio.timeout(10):
+        await informer.listed.wait()
+    world.api.say("MODIFIED", odd)
+    world.api.say("ADDED", pod("b", 11))
+    await world.until(lambda: world.known == {"a", "b"})
+    assert world.api.lists == 1 and "Pod=rl/odd" in caplog.text
+
+
 async def test_lines_may_come_in_pieces_and_be_long(world: World) -> None:
     world.follow()
     long = json.dumps({"type": "ADDED", "object": pod("a", 11, note="x" * 3_000_000)}).encode() + b"\n"

@@ -40,7 +40,13 @@ def test_each_slot_is_a_replica_by_name() -> None:
     assert as_it_counts(rm, {"judge": 4}, Desired.ASLEEP) is rm
 
 
-@pytest.mark.parametrize(("word", "number"), [("4", 4), ("0", 0), (None, None), ("", None), ("-1", None), ("٣", None)])
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("4", 4), ("0", 0), (None, None), ("", None), ("-1", None), ("٣", None),
+        pytest.param("9" * 5000, None, id="longer than Python reads"),
+    ],
+)  # fmt: skip
 def test_what_is_written_is_read(word: str | None, number: int | None) -> None:
     annotations = {} if word is None else {"genrm.dev/replicas": word}
     assert asked({"metadata": {"annotations": annotations}}) == number
