@@ -24,7 +24,7 @@ from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring import spec_file
 from genrm_scoring.cluster_code import approved_code
-from genrm_scoring.errors import ConfigurationError
+from genrm_scoring.errors import ConfigurationError, GenrmError
 from genrm_scoring.fleet_leases import FleetLease, own_name, run_leases
 from genrm_scoring.gathering import PATIENCE
 from genrm_scoring.loop_thread import LoopThread
@@ -95,12 +95,17 @@ class Rewards:
         async with AsyncExitStack() as awake:
             if opened.lease is not None:
                 await awake.enter_async_context(opened.lease.scoring())
-            found = await asyncio.gather(
-                *(opened.source.scores([samples[place] for place in places]) for places in members.values())
-            )
+            try:
+                async with asyncio.TaskGroup() as judged:  # who raises ends the questions about the others
+                    found = [
+                        judged.create_task(opened.source.scores([samples[place] for place in places]))
+                        for places in members.values()
+                    ]
+            except* GenrmError as failed:
+                raise failed.exceptions[0] from None
         scores: dict[int, Score] = {}
         for places, group in zip(members.values(), found, strict=True):
-            scores.update(zip(places, group, strict=True))
+            scores.update(zip(places, group.result(), strict=True))
         return [scores[place] for place in range(len(samples))]
 
 

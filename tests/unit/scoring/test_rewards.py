@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -141,12 +142,18 @@ class FakeLease:
 
 @dataclass
 class Fails:
-    """A source whose responses `x` have no score, and whose `!` stops the run."""
+    """A source whose responses `x` have no score, whose `!` stops the run, and whose `...` take their time."""
 
     groups: list[int] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     async def scores(self, samples: Sequence[Sample]) -> Sequence[Score]:
         self.groups.append(len(samples))
+        if any(sample.response == "..." for sample in samples):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.ended.set()
         if any(sample.response == "!" for sample in samples):
             raise FailureRaised("a score", Outcome.TIMEOUT, "late")
         failed = Score(None, Outcome.PARSE_FAILED, ScoreSource.DROPPED, detail="no verdict")
@@ -172,6 +179,14 @@ def test_the_models_are_held_awake_while_a_call_is_on_its_way() -> None:
         rewards.score(answers("!"))
     rewards.close()
     assert (lease.most, lease.inside, lease.ended, source.groups) == (1, 0, 2, [1, 1])
+
+
+def test_who_stops_the_run_ends_what_is_asked_about_others() -> None:
+    rewards = made(source := Fails())
+    with pytest.raises(FailureRaised):
+        rewards.score(answers("...", "!"), ["slow", "stops"])
+    assert source.ended.is_set(), "nobody goes on asking when the models may sleep"
+    rewards.close()
 
 
 def test_trl_is_told_of_a_missing_score_by_none(rewards: Rewards) -> None:
