@@ -168,6 +168,8 @@ def _spans(spec: Any) -> bool:
     return spec.gpu is not None and spec.gpu.nodes > 1
 
 
+_SURGES: Final = "(has(self.rollout) && has(self.rollout.surge) && self.rollout.surge)"
+
 _UNEVEN: Final = (
     "spec.gpu.nodes: %d does not divide tensorParallel x pipelineParallel of spec.engine; write a number of nodes that "
     "each have as many of its GPUs"
@@ -336,6 +338,18 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         "spec.lifecycle.state: Asleep with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
         "write Off",
         lambda s: _spans(s) and s.lifecycle.state is LifecycleState.ASLEEP,
+    ),
+    rule(
+        f"!({_SLOTS}) || !{_SURGES}",
+        "spec.rollout.surge: true with spec.gpu.slots, and a second pod can have the GPUs of none; remove it, or write "
+        "false",
+        lambda s: bool(_slots(s)) and s.rollout.surge is True,
+    ),
+    rule(
+        f"!{_SPANS} || !{_SURGES}",
+        "spec.rollout.surge: true with spec.gpu.nodes more than 1, whose groups of pods are replaced one after "
+        "another; remove it, or write false",
+        lambda s: _spans(s) and s.rollout.surge is True,
     ),
     Rule(
         cel=f"!has(self.engine) || !has({_MODEL_LEN}) || !has(self.scoring) || !has(self.scoring.sampling) || "

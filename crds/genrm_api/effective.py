@@ -79,6 +79,8 @@ class EffectiveSpec:
     lifecycle: EffectiveLifecycle
     routing: RoutingMode
     pin_during_lease: bool
+    surges: bool
+    """A pod of a new revision may come before an old one goes."""
     scoring: Scoring
 
 
@@ -108,6 +110,7 @@ def effective_spec(rm: RewardModel) -> EffectiveSpec:
         lifecycle=_lifecycle(spec),
         routing=spec.routing.mode,
         pin_during_lease=spec.rollout.pin_during_lease is not False,
+        surges=spec.rollout.surge is not False and (gpu is None or (not gpu.slots and gpu.nodes == 1)),
         scoring=effective_scoring(spec.scoring, spec.type),
     )
 

@@ -173,6 +173,13 @@ class Rollout(ApiModel):
         description="While a run holds a Lease, a change that would replace engine pods waits: one run is scored by "
         "one revision. Engines that never came up are replaced all the same. Default: true.",
     )
+    surge: Flag | None = Field(
+        None,
+        description="true: the pod of a new revision comes beside the old ones, one at a time, and an old one goes "
+        "once the new one is verified and serves; where no node has room for it, an old one goes first after all. "
+        "false: an old one always goes first, so that nothing is preempted and no node is added for a rollout. "
+        "Default: true, but for gpu.slots and gpu.nodes above 1, where it is refused.",
+    )
 
 
 class RoutingMode(enum.StrEnum):

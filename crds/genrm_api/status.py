@@ -64,6 +64,8 @@ class Reason(enum.StrEnum):
     NODE_FOLDER = "NodeFolder"
     # Why engines still run what the spec asked for before: the reason of RolloutWaiting.
     RUN_UNDER_WAY = "RunUnderWay"
+    # Why a pod goes before the one that replaces it has come: the reason of Progressing.
+    RECREATING = "Recreating"
     # Whether engines compute what others like them did before they slept, and what their user knows to be so: the
     # reason of ScoresVerified.
     AS_RECORDED = "AsRecorded"
@@ -131,6 +133,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.IMAGE_MOVED: "Pods that name one image run different ones; the message says which, and whether they serve.",
     Reason.NODE_FOLDER: "`model.uri` is a folder of the node: the namespace cannot enforce `restricted` or `baseline`.",
     Reason.RUN_UNDER_WAY: "A change of the spec waits for the runs that hold a Lease; the message names them.",
+    Reason.RECREATING: "No node has room for a pod of the new revision beside the old ones: one of these goes first.",
     Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
     Reason.BETTER_PREFERRED: "Engines prefer the better response of each pair in `scoring.canary`; no more was asked.",
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",

@@ -15,6 +15,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.surging import Surge
 from genrm_operator.transitions import rests_at_gate
 from genrm_operator.trouble import Trouble
 
@@ -75,7 +76,7 @@ class Announcer:
     @staticmethod
     def _are_there(rm: RewardModel, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
         """Whether every pod is where `desired` wants it."""
-        states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting]
+        states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting and not pod.held]
         if desired is Desired.OFF:
             return not pods
         goal = (PodState.SERVING,) if desired is Desired.AWAKE else (PodState.ASLEEP, PodState.GATED)
@@ -106,6 +107,11 @@ class Announcer:
         ):
             await self._say(rm, reason, sentence, warning=reason is not Reason.SLOT_AWAITED)
         memory.announced_slot = reason
+
+    async def surge(self, rm: RewardModel, surge: Surge) -> None:
+        """That a rollout takes old pods away first, when that begins."""
+        if surge.begins and surge.says is not None:
+            await self._say(rm, Reason.RECREATING, surge.says)
 
     async def transition_failed(
         self, rm: RewardModel, transition: Transition, error: EngineError, *, unreachable: bool

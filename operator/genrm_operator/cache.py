@@ -17,6 +17,7 @@ from genrm_operator import scaling, slots
 from genrm_operator.observed import Place, Pod, SidePod
 from genrm_operator.rollout import Kept, has_arrived
 from genrm_operator.slots import Holding
+from genrm_operator.surging import Rolling
 from genrm_operator.trouble import Trouble, of_deployment
 
 K = TypeVar("K")
@@ -93,6 +94,8 @@ class Cache:
     """By RewardModel, then name of the Deployment or LeaderWorkerSet: for how many pods it was asked last."""
     arrived: defaultdict[Key, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then name of a slot's Deployment: its pod runs, as the Deployment now wants it."""
+    rolling: defaultdict[Key, dict[str, Rolling]] = field(default_factory=lambda: defaultdict(dict))
+    """By RewardModel, then Deployment name: what its pods should be, and how they become that."""
     refusals: defaultdict[Key, dict[str, Trouble]] = field(default_factory=lambda: defaultdict(dict))
     """By RewardModel, then Deployment name: why the cluster makes no pods for it."""
     _versions: dict[str, int] = field(default_factory=dict)
@@ -192,6 +195,7 @@ class Cache:
                 news |= _keep(self.asked[key], meta["name"], None if deleted else scaling.asked(obj))
             if kind == "Deployment":
                 news |= _keep(self.arrived[key], meta["name"], (not deleted and has_arrived(obj)) or None)
+                news |= _keep(self.rolling[key], meta["name"], None if deleted else Rolling.of(obj))
                 news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
             return Put(key, news)
 
@@ -247,7 +251,7 @@ class Cache:
             case _:
                 if (child := self.children[key].pop((kind, name), None)) is not None:
                     self._versions.pop(child.uid, None)
-                for shelf in (self.kept, self.asked, self.arrived, self.refusals):
+                for shelf in (self.kept, self.asked, self.arrived, self.rolling, self.refusals):
                     shelf[key].pop(name, None)
         return frozenset({key})
 
@@ -271,6 +275,7 @@ class Cache:
             self.kept,
             self.asked,
             self.arrived,
+            self.rolling,
             self.refusals,
         ):
             if not store[key]:

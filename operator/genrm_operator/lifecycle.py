@@ -73,7 +73,14 @@ class Rest:
     pod: Pod
 
 
-Action = Serve | StopServing | Begin | GiveUp | Rest
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Tell Kubernetes that a verified pod is where it is wanted: the pod that it replaces may go."""
+
+    pod: Pod
+
+
+Action = Serve | StopServing | Begin | GiveUp | Rest | Join
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool,
 
 def _without_door(pod: Pod, desired: Desired) -> list[Action]:
     """An engine that cannot sleep serves whenever the kubelet says that it lives."""
-    alive = pod.ready and not pod.deleting and not pod.astray and desired is not Desired.OFF
+    alive = pod.ready and not pod.deleting and not pod.astray and not pod.held and desired is not Desired.OFF
     if alive and not pod.serving:
         return [Serve(pod, None)]
     if pod.serving and not alive:
@@ -118,6 +125,8 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
+    if pod.held:
+        return [stop] if pod.serving else []  # nor does it join: the rollout goes on when the run is over
     if door.state is DoorState.GATED:
         next_: list[Action] = [stop] if pod.serving else []
         if desired is Desired.AWAKE:
@@ -131,6 +140,18 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     if pod.gated and pod.verified_boot_id != door.boot_id:
         verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
         return [stop, *verify] if pod.serving else [*verify]
+    return [*_for_verified(pod, door, desired, now, at_gate), *_joining(pod, door, desired)]
+
+
+def _joining(pod: Pod, door: Door, desired: Desired) -> list[Action]:
+    """For a pod that is verified, after what else is done to it. One that is wanted awake has to serve first: a rollout
+    takes the pod that serves in its place as soon as this one counts."""
+    serves = door.state is DoorState.SERVING and door.engine_asleep is False and not pod.outvoted
+    return [Join(pod)] if pod.gated and not pod.passed and (desired is not Desired.AWAKE or serves) else []
+
+
+def _for_verified(pod: Pod, door: Door, desired: Desired, now: float, at_gate: bool) -> list[Action]:
+    stop = StopServing(pod, _why_not_serving(pod, desired))
     open_ = door.state is DoorState.SERVING
     verified = pod.serving and pod.labelled_boot_id == door.boot_id
     fit = open_ and door.engine_asleep is False and not pod.outvoted
@@ -167,6 +188,8 @@ def _why_not_serving(pod: Pod, desired: Desired) -> str:
         return "the engine does not live"
     if pod.astray:
         return "it started with other weights than the model's, or another image than those who score a run"
+    if pod.held:
+        return "a run is under way that is scored by another revision"
     if pod.outvoted:
         return "two others of its kind compute something else"
     if pod.door is not None and pod.labelled_boot_id != pod.door.boot_id:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from genrm_api.effective import effective_spec
 from genrm_api.rewardmodel import RewardModel
 
-from genrm_operator import pinning, rollout
+from genrm_operator import pinning, rollout, surging
 from genrm_operator.cache import Cache, Key
 from genrm_operator.children import children
 from genrm_operator.demand import Demand
@@ -31,6 +31,7 @@ def made(
     wants: Demand,
     *,
     may_run: bool,
+    recreates: str | None = None,
 ) -> Made:
     """What was made last, or anew.
 
@@ -38,6 +39,7 @@ def made(
         before: what was made last.
         wants: says whether a run is under way; its engines are not replaced then, if the spec does not say otherwise.
         may_run: there may be engine pods: nobody else holds their slots, and somebody may need them.
+        recreates: the revision for whose pods old ones have to go first (`surging`).
 
     Raises:
         Impossible: the spec cannot be carried out.
@@ -52,6 +54,7 @@ def made(
         may_run=may_run,
         pin=pinning.written(rm),
         pinned=_is_pinned(rm, wants, cache.pods[key].values()),
+        recreates=recreates,
     )
     if before is not None and out_of in before.out_of:
         return before
@@ -60,6 +63,7 @@ def made(
     settled = rollout.settle(
         manifests, made_from, out_of.kept, out_of.maps, settings.master_key, out_of.arrived, pinned=out_of.pinned
     )
+    settled = surging.lay(settled, recreates)
     return Made.of(out_of, settled, waits=out_of.pinned and rollout.waits(settled, made_from))
 
 

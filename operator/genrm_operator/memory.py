@@ -23,6 +23,7 @@ from genrm_operator.labels import Heard
 from genrm_operator.observed import Door, Night, Pod, Transition
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
+from genrm_operator.surging import NO_ROLLOUT, Surge
 from genrm_operator.trouble import Trouble
 
 WAKES: Final = 16
@@ -72,6 +73,8 @@ class MadeFrom:
     """The weights that the status names."""
     pinned: bool = False
     """A run is under way."""
+    recreates: str | None = None
+    """The revision for whose pods old ones go first."""
 
     def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
         """The same once these are applied: nothing new, or they would be made again for being there."""
@@ -104,6 +107,8 @@ class Memory:
     _read: tuple[dict[str, Any], RewardModel] | None = None
     made: Made | None = None
     """The children as they were made last."""
+    surge: Surge = NO_ROLLOUT
+    """How a rollout gets on, as of the last look."""
     refused_applies: int = 0
     """How many looks in a row could not apply all of them."""
     running: dict[str, Running] = field(default_factory=dict)

@@ -243,7 +243,7 @@ class Pod:
     gated: bool
     """Whether the pod has our readiness gate."""
     verified_boot_id: str | None
-    """The boot id for which the gate was made true, because its engine was verified."""
+    """The boot id in which its engine was verified. Its gate may still be shut."""
     door_map: str | None
     """The ConfigMap from which its door comes."""
     restarts: int
@@ -275,6 +275,8 @@ class Pod:
     astray: bool = False
     """Whether it started with other weights than the model's (`pinning`), or with another image than those who score
     a run (`images`)."""
+    held: bool = False
+    """Whether a run is under way that is scored by another revision (`surging`)."""
     outvoted: bool = False
     """Whether others have shown since it was let in that it computes something else (`canary`)."""
     may_be_up: bool = True
@@ -303,7 +305,7 @@ class Pod:
             serving=labels.get(LABEL_SERVING) == "true",
             labelled_boot_id=annotations.get(ANNOTATION_BOOT_ID),
             gated=any(gate["conditionType"] == CONDITION_VERIFIED for gate in spec.get("readinessGates") or []),
-            verified_boot_id=verified.get("message") if passed and verified.get("reason") == VERIFIED else None,
+            verified_boot_id=verified.get("message") if verified.get("reason") == VERIFIED else None,
             passed=passed,
             door_map=maps.get(DOOR_VOLUME),
             pin_map=maps.get(PIN_VOLUME),

@@ -42,7 +42,7 @@ from genrm_operator.errors import (
 )
 from genrm_operator.hooked import Hooked
 from genrm_operator.kube import Kube
-from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing
+from genrm_operator.lifecycle import Begin, GiveUp, Join, Rest, Serve, StopServing
 from genrm_operator.making import made
 from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
@@ -143,11 +143,14 @@ class Reconciler:
         mine = self.cache.holdings.get(key)
         twice = None if mine is None else mine.twice
         problem: tuple[str, str] | None = None if twice is None else (Reason.SLOT_TWICE, twice)
-        apply_again = None
+        apply_again, refusal = None, next(iter(self.cache.refusals[key].values()), None)
+        there = self.cache.pods[key].values()
+        memory.surge = surge = memory.surge.look(rm, self.cache.rolling[key], there, refusal, self._now())
         try:
             memory.made = made(
                 self.cache, key, rm, adapter, self._settings, memory.made, wants,
                 may_run=twice is None and wants.desired is not Desired.OFF,
+                recreates=surge.revision if surge.recreates else None,
             )  # fmt: skip
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
             memory.refused_applies = 0
@@ -161,19 +164,20 @@ class Reconciler:
             # A child that cannot be made must not keep those that run from being slept and woken.
             problem, apply_again = ("ApplyFailed", str(error)), self._now() + memory.apply_refused()
             self._metrics.look_failed("ApplyFailed")
-        if problem is None and (refusal := next(iter(self.cache.refusals[key].values()), None)) is not None:
+        if problem is None and refusal is not None and refusal.message != surge.lacks:
             problem = (refusal.reason, refusal.message)
         problem = problem or self._observer.trouble_of_workers(key)
         if rm.spec.is_external:
             await self._reporter.external(rm, problem)
             return self._now() + self._settings.resync_seconds
         memory.want(wants.desired)
+        run = bool(wants.held) and effective_spec(rm).pin_during_lease
         hooked = self._hooked(rm, adapter, memory)
         pods = await self._observer.observe(key, rm, adapter, memory, self._token(rm), hooked)
         if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
-        pods = judge_scores(rm, pinning.judge(rm, pods, memory.pin), memory.golden)
+        pods = judge_scores(rm, pinning.judge(rm, surge.judge(pods, run=run), memory.pin), memory.golden)
         await self._replace(key, rm, memory, pods)
         memory.image = images.pinned(rm, pods, run=bool(wants.held))
         pods = images.judge(pods, memory.image)
@@ -191,7 +195,7 @@ class Reconciler:
                 if isinstance(ended, BaseException):
                     raise ended
             pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
-            pods = images.judge(pinning.judge(rm, pods, memory.pin), memory.image)
+            pods = images.judge(pinning.judge(rm, surge.judge(pods, run=run), memory.pin), memory.image)
         router_key = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
         astray = await self._routers.follow_all(
             self.cache.routers[key].values(), router_key, workers(self.cache.pods[key].values())
@@ -203,6 +207,7 @@ class Reconciler:
             self._now() + self._settings.resync_seconds,
             plan.look_again_at,
             wants.next_expiry,
+            surge.look_again_at,
             trainers_due,
             apply_again,
             route_again,
@@ -242,7 +247,9 @@ class Reconciler:
                 await self._label(key, pod, None, None)
                 log.info("stops serving namespace=%s pod=%s because=%r", pod.namespace, pod.name, because)
             case Rest(pod):
-                await self._open_gate(pod, "Gated")
+                await self._tell(pod, "Gated")
+            case Join(pod):
+                await self._tell(pod)
             case Begin(pod, transition):
                 assert self._tasks is not None
                 if transition is Transition.START and pod.places:
@@ -294,12 +301,12 @@ class Reconciler:
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
 
-    async def _open_gate(self, pod: Pod, reason: str = VERIFIED) -> None:
-        """Tell Kubernetes that this pod, in this boot of its server, is as it should be: a rollout may go on."""
+    async def _tell(self, pod: Pod, reason: str = VERIFIED, *, joins: bool = True) -> None:
+        """Tell Kubernetes what is known of this pod, in this boot of its server; if it `joins`, a rollout may go on."""
         assert pod.door is not None, "only a pod whose door has answered is verified"
         condition = {
             "type": CONDITION_VERIFIED,
-            "status": "True",
+            "status": "True" if joins else "False",
             "reason": reason,
             "message": pod.door.boot_id,
             "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -316,7 +323,8 @@ class Reconciler:
                 self._metrics.aborted(engine, aborted)
                 await self._reporter.announce.aborted(target.rm, pod, aborted)
             if transition is Transition.VERIFY:
-                await self._open_gate(pod)
+                awake = memory.wants is not None and memory.wants[0].desired is Desired.AWAKE
+                await self._tell(pod, joins=pod.passed or not awake)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.uncancel() > 0 or self._stopping:

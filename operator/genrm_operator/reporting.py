@@ -51,6 +51,7 @@ class Reporter:
         has_door, waits = answers(adapter, rm), any(not turn.given for turn in turns.values())
         await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=has_door, waits=waits)
         before = rm.status
+        waits_for_runs = (memory.made is not None and memory.made.waits) or any(pod.held for pod in pods)
         failure = next(iter(memory.failures.values()), None)
         seen = status.Seen(
             pods=pods,
@@ -71,9 +72,11 @@ class Reporter:
             golden_rows=memory.golden.digest or (before.golden_rows if before else None),
             checks=memory.golden.checks,
             nights=memory.nights,
-            waits_for=tuple(lease.run for lease in wants.held) if memory.made and memory.made.waits else (),
+            surge=memory.surge,
+            waits_for=tuple(lease.run for lease in wants.held) if waits_for_runs else (),
         )
         await self.announce.warning(rm, memory, labels.trouble_of(rm, memory.labels) or seen.warning)
+        await self.announce.surge(rm, memory.surge)
         reason, sentence = status.slot_word(seen)
         await self.announce.slot(rm, memory, reason, sentence)
         new = status.compute(rm, seen, datetime.now(UTC))

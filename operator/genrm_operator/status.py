@@ -26,6 +26,7 @@ from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.slots import Turn
+from genrm_operator.surging import NO_ROLLOUT, Surge
 from genrm_operator.trouble import Trouble
 
 Said = tuple[str, bool | None, str, str]
@@ -59,6 +60,8 @@ class Seen:
     """What will go wrong some day, and does not yet."""
     shrinks_to: int | None = None
     """The replicas that the spec says, where fewer of them count from the next wake."""
+    surge: Surge = NO_ROLLOUT
+    """How a rollout gets on."""
     waits_for: tuple[str, ...] = ()
     """Runs that a change of the spec waits for."""
     golden_rows: str | None = None
@@ -81,7 +84,7 @@ class Seen:
 def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
     """The whole status; transition times of unchanged conditions are carried over from `rm.status`."""
     pods = [pod for pod in seen.pods if not pod.deleting]
-    states = [pod_state(pod, has_door=seen.has_door) for pod in pods]
+    states = [pod_state(pod, has_door=seen.has_door) for pod in pods if not pod.held]
     trouble = next((pod for pod in pods if pod.trouble is not None), None)
     phase = _phase(rm, seen, states)
     generation = rm.metadata.get("generation")
@@ -92,7 +95,7 @@ def compute(rm: RewardModel, seen: Seen, now: datetime) -> dict[str, Any]:
         "ready": sum(pod.ready for pod in pods),
         "awake": count(states, PodState.SERVING),
         "selector": ",".join(f"{k}={v}" for k, v in engine_selector(rm.name).items()),
-        "endpoints": [_endpoint(pod, state) for pod, state in sorted(zip(pods, states, strict=True), key=_by_name)],
+        "endpoints": [_endpoint(pod, pod_state(pod, has_door=seen.has_door)) for pod in sorted(pods, key=_by_name)],
         "leases": [{"run": lease.run, "phase": str(lease.phase)} for lease in seen.demand.held],
         "lastWakeSeconds": seen.last_wake_seconds,
         "usualWakeSeconds": seen.usual_wake_seconds,
@@ -170,8 +173,8 @@ def _one(found: set[str | None]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _by_name(item: tuple[Pod, PodState]) -> str:
-    return item[0].name
+def _by_name(pod: Pod) -> str:
+    return pod.name
 
 
 def _endpoint(pod: Pod, state: PodState) -> dict[str, Any]:
@@ -213,7 +216,8 @@ def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble
     settled = phase in ("Serving", "Asleep", "Off")
     later = "" if seen.shrinks_to is None else f"; spec.replicas: {seen.shrinks_to} counts from the next wake"
     waits = "" if seen.waits is None or awake == want else f"; {seen.waits.waits}"
-    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}"
+    rolls = "" if seen.surge.says is None else f"; {seen.surge.says}"
+    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}{rolls}"
     unread = labels.trouble_of(rm, seen.labels)
     if seen.problem is not None:
         degraded = (True, *seen.problem)
@@ -228,13 +232,19 @@ def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble
     else:
         degraded = (False, "AsExpected", "nothing is wrong")
     stuck = seen.problem is not None or trouble is not None or unread is not None
+    progress = Reason.RECREATING if seen.surge.recreates and not settled and not stuck else phase
     node, moved = node_folder(rm), images.moved([pod for pod in seen.pods if not pod.deleting])
     return [
         ("Ready", settled and not stuck, degraded[1] if stuck else phase, degraded[2] if stuck else summary),
         ("Available", awake > 0, "Serving" if awake else phase, f"{awake} of {want} pods serve"),
-        ("Progressing", not settled and not stuck, phase, summary),
+        ("Progressing", not settled and not stuck, progress, summary),
         ("Degraded", *degraded),
-        ("Asleep", want > 0 and asleep == want, phase, f"{asleep} of {want} pods sleep by their engines' own word"),
+        (
+            "Asleep",
+            0 < want == asleep == len(states),
+            phase,
+            f"{asleep} of {want} pods sleep by their engines' own word",
+        ),
         *([("HostPath", True, Reason.NODE_FOLDER, node)] if node is not None else []),
         *([("ImagesDiffer", True, Reason.IMAGE_MOVED, moved)] if moved is not None else []),
         *_scores(rm, seen),

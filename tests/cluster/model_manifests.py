@@ -186,6 +186,8 @@ def _mended(dice: Dice, spec: dict[str, Any]) -> dict[str, Any]:
         spec["engine"] = engine
         drop(dice, part(life, "sleep"), "mode")
         drop(dice, life, "state")
+    if "slots" in gpu or gpu.get("nodes", 1) != 1:
+        drop(dice, part(spec, "rollout"), "surge")
     if part(life, "sleep").get("level") == 2:
         drop(dice, part(life, "sleep"), "mode")
         if dice.mostly():

@@ -9,7 +9,7 @@ protects running pods: who may reach them, and how many may be evicted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from genrm_api.effective import EffectiveSpec, effective_spec
 from genrm_api.lifecycle import RoutingMode
@@ -27,7 +27,7 @@ from genrm_api.names import (
 )
 from genrm_api.rewardmodel import RewardModel, Sharing, Slot
 
-from genrm_operator import pinning
+from genrm_operator import pinning, surging
 from genrm_operator.children.guards import (
     disruption_budget,
     network_policy,
@@ -44,6 +44,10 @@ from genrm_operator.engines import Adapter
 from genrm_operator.not_yet import refuse_gaps
 from genrm_operator.scaling import ANNOTATION_REPLICAS
 from genrm_operator.settings import Settings
+
+JOIN_SECONDS: Final = 2
+"""For an engine without a door, and so without a readiness gate: from when it lives until it counts as a replacement of
+another one. The operator labels it meanwhile."""
 
 
 def children(
@@ -142,10 +146,10 @@ def _engines(
         "replicas": count,
         "selector": {"matchLabels": engine_selector(rm.name)},
         "template": template,
+        "strategy": surging.strategy(effective),
     }
-    if effective.gpus:
-        # A surge pod would wait for a GPU that only the pod it is to replace can give back.
-        spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    if not adapter.has_door:
+        spec["minReadySeconds"] = JOIN_SECONDS
     return [_deployment(rm, deployment_name(rm.name), spec, {ANNOTATION_REPLICAS: str(count)})]
 
 

@@ -34,7 +34,8 @@ def leader_worker_set(
             "startupPolicy": "LeaderCreated",
             "rolloutStrategy": {
                 "type": "RollingUpdate",
-                # A surge group would wait for GPUs that only the group it is to replace can give back.
+                # A surge group needs as many nodes once more. Where only some of its pods find one, these keep GPUs on
+                # which nobody computes, maybe those that another group waits for: nothing here places groups whole.
                 "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
             },
             "leaderWorkerTemplate": {

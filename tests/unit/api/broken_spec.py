@@ -301,6 +301,15 @@ BROKEN_SPEC: dict[str, tuple[dict[str, Any], str]] = {
         {"gpu": {"nodes": 2}, "engine": CUSTOM | {"tensorParallel": 2}},
         "spec.gpu.nodes: more than 1 with spec.engine.name custom, whose parts the operator cannot bring together",
     ),
+    "a surge in a slot": (
+        slots({"name": "a"}, rollout={"surge": True}),
+        "spec.rollout.surge: true with spec.gpu.slots, and a second pod can have the GPUs of none; remove it, or write",
+    ),
+    "a surge over several nodes": (
+        {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, "rollout": {"surge": True}},
+        "spec.rollout.surge: true with spec.gpu.nodes more than 1, whose groups of pods are replaced one after another",
+    ),
+    "a surge by a word": ({"rollout": {"surge": "yes"}}, "surge"),
     "a sleep over several nodes": (
         {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, **sleep(mode="Engine")},
         "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved",

@@ -123,7 +123,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
             "state": "Auto", "sleep": {"mode": "ScaleToZero", "onDrainTimeout": "Abort", "timeout": "5s"},
             "wake": {"timeout": "9m", "verify": True}, "idle": {"sleepAfter": "2m", "offAfter": "2m"},
         },
-        "rollout": {"pinDuringLease": False}, "routing": {"mode": "Router"},
+        "rollout": {"pinDuringLease": False, "surge": True}, "routing": {"mode": "Router"},
     },
+    "slots without a surge": slots({"name": "a"}, rollout={"surge": False}),
     "a free pod template": {"podTemplate": {"spec": {"anything": [{"goes": None}]}}},
 }  # fmt: skip

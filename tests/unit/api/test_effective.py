@@ -70,6 +70,21 @@ def test_an_engine_sleeps_where_that_gives_something_back(spec: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    ("spec", "surges"),
+    [
+        ({}, True),
+        ({"gpu": {}}, True),
+        ({"gpu": {}, "rollout": {"surge": True}}, True),
+        ({"gpu": {}, "rollout": {"surge": False}}, False),
+        (slots({"name": "a"}), False),
+        ({"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}}, False),
+    ],
+)
+def test_a_new_pod_comes_beside_the_old_one_where_that_can_be(spec: dict[str, Any], surges: bool) -> None:
+    assert effective(spec).surges is surges
+
+
+@pytest.mark.parametrize(
     ("spec", "verifies"),
     [
         ({}, False),

@@ -34,6 +34,7 @@ class Engine:
         self.boots = 0
         self.label: str | None = None
         self.gate: str | None = None
+        self.joined = False
         self.boot(gated=gated)
 
     def boot(self, *, gated: bool) -> None:
@@ -58,7 +59,7 @@ class Engine:
     def pod(self, door: Door | None) -> Pod:
         return make_pod(
             uid=self.uid, name=self.uid, serving=self.label is not None, labelled_boot_id=self.label,
-            verified_boot_id=self.gate, door=door, places=self.places,
+            verified_boot_id=self.gate, passed=self.joined, door=door, places=self.places,
         )  # fmt: skip
 
     @property

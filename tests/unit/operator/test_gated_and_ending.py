@@ -55,13 +55,15 @@ async def test_the_operator_reads_the_gate_as_a_state_and_releases_the_engine(tm
         (Desired.ASLEEP, {"passed": True}, []),
         (Desired.ASLEEP, {"serving": True, "labelled_boot_id": "b1", "passed": True}, [StopServing]),
         (Desired.OFF, {}, []),
+        (Desired.AWAKE, {"held": True}, []),
+        (Desired.ASLEEP, {"held": True}, []),
     ],
 )
 @pytest.mark.parametrize("verified", [None, "b1"])
 def test_a_gated_pod_is_let_in_when_it_is_wanted_and_may(
     desired: Desired, changes: dict[str, Any], expected: list[type], verified: str | None
 ) -> None:
-    pod = make_pod(door=GATED, verified_boot_id=verified, **changes)
+    pod = make_pod(door=GATED, verified_boot_id=verified, **({"passed": False} | changes))
     actions = decide([pod], desired, 0.0, has_door=True).actions
     assert [type(action) for action in actions] == expected
     assert all(action.transition is Transition.START for action in actions if isinstance(action, Begin))

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from genrm_operator.demand import Desired
-from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
+from genrm_operator.lifecycle import Begin, GiveUp, Join, PodState, Serve, StopServing, decide, pod_state
 from genrm_operator.observed import Door, DoorState, Pod, Transition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ def make_pod(**changes: object) -> Pod:
     pod = Pod(
         namespace="rl", name="judge-0", uid="u0", reward_model="judge", ip="10.0.0.1", ready=True, deleting=False,
         serving=False, labelled_boot_id=None, gated=True, verified_boot_id="b1", door_map=None, restarts=0,
-        trouble=None,
+        trouble=None, passed=True,
     )  # fmt: skip
     return dataclasses.replace(pod, **changes)  # type: ignore[arg-type]
 
@@ -72,6 +72,15 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
         (make_pod(door=CLOSED, verified_boot_id=None, retry_at=NOW + 1), Desired.AWAKE, []),
         (make_pod(door=CLOSED, verified_boot_id=None, busy=Transition.VERIFY), Desired.AWAKE, []),
         (make_pod(door=CLOSED, verified_boot_id=None, gated=False), Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (make_pod(door=CLOSED, passed=False), Desired.AWAKE, [(Begin, Transition.WAKE)]),
+        (make_pod(door=SERVING, passed=False), Desired.AWAKE, [Serve, Join]),
+        (make_pod(door=SERVING, passed=False, **LABELLED), Desired.AWAKE, [Join]),
+        (make_pod(door=SERVING, passed=False, outvoted=True, retry_at=NOW + 1), Desired.AWAKE, []),
+        (make_pod(door=CLOSED, passed=False), Desired.ASLEEP, [(Begin, Transition.SLEEP), Join]),
+        (make_pod(door=ASLEEP, passed=False), Desired.ASLEEP, [Join]),
+        (make_pod(door=ASLEEP, passed=False, held=True), Desired.ASLEEP, []),
+        (make_pod(door=CLOSED, verified_boot_id=None, passed=False, held=True), Desired.AWAKE, []),
+        (make_pod(door=SERVING, **LABELLED, held=True), Desired.AWAKE, [StopServing]),
     ],
 )  # fmt: skip
 def test_each_pod_gets_its_next_action(pod: Pod, desired: Desired, expected: list[object]) -> None:
@@ -120,6 +129,7 @@ pods = st.builds(
     labelled_boot_id=st.sampled_from([None, "b1", "b2"]),
     gated=st.booleans(),
     verified_boot_id=st.sampled_from([None, "b1", "b2"]),
+    passed=st.booleans(),
     busy=st.none() | st.sampled_from(Transition),
     retry_at=st.sampled_from([0.0, NOW + 1]),
 )
@@ -143,6 +153,17 @@ def test_an_engine_whose_gate_is_shut_is_verified_before_anything_else(pod: Pod,
         assert not isinstance(action, Serve) or not unverified
         if isinstance(action, Begin):
             assert (action.transition is Transition.VERIFY) == unverified
+
+
+@given(pods, st.sampled_from(Desired))
+def test_a_rollout_goes_on_only_when_the_new_pod_is_verified_and_has_taken_the_place_of_the_old_one(
+    pod: Pod, desired: Desired
+) -> None:
+    actions = decide([pod], desired, NOW, has_door=True).actions
+    if any(isinstance(action, Join) for action in actions):
+        assert pod.door is not None and pod.verified_boot_id == pod.door.boot_id and not pod.passed
+        serves = pod.serving and pod.labelled_boot_id == pod.door.boot_id
+        assert desired is not Desired.AWAKE or serves or any(isinstance(action, Serve) for action in actions)
 
 
 @given(pods, st.sampled_from(Desired))

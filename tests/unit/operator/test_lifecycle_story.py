@@ -22,7 +22,7 @@ from genrm_operator.engines import adapter_for
 from genrm_operator.errors import EngineError
 from genrm_operator.golden import Golden, Row
 from genrm_operator.kube import Kube
-from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing, decide, is_in_the_way
+from genrm_operator.lifecycle import Begin, GiveUp, Join, Rest, Serve, StopServing, decide, is_in_the_way
 from genrm_operator.memory import Memory, Running
 from genrm_operator.observed import Pod, Transition
 from genrm_operator.transitions import Target, run
@@ -161,6 +161,12 @@ class Story(RuleBasedStateMachine):
                     engine.label = None
                 case Rest(pod):
                     assert engine.gated, "and so it runs nothing"
+                    engine.joined = True
+                case Join():
+                    assert engine.gate == engine.boot_id, "nobody goes for who is not verified"
+                    awake = self.desired is Desired.AWAKE and self.may_be_up
+                    assert engine.serves or not awake, "nor before it serves in his place"
+                    engine.joined = True
                 case Begin(pod, transition):
                     assert transition is not Transition.START or self.may_be_up, "it may not have the GPUs"
                     task = self.loop.create_task(self._transition(pod, transition))
@@ -210,6 +216,7 @@ class Story(RuleBasedStateMachine):
             if transition is Transition.VERIFY:
                 assert pod.door is not None
                 self.engines[pod.uid].gate = pod.door.boot_id
+                self.engines[pod.uid].joined |= self.desired is not Desired.AWAKE
         except EngineError as error:
             memory.fail(pod.uid, str(error), self.loop.clock)
         except AssertionError as error:
@@ -253,6 +260,7 @@ class Story(RuleBasedStateMachine):
             self.loop.clock += 16.0
         for engine in self.engines.values():
             found = (engine.record.state, engine.asleep, engine.serves)
+            assert engine.joined or self.desired is Desired.OFF, "a rollout would wait for it for ever"
             if self.desired is Desired.OFF:
                 assert not engine.label, "who is to have no pods serves with none"
             elif self.desired is Desired.AWAKE and self.may_be_up:

@@ -26,7 +26,7 @@ def an_object(kind: str, name: str, uid: str, namespace: str = "rl") -> dict[str
     meta = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": "1", "generation": 1, "labels": labels}
     slots = [{"name": "a"}] if kind == "RewardModel" else []
     claims = [{"name": "genrm-slot", "resourceClaimName": "a"}]
-    return {"metadata": meta, "spec": {"gpu": {"slots": slots}, "resourceClaims": claims}}
+    return {"metadata": meta, "spec": {"gpu": {"slots": slots}, "resourceClaims": claims, "template": {"metadata": {}}}}
 
 
 class World:

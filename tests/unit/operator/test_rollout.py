@@ -159,6 +159,7 @@ BASE = rollout.inputs(model(), "vllm:1", SETTINGS)
         {"replicas": 7},
         {"lifecycle": {"state": "Awake", "sleep": {"drainTimeout": "5s"}}},
         {"scoring": {"timeout": "9s"}},
+        {"rollout": {"surge": False}},
         {"engine": {"name": "vllm"}},  # the default, written out
     ],
 )

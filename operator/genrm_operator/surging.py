@@ -1,0 +1,176 @@
+"""How a pod is replaced: by one that comes beside it, or, where there is no room for one more, after it has gone.
+
+A surge pod needs GPUs of its own while the old one has its. Whether there are any only the scheduler knows, or a quota,
+which say so of the pod that waits. So every rollout begins with a surge, and the old pod serves until the new one does.
+Where that one has found no room for a while, and the end of no other pod is in sight that would make some, the
+Deployment removes an old pod first, for the rest of this rollout: its annotation names the revision, and so the next
+operator goes on with it and the next rollout begins with a surge again. Where room would not help, the old pods stay.
+
+Slots are no affair of this module, nor are engines that span nodes (`children`). Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from genrm_api.effective import EffectiveSpec, effective_spec
+from genrm_api.names import ANNOTATION_REVISION, GROUP, deployment_name
+from genrm_api.rewardmodel import RewardModel
+from genrm_api.status import Reason
+
+from genrm_operator.observed import Pod
+from genrm_operator.trouble import Trouble
+
+ANNOTATION_RECREATES: Final = f"{GROUP}/recreates"
+"""On a Deployment: the revision whose pods come only as old ones go."""
+
+PATIENCE_SECONDS: Final = 15.0
+"""For which a pod may find no room: the scheduler tries again within 10 s after something has changed. The old pods
+serve meanwhile."""
+
+END_SECONDS: Final = 60.0
+"""What a pod may take to go once nobody is inside. One whose node is gone never does, and nobody waits for that."""
+
+_SURGE: Final[Mapping[str, Any]] = {"maxSurge": 1, "maxUnavailable": 0}
+_RECREATE: Final[Mapping[str, Any]] = {"maxSurge": 0, "maxUnavailable": 1}
+
+_NO_HELP: Final = "Preemption is not helpful for scheduling"
+_NO_VICTIM: Final = "No preemption victims found"
+"""What the scheduler says of nodes that no pod's end would open to the one that waits, and of those of which it cannot
+rule that out."""
+_QUOTA: Final = "exceeded quota"
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """What a Deployment says of its pods: which revision they should be, and how they become that."""
+
+    revision: str
+    recreates: str | None
+
+    @classmethod
+    def of(cls, deployment: Mapping[str, Any]) -> Self | None:
+        template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+        if (revision := template.get(ANNOTATION_REVISION)) is None:
+            return None
+        notes = deployment["metadata"].get("annotations") or {}
+        return cls(str(revision), notes.get(ANNOTATION_RECREATES))
+
+
+@dataclass(frozen=True, slots=True)
+class Surge:
+    """How a rollout gets on, as of one look."""
+
+    revision: str | None = None
+    """What it leads to; `None`: there is none."""
+    recreates: bool = False
+    """An old pod goes first."""
+    begins: bool = False
+    """That was decided just now."""
+    lacks: str | None = None
+    """What is said of a pod that waits for room."""
+    since: float = 0.0
+    """Monotonic seconds at which it began to wait, with nothing else to wait for than the pods of `ending`."""
+    ending: frozenset[str] = frozenset()
+    look_again_at: float | None = None
+
+    @property
+    def says(self) -> str | None:
+        """A sentence for the status."""
+        why = "" if self.lacks is None else f" ({self.lacks})"
+        if self.recreates:
+            return f"there is no room for a pod beside the old ones{why}, so each comes after an old one has gone"
+        return None if self.lacks is None else f"a pod of the new revision finds no room yet{why}; the old ones stay"
+
+    def look(
+        self, rm: RewardModel, shelf: Mapping[str, Rolling], pods: Collection[Pod], refusal: Trouble | None, now: float
+    ) -> Surge:
+        """What has become of the rollout since this one.
+
+        Args:
+            shelf: what the model's Deployments say, by name.
+            refusal: why the cluster makes no pods.
+        """
+        rolling, effective = shelf.get(deployment_name(rm.name)), effective_spec(rm)
+        if rolling is None or all(pod.revision == rolling.revision for pod in pods):
+            return NO_ROLLOUT
+        surge = Surge(rolling.revision)
+        if not effective.surges:
+            return surge
+        surge = dataclasses.replace(surge, lacks=_lacks(rolling.revision, pods, refusal))
+        if rolling.recreates == rolling.revision:
+            return dataclasses.replace(surge, recreates=True)
+        if surge.lacks is None:
+            return surge
+        ending = frozenset(pod.uid for pod in pods if pod.deleting)
+        waited = self.revision == rolling.revision and self.lacks is not None and self.ending == ending
+        since = self.since if waited else now
+        surge = dataclasses.replace(surge, since=since, ending=ending)
+        due = since + PATIENCE_SECONDS + (effective.lifecycle.drain_timeout + END_SECONDS if ending else 0.0)
+        if now < due:
+            return dataclasses.replace(surge, look_again_at=due)
+        return dataclasses.replace(surge, recreates=True, begins=not self.recreates)
+
+    def judge(self, pods: Iterable[Pod], *, run: bool) -> list[Pod]:
+        """The pods, without a complaint of those that wait for the room of others, which is how a rollout goes; and
+        with a word on those that are kept from serving, lest a run be scored by two revisions.
+
+        `run`: one is under way that wants one revision.
+        """
+        told = [dataclasses.replace(pod, trouble=None) if _waits(pod, self.revision) else pod for pod in pods]
+        if not run or self.revision is None:
+            return told
+        scores = _who_scores(self.revision, [pod for pod in told if not pod.deleting])
+        return [dataclasses.replace(pod, held=pod.revision != scores) for pod in told]
+
+
+NO_ROLLOUT: Final = Surge()
+
+
+def _who_scores(new: str, pods: Sequence[Pod]) -> str | None:
+    """The revision that scores a run which came in the middle of a rollout: the one that serves, or that would without
+    the rollout. Of two that do it is the new one, which stays."""
+    serving = {pod.revision for pod in pods if pod.serving}
+    joined = {pod.revision for pod in pods if pod.passed or (pod.ready and not pod.gated)}
+    for some in (serving, joined):
+        if some:
+            return new if new in some else min(some, key=str)
+    return new
+
+
+def strategy(effective: EffectiveSpec) -> dict[str, Any]:
+    """How a Deployment replaces its pods when nothing is known of the room that there is."""
+    return {"type": "RollingUpdate", "rollingUpdate": dict(_SURGE if effective.surges else _RECREATE)}
+
+
+def lay(manifests: Iterable[dict[str, Any]], revision: str | None) -> list[dict[str, Any]]:
+    """The manifests; a Deployment that leads to this revision removes an old pod first."""
+    return [_recreating(m) if revision is not None and _leads_to(m) == revision else m for m in manifests]
+
+
+def _leads_to(manifest: Mapping[str, Any]) -> str | None:
+    rolling = Rolling.of(manifest) if manifest["kind"] == "Deployment" else None
+    return None if rolling is None else rolling.revision
+
+
+def _recreating(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    meta, spec = deployment["metadata"], deployment["spec"]
+    notes = {**meta.get("annotations", {}), ANNOTATION_RECREATES: _leads_to(deployment)}
+    rolls = {"type": "RollingUpdate", "rollingUpdate": dict(_RECREATE)}
+    return {**deployment, "metadata": {**meta, "annotations": notes}, "spec": {**spec, "strategy": rolls}}
+
+
+def _lacks(revision: str, pods: Iterable[Pod], refusal: Trouble | None) -> str | None:
+    said = (pod.trouble.message for pod in pods if pod.trouble is not None and _waits(pod, revision))
+    quota = refusal.message if refusal is not None and _QUOTA in refusal.message else None
+    return next(said, quota)
+
+
+def _waits(pod: Pod, revision: str | None) -> bool:
+    """Whether this new pod has no node, and might find one when another pod has gone."""
+    if pod.deleting or pod.trouble is None or pod.trouble.reason != Reason.UNSCHEDULABLE or pod.revision != revision:
+        return False
+    return _NO_HELP not in pod.trouble.message or _NO_VICTIM in pod.trouble.message
