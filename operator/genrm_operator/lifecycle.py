@@ -140,12 +140,13 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     if pod.gated and pod.verified_boot_id != door.boot_id:
         verify = [Begin(pod, Transition.VERIFY)] if pod.retry_at <= now else []
         return [stop, *verify] if pod.serving else [*verify]
-    return [*_for_verified(pod, door, desired, now, at_gate), *_joining(pod, door, desired)]
+    actions, joins = _for_verified(pod, door, desired, now, at_gate), _joining(pod, door, desired)
+    return [*actions, *joins] if desired is Desired.AWAKE else [*joins, *actions]
 
 
 def _joining(pod: Pod, door: Door, desired: Desired) -> list[Action]:
-    """For a pod that is verified, after what else is done to it. One that is wanted awake has to serve first: a rollout
-    takes the pod that serves in its place as soon as this one counts."""
+    """For a pod that is verified. One that is wanted awake has to serve first: a rollout takes the pod that serves in
+    its place as soon as this one counts."""
     serves = door.state is DoorState.SERVING and door.engine_asleep is False and not pod.outvoted
     return [Join(pod)] if pod.gated and not pod.passed and (desired is not Desired.AWAKE or serves) else []
 

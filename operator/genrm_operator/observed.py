@@ -38,6 +38,8 @@ ENGINE_CONTAINER: Final = "engine"
 
 VERIFIED: Final = "Verified"
 """The reason of our condition on a pod whose engine was verified."""
+JOINED: Final = "Joined"
+"""The same, once the pod is where it is wanted for the first time."""
 
 START_GATE_ENV: Final = "GENRM_START_GATE"
 """`1` in a pod whose engine waits to be let in before it starts."""
@@ -305,7 +307,7 @@ class Pod:
             serving=labels.get(LABEL_SERVING) == "true",
             labelled_boot_id=annotations.get(ANNOTATION_BOOT_ID),
             gated=any(gate["conditionType"] == CONDITION_VERIFIED for gate in spec.get("readinessGates") or []),
-            verified_boot_id=verified.get("message") if verified.get("reason") == VERIFIED else None,
+            verified_boot_id=verified.get("message") if verified.get("reason") in (VERIFIED, JOINED) else None,
             passed=passed,
             door_map=maps.get(DOOR_VOLUME),
             pin_map=maps.get(PIN_VOLUME),

@@ -46,7 +46,7 @@ from genrm_operator.lifecycle import Begin, GiveUp, Join, Rest, Serve, StopServi
 from genrm_operator.making import made
 from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
-from genrm_operator.observed import VERIFIED, Place, Pod, Transition
+from genrm_operator.observed import JOINED, VERIFIED, Place, Pod, Transition
 from genrm_operator.observing import Observer
 from genrm_operator.reporting import Reporter
 from genrm_operator.routers import Routers, workers
@@ -249,7 +249,7 @@ class Reconciler:
             case Rest(pod):
                 await self._tell(pod, "Gated")
             case Join(pod):
-                await self._tell(pod)
+                await self._tell(pod, JOINED)
             case Begin(pod, transition):
                 assert self._tasks is not None
                 if transition is Transition.START and pod.places:
@@ -301,7 +301,7 @@ class Reconciler:
         if pod.uid in self.cache.pods[key]:
             self.cache.put_pod(answer, deleted=False)
 
-    async def _tell(self, pod: Pod, reason: str = VERIFIED, *, joins: bool = True) -> None:
+    async def _tell(self, pod: Pod, reason: str, *, joins: bool = True) -> None:
         """Tell Kubernetes what is known of this pod, in this boot of its server; if it `joins`, a rollout may go on."""
         assert pod.door is not None, "only a pod whose door has answered is verified"
         condition = {
@@ -323,8 +323,7 @@ class Reconciler:
                 self._metrics.aborted(engine, aborted)
                 await self._reporter.announce.aborted(target.rm, pod, aborted)
             if transition is Transition.VERIFY:
-                awake = memory.wants is not None and memory.wants[0].desired is Desired.AWAKE
-                await self._tell(pod, joins=pod.passed or not awake)
+                await self._tell(pod, VERIFIED, joins=pod.passed)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.uncancel() > 0 or self._stopping:

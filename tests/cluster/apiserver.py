@@ -83,7 +83,8 @@ def _words(method: str, plural: str, sub: str | None, document: Mapping[str, Any
         meta = document.get("metadata") or {}
         conditions = (document.get("status") or {}).get("conditions") or []
         if any(c["type"] == CONDITION_VERIFIED for c in conditions):
-            return "pod gated" if any(c["reason"] == "Gated" for c in conditions) else "pod verified"
+            words = {"Gated": "pod gated", "Joined": "pod joins"}
+            return next((words[c["reason"]] for c in conditions if c["reason"] in words), "pod verified")
         if LABEL_SERVING in (meta.get("labels") or {}):
             return "pod stops serving" if meta["labels"][LABEL_SERVING] is None else "pod serves"
         if ANNOTATION_RELEASED in (meta.get("annotations") or {}):

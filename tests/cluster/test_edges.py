@@ -17,7 +17,7 @@ from genrm_api.leases import Phase
 from genrm_api.rewardmodel import EngineName, RewardModel
 from genrm_operator import lifecycle
 from genrm_operator.engines import adapter_for
-from genrm_operator.lifecycle import Begin, GiveUp, Rest, Serve, StopServing
+from genrm_operator.lifecycle import Begin, GiveUp, Join, Rest, Serve, StopServing
 from genrm_operator.observed import DoorState, Transition
 
 from dev.cluster import Cluster
@@ -158,7 +158,10 @@ def _edges(models: Sequence[Model], said: Sequence[Sequence[Sequence[str]]]) -> 
     return found + [Edge(life, call, when, at_api=True) for call, life in at_api.items() for when in When]
 
 
-ACTIONS: Final = {Serve: "pod serves", StopServing: "pod stops serving", Rest: "pod gated", Begin: None, GiveUp: None}
+ACTIONS: Final = {
+    Serve: "pod serves", StopServing: "pod stops serving", Rest: "pod gated", Join: "pod joins", Begin: None,
+    GiveUp: None,
+}  # fmt: skip
 """What the lifecycle may decide → what the API server hears. A begin is a transition's orders; to give up is none."""
 TRANSITIONS: Final = {
     Transition.START: "PUT closed",

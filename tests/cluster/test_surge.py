@@ -46,13 +46,13 @@ def strategy(world: World) -> dict[str, int]:
     return dict(deployment["spec"]["strategy"]["rollingUpdate"])
 
 
-def verified(world: World) -> list[str]:
-    """Addresses of pods whose engines were verified."""
+def joined(world: World) -> list[str]:
+    """Addresses of pods that were verified and have taken their place."""
     return [
         pod["status"]["podIP"]
         for pod in world.objects("pods", "genrm.dev/reward-model=judge")
         for condition in pod["status"].get("conditions", [])
-        if condition["type"] == "genrm.dev/verified" and condition["reason"] == "Verified"
+        if condition["type"] == "genrm.dev/verified" and condition["reason"] == "Joined"
     ]
 
 
@@ -108,7 +108,7 @@ def test_where_a_gpu_is_free_the_old_pod_serves_until_the_new_one_does(world: Wo
         wait_for("the new one is published", lambda: seen[-1] == {new})
     assert all(seen), f"at no time is nobody there: {seen}"
     assert {address for addresses in seen for address in addresses} == {old, new}
-    assert verified(world) == [new], "and nobody who was not verified"
+    assert joined(world) == [new], "and nobody who was not verified"
     assert strategy(world) == {"maxSurge": 1, "maxUnavailable": 0}
     reasons = [reason for reason, _ in world.events()]
     assert "Recreating" not in reasons and "Unschedulable" not in reasons

@@ -76,7 +76,7 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
         (make_pod(door=SERVING, passed=False), Desired.AWAKE, [Serve, Join]),
         (make_pod(door=SERVING, passed=False, **LABELLED), Desired.AWAKE, [Join]),
         (make_pod(door=SERVING, passed=False, outvoted=True, retry_at=NOW + 1), Desired.AWAKE, []),
-        (make_pod(door=CLOSED, passed=False), Desired.ASLEEP, [(Begin, Transition.SLEEP), Join]),
+        (make_pod(door=CLOSED, passed=False), Desired.ASLEEP, [Join, (Begin, Transition.SLEEP)]),
         (make_pod(door=ASLEEP, passed=False), Desired.ASLEEP, [Join]),
         (make_pod(door=ASLEEP, passed=False, held=True), Desired.ASLEEP, []),
         (make_pod(door=CLOSED, verified_boot_id=None, passed=False, held=True), Desired.AWAKE, []),

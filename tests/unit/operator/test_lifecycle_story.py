@@ -216,7 +216,6 @@ class Story(RuleBasedStateMachine):
             if transition is Transition.VERIFY:
                 assert pod.door is not None
                 self.engines[pod.uid].gate = pod.door.boot_id
-                self.engines[pod.uid].joined |= self.desired is not Desired.AWAKE
         except EngineError as error:
             memory.fail(pod.uid, str(error), self.loop.clock)
         except AssertionError as error:
