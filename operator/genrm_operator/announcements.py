@@ -127,6 +127,13 @@ class Announcer:
         )
         await self._say(rm, "DrainAborted", note, warning=True)
 
+    async def strays(self, rm: RewardModel, pod: Pod, requests: int) -> None:
+        note = (
+            f"nobody was inside pod {pod.name} by its door's count when it was put to sleep, and its engine's metrics "
+            f"said that it computed {requests} requests: whose clients gave them up, or who came past the door"
+        )
+        await self._say(rm, "StrayRequests", note, warning=True)
+
     async def replaced(self, rm: RewardModel, pod: Pod, why: str) -> None:
         await self._say(rm, "PodReplaced", f"pod {pod.name} was deleted, and a new one comes: {why}", warning=True)
 

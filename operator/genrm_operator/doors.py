@@ -90,6 +90,14 @@ class Doors:
         answer = await self.call_engine(pod, None, call, timeout)
         return _read(pod, call.path, lambda: max(_exactly(int, answer.json()["in_flight"]), 0))
 
+    async def running(self, pod: Pod, gauge: str) -> int:
+        """How many requests the engine's own metrics say that it computes, all its ranks together; 0 where they do not
+        say."""
+        answer = await self._send(pod, None, "GET", "/metrics", LOOK_TIMEOUT)
+        lines = answer.body.decode(errors="replace").splitlines()
+        found = [line for line in lines if line.partition("{")[0].partition(" ")[0] == gauge]
+        return _read(pod, "/metrics", lambda: round(sum(float(line.rpartition("}")[2].split()[-1]) for line in found)))
+
     async def verify_guarded(self, pod: Pod, call: Call) -> None:
         """Check that what needs the operator's token is closed to whoever has none.
 

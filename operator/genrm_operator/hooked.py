@@ -70,6 +70,10 @@ class Hooked:
         """Nobody measures it."""
         return None
 
+    async def running(self, pod: Pod, gauge: str) -> int:
+        """What it counts is what `look` says is inside."""
+        return 0
+
     async def is_asleep(self, pod: Pod, token: str, call: Call | None) -> bool:
         return await self.doors.is_asleep(pod, "", self.hooks.is_sleeping)
 

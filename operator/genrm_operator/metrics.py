@@ -134,6 +134,13 @@ ABORTED_REQUESTS: Final = Metric(
     "Requests that were still inside at the end of a drain and were ended for a sleep (`onDrainTimeout: Abort`).",
     ("engine",),
 )
+STRAY_REQUESTS: Final = Metric(
+    "genrm_stray_requests_total",
+    "counter",
+    "Requests that an engine's own metrics still counted when it was put to sleep, though nobody was inside by its "
+    "door's count: clients gave them up and the engine goes on, or somebody came past the door. vLLM only.",
+    ("engine",),
+)
 API_SECONDS: Final = Metric(
     "genrm_api_request_seconds",
     "histogram",
@@ -164,6 +171,7 @@ ALL: Final[Sequence[Metric]] = (
     TRANSITION_SECONDS,
     TRANSITION_FAILURES,
     ABORTED_REQUESTS,
+    STRAY_REQUESTS,
     RECONCILE_SECONDS,
     RECONCILE_ERRORS,
     QUEUE_DEPTH,
@@ -242,12 +250,14 @@ class Metrics:
         self._transition_seconds = self._histogram(TRANSITION_SECONDS)
         self._transition_failures = self._counter(TRANSITION_FAILURES)
         self._aborted_requests = self._counter(ABORTED_REQUESTS)
+        self._stray_requests = self._counter(STRAY_REQUESTS)
         self._api_seconds = self._histogram(API_SECONDS)
         # A counter that is born with its first failure shows no increase: those that alerts look at begin at 0.
         for reason in RECONCILE_REASONS:
             self._reconcile_errors.labels(reason)
         for engine in EngineName:
             self._aborted_requests.labels(engine)
+            self._stray_requests.labels(engine)
         for transition in Transition:
             for engine in EngineName:
                 for reason in TRANSITION_REASONS:
@@ -285,6 +295,9 @@ class Metrics:
 
     def aborted(self, engine: str, requests: int) -> None:
         self._aborted_requests.labels(engine).inc(requests)
+
+    def strayed(self, engine: str, requests: int) -> None:
+        self._stray_requests.labels(engine).inc(requests)
 
     def called(self, verb: str, kind: str, code: int, seconds: float) -> None:
         """A call to the API server has ended; `code` is 0 if nothing answered."""

@@ -355,6 +355,9 @@ class Reconciler:
         finally:
             memory.running.pop(pod.uid, None)
             self.queue.add(key)
+            if strays := target.strays.get(pod.uid):
+                self._metrics.strayed(engine, strays)
+                await self._reporter.announce.strays(target.rm, pod, strays)
 
     # ------------------------------------------------------------------ helpers
 

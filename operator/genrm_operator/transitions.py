@@ -42,6 +42,8 @@ CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
 SETTLE_SECONDS: Final = 2.0
 """After a sleep, until what is still in use counts as kept."""
+LAG_SECONDS: Final = 0.5
+"""After which an engine's metrics that count somebody are asked once more."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
 
@@ -62,6 +64,8 @@ class Front(Protocol):
 
     async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None: ...
 
+    async def running(self, pod: Pod, gauge: str) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -81,6 +85,8 @@ class Target:
     """Where is written, by uid of the pod, when its engine began and ended its last wake."""
     at_gate: bool = False
     """It sleeps by its end: it rests at its start gate."""
+    strays: dict[str, int] = field(default_factory=dict)
+    """Where is written, by uid of the pod, how many requests its engine computed when its door knew of none."""
 
     def front(self, doors: Doors) -> Front:
         return self.hooked or doors
@@ -185,6 +191,8 @@ async def _compute(target: Target, doors: Doors, longest: int | None, *, woken: 
 async def sleep(target: Target, front: Front) -> int:
     pod, token, asleep = target.pod, target.token, target.adapter.asleep
     aborted = await _drain(target, front)
+    if not aborted:
+        await _count_strays(target, front)
     if target.at_gate:
         await _leave(target, front)
         return aborted
@@ -202,6 +210,19 @@ async def sleep(target: Target, front: Front) -> int:
         await _measure(target, front, night.before)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
+
+
+async def _count_strays(target: Target, front: Front) -> None:
+    """Ask the engine's own metrics whether somebody is inside after all. They lag, so they stop nothing: the door's
+    count is what a sleep waits for. That they differ for long is told, because somebody may have found a way past the
+    door, or the engine goes on with what its client gave up."""
+    if (gauge := target.adapter.running) is None:
+        return
+    with contextlib.suppress(EngineError):
+        if await front.running(target.pod, gauge):
+            await asyncio.sleep(LAG_SECONDS)
+            if found := await front.running(target.pod, gauge):
+                target.strays[target.pod.uid] = found
 
 
 async def _holds_memory(target: Target, front: Front) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import httpx
 import pytest
 from genrm_api.leases import Phase
 
@@ -56,6 +58,19 @@ def test_a_sleep_that_keeps_the_memory_is_told(world: World) -> None:
     wait_for("it is told", lambda: world.condition("SleepEffective")["status"] == "False")
     said = world.condition("SleepEffective")
     assert said["reason"] == "MemoryKept" and "kept 61.2 of 72.0 GiB" in said["message"]
+
+
+def test_an_engine_that_computes_for_who_did_not_come_by_its_door_is_told_and_sleeps(world: World) -> None:
+    world.apply(replicas=1, lifecycle={"state": "Awake"})
+    world.phase("Serving")
+    world.simulator.put(world.addresses()[0], faults={"strays": 2})
+    world.patch({"lifecycle": {"state": "Asleep"}})
+    world.phase("Asleep")
+    told = wait_for("it is told", lambda: [note for reason, note in world.events() if reason == "StrayRequests"])
+    assert len(told) == 1 and "computed 2 requests" in told[0]
+    metrics = httpx.get(f"http://127.0.0.1:{world.operator.metrics_port}/metrics", trust_env=False).text
+    (count,) = re.findall(r'^genrm_stray_requests_total\{engine="vllm"\} (\S+)$', metrics, re.MULTILINE)
+    assert float(count) >= 2
 
 
 def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(world: World) -> None:

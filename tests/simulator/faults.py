@@ -28,6 +28,8 @@ class Faults:
     """The share of its GPU's memory that it does not give back in its sleep."""
     taken: float = 0.0
     """The share of its GPU's memory that somebody else has."""
+    strays: int = 0
+    """Requests that it counts as running, and that came by no door."""
     refuse: bool = False
     """The pod resets every connection, as a container that is not there."""
 
@@ -51,6 +53,7 @@ class Faults:
                 corrupt=bool(document.get("corrupt", False)),
                 keeps=float(document.get("keeps", 0.03)),
                 taken=float(document.get("taken", 0.0)),
+                strays=int(document.get("strays", 0)),
                 refuse=bool(document.get("refuse", False)),
             )
         except TypeError as error:

@@ -100,7 +100,7 @@ class SimVllm(SimEngine):
         lines = ["# HELP vllm:engine_sleep_state Engine sleep state.", "# TYPE vllm:engine_sleep_state gauge"]
         lines += [f'vllm:engine_sleep_state{{{labels},sleep_state="{s}"}} {float(on)}' for s, on in states.items()]
         for name, value in (
-            ("vllm:num_requests_running", self.running),
+            ("vllm:num_requests_running", self.running + self.faults.strays),
             ("vllm:num_requests_waiting", len(self.jobs) - self.running),
         ):
             lines += [f"# TYPE {name} gauge", f"{name}{{{labels}}} {float(value)}"]

@@ -89,6 +89,8 @@ class Adapter(Protocol):
     """An admin call that answers `{"is_sleeping": bool}`; `None`: the engine cannot say, and the door's record does."""
     guarded: Call
     """Reads what nobody may read without the operator's token: whoever is let in there has met no door."""
+    running: str | None
+    """The gauge in its metrics that counts the requests which it computes; `None`: nobody knows one."""
     about: Sequence[Call]
     """Open calls whose answers, maps all of them, say what this server is. One of them holds `version`."""
 

@@ -25,6 +25,7 @@ class Custom:
     capabilities = Capabilities()
     asleep: Call | None = None
     guarded = Call("GET", "/")
+    running: str | None = None
     about: Sequence[Call] = ()
 
     def hooks(self, rm: RewardModel) -> Hooks | None:

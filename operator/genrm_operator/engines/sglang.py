@@ -51,6 +51,7 @@ class Sglang:
     )
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")
+    running: str | None = None  # its gauge stands for long when nobody is there; its door asks the scheduler itself
     about: Sequence[Call] = (Call("GET", "/model_info"), Call("GET", "/server_info"))
 
     def hooks(self, rm: RewardModel) -> Hooks | None:

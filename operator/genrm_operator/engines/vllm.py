@@ -45,6 +45,7 @@ class Vllm:
     )
     asleep: Call | None = Call("GET", "/is_sleeping")
     guarded = Call("GET", "/is_sleeping")
+    running: str | None = "vllm:num_requests_running"
     about: Sequence[Call] = (Call("GET", "/version"),)
 
     def hooks(self, rm: RewardModel) -> Hooks | None:

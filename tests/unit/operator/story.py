@@ -177,5 +177,8 @@ class StoryDoors:
     async def device_memory(self, pod: Pod, token: str) -> DeviceMemory | None:
         return None
 
+    async def running(self, pod: Pod, gauge: str) -> int:
+        return 0
+
     async def about(self, pod: Pod, calls: Sequence[Call]) -> dict[str, Any]:
         return {"version": "0.32.0"}

@@ -257,6 +257,29 @@ async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
             assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["vllm", "vllm-pooling"])
+async def test_an_engine_that_counts_somebody_where_its_door_does_not_is_told_and_sleeps(
+    simulator: Simulator, kind: str
+) -> None:
+    pod = target(simulator, kind)
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"strays": 3})
+        assert pod.strays == {}, "a wake asks for none"
+        await run(Transition.SLEEP, pod, doors)
+        assert pod.strays == {pod.pod.uid: 3} and truth(simulator)["state"] == "asleep"
+
+
+@pytest.mark.parametrize("faults", [{"status": {"/metrics": 500}}, {"hang": ["/metrics"]}], ids=["broken", "hanging"])
+async def test_metrics_that_cannot_be_read_keep_no_engine_awake(simulator: Simulator, faults: dict[str, Any]) -> None:
+    pod = target(simulator, "vllm")
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"strays": 3, **faults})
+        await run(Transition.SLEEP, pod, doors)
+        assert pod.strays == {} and truth(simulator)["state"] == "asleep"
+
+
 async def test_the_wake_of_a_verified_pod_is_the_order_and_the_opening(simulator: Simulator) -> None:
     pod = target(simulator, "vllm")
     async with Doors() as doors:
