@@ -51,7 +51,7 @@ class Sglang:
     )
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")
-    running: str | None = None  # its gauge stands for long when nobody is there; its door asks the scheduler itself
+    running: str | None = None  # idle, it writes its gauge every 30 s only; and its door asks the scheduler itself
     about: Sequence[Call] = (Call("GET", "/model_info"), Call("GET", "/server_info"))
 
     def hooks(self, rm: RewardModel) -> Hooks | None:
