@@ -6,6 +6,7 @@ first the way in which it loads a file is repeated, with torch; the second's con
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from dev.bootstrap import ensure_layer
 from dev.models import Layout
 from tests.e2e.verl_runs import models, verl_python
+from tests.unit.gateway.serving import external, of_file
+from tests.unit.scoring.scripted_judge import ScriptedJudge, streams
 
 __all__ = ["models", "verl_python"]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -112,3 +115,44 @@ def test_verifiers_scores_a_group_by_our_rubric(frameworks_python: Path, tmp_pat
     (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
     folder = str(Path("examples/frameworks").absolute())
     assert "[2.0, 0.0]" in run(frameworks_python, tmp_path, "-c", VERIFIERS, folder)
+
+
+OPENAI = """
+import sys, openai
+client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0)
+asked = {"model": "judge", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+for _ in range(2):
+    try:
+        for event in client.chat.completions.create(**asked):
+            print(event.choices[0].delta.content, flush=True)
+        print("whole", flush=True)
+    except openai.APIError as e:
+        print(type(e).__name__, e.code, e.message, flush=True)
+"""
+
+
+def delta(text: str) -> bytes:
+    said = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "judge"}
+    said["choices"] = [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return b"data: " + json.dumps(said).encode() + b"\n\n"
+
+
+@pytest.mark.proof
+async def test_openais_client_reads_a_stream_as_it_comes_and_raises_where_it_breaks_off(
+    frameworks_python: Path,
+) -> None:
+    more = asyncio.Event()
+    whole, broken = streams(delta("Hel"), more, delta("lo"), b"data: [DONE]\n\n"), streams(delta("Hel"), breaks=True)
+    async with ScriptedJudge(whole, broken) as judge, of_file(external("judge", judge.url)) as gateway:
+        url = str(gateway.base_url.join("/judge/v1"))
+        client = await asyncio.create_subprocess_exec(
+            frameworks_python, "-c", OPENAI, url, stdout=asyncio.subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}
+        )
+        assert client.stdout is not None
+        async with asyncio.timeout(120):
+            assert await client.stdout.readline() == b"Hel\n", "before the rest is there"
+            more.set()
+            said = (await client.stdout.read()).decode().splitlines()
+        assert await client.wait() == 0
+    assert said[:3] == ["lo", "whole", "Hel"]
+    assert said[3].startswith("APIError transport the answer broke off: ") and len(said) == 4

@@ -76,6 +76,17 @@ def test_a_group_whose_members_come_to_either_gateway_wakes_the_judge_and_is_sco
     assert not leases.strip(), "it needs nobody any more"
 
 
+def test_an_engine_that_sleeps_wakes_for_a_stream_and_its_words_come_one_by_one(
+    asleep: Stack, gateways: list[str]
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 16, "ignore_eos": True, "stream": True}
+    url, body = f"{gateways[0]}/v1/chat/completions", {"model": MODEL, **asked}
+    with httpx.stream("POST", url, json=body, timeout=180, trust_env=False) as answer:
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/event-stream")
+        events = [line for line in answer.iter_lines() if line]
+    assert len(events) > 16 and events[-1] == "data: [DONE]" and not any('"error"' in event for event in events)
+
+
 def test_a_gateway_that_dies_takes_no_group_with_it(asleep: Stack, gateways: list[str]) -> None:
     name = "genrm-operator-gateway-1"
     uid = json.loads(asleep.kubectl("-n", NAMESPACE, "get", "pod", name, "-o", "json"))["metadata"]["uid"]

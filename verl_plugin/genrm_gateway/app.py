@@ -9,22 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from genrm_scoring.errors import ClusterError, ConfigurationError, RunStopped
-from genrm_scoring.gathering import LONGEST
-from genrm_scoring.groups import Report
-from genrm_scoring.rankings import Listwise
-from genrm_scoring.sources import Pairwise
+from fastapi.responses import Response, StreamingResponse
 from genrm_scoring.types import Sample, Score
 
-from genrm_gateway import formats
-from genrm_gateway.catalog import Catalog, Target, UnknownTarget
+from genrm_gateway import formats, openai_routes
+from genrm_gateway.catalog import Catalog, Target
+from genrm_gateway.desk import Desk, Refused, desk_of, error, in_json, name_in, refused
 from genrm_gateway.formats import (
     CompareRequest,
     OpenRlhfRequest,
@@ -33,102 +29,12 @@ from genrm_gateway.formats import (
     SlimeRequest,
     VerifyRequest,
 )
-from genrm_gateway.limits import RETRY_AFTER_SECONDS, Admission, Limits
-from genrm_gateway.meetings import Meetings
-from genrm_gateway.metrics import CONTENT_TYPE, Metrics
+from genrm_gateway.limits import Admission, Limits
+from genrm_gateway.metrics import CONTENT_TYPE
 from genrm_gateway.peers import Peers
 
 Open = Callable[[], Awaitable[Catalog]]
 NDJSON: Final = "application/x-ndjson"
-PASSED_BACK: Final = ("content-type", "retry-after", "genrm-outcome", "genrm-source")
-ANSWER_SECONDS: Final = 600.0
-"""For another gateway to score a group that is complete; judgements have deadlines of their own."""
-RELAYED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/classify", "/pooling")
-
-
-class Refused(Exception):
-    """A request that gets no score; `content` says why."""
-
-    def __init__(self, status: int, content: Mapping[str, Any]) -> None:
-        super().__init__(status)
-        self.status, self.content = status, content
-
-
-class Desk:
-    """What all routes share while the gateway runs."""
-
-    def __init__(self, catalog: Catalog, patience: float, peers: Peers) -> None:
-        self.catalog = catalog
-        self.peers = peers
-        self._patience = patience
-        self.meetings = Meetings()
-        self.metrics = Metrics()
-
-    async def target(self, name: str | None) -> Target:
-        """
-        Raises:
-            Refused
-        """
-        if (name := name or self.catalog.default) is None:
-            raise _refused(404, "target", "this gateway has no default; name one in the path, like /judge/get_reward2")
-        try:
-            return await self.catalog.find(name)
-        except UnknownTarget as e:
-            raise _refused(404, e.field, e.sentence) from e
-        except ConfigurationError as e:
-            raise _refused(501, e.field, e.sentence) from e
-        except ClusterError as e:
-            raise _refused(503, "cluster", str(e)) from e
-
-    async def scores(self, wire_format: str, target: Target, samples: Sequence[Sample]) -> Sequence[Score]:
-        """Responses to one prompt, together.
-
-        Raises:
-            Refused: a failure under policy raise, or a rule that does not start.
-        """
-        return (await self.compared(wire_format, target, samples))[0]
-
-    async def compared(
-        self, wire_format: str, target: Target, samples: Sequence[Sample]
-    ) -> tuple[Sequence[Score], Report | None]:
-        """The same, with what is known of their tournament where a RewardModel held one."""
-        report = None
-        with _refusals():
-            async with target.used():
-                if isinstance(target.source, Pairwise | Listwise):
-                    scores, report = await target.source.compared(samples)
-                else:
-                    scores = await target.source.scores(samples)
-        for score in scores:
-            self.metrics.scored(wire_format, target.name, score)
-        return scores, report
-
-    async def gathered(self, wire_format: str, request: Request, target: Target, sample: Sample) -> Score | Response:
-        """One response, with its siblings if the request says that it has any; or the answer of another gateway, which
-        has the siblings. What can be asked about it before they come, is.
-
-        Raises:
-            Refused: as `scores`.
-        """
-        size = _group_size(request)
-        if size <= 1:
-            (score,) = await self.scores(wire_format, target, [sample])
-            return score
-        group = request.query_params.get("group") or sample.question
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        key = f"{target.name}\0{group}"
-        reply = await self.peers.elsewhere(key, path, request.headers, await request.body(), self.patience_of(size))
-        if reply is not None:
-            return Response(reply.body, reply.status, {k: v for k, v in reply.headers.items() if k in PASSED_BACK})
-        with _refusals():
-            async with self.meetings.joined(key, size, target) as target:
-                score = await target.arrivals.score(key, size, sample)
-        self.metrics.scored(wire_format, target.name, score)
-        return score
-
-    def patience_of(self, size: int) -> float:
-        """Seconds for a whole group at another gateway: each member may come at the last moment."""
-        return self._patience * min(size, LONGEST) + ANSWER_SECONDS
 
 
 def application(
@@ -163,9 +69,7 @@ def _routes() -> APIRouter:
     routes.post("/verify", summary="NeMo-Gym")(_verify)
     routes.post("/compare", summary="NeMo-Gym, all responses to a prompt")(_compare)
     routes.post("/v1/score", summary="Any number of samples")(_score)
-    routes.get("/v1/models", summary="OpenAI")(_models)
-    for path in RELAYED:
-        routes.post(path, summary="Passed on to a RewardModel")(_relay)
+    openai_routes.add_to(routes)
     return routes
 
 
@@ -183,12 +87,12 @@ async def _slime(said: SlimeRequest, request: Request) -> Response:
 async def _get_reward(said: RewardApiRequest | OpenRlhfRequest, request: Request) -> Response:
     if isinstance(said, RewardApiRequest):
         return await _one(request, "get-reward", formats.of_reward_api(said), formats.as_reward_api)
-    began, desk = time.monotonic(), _desk(request)
+    began, desk = time.monotonic(), desk_of(request)
     try:
         samples = formats.of_openrlhf(said)
     except ValueError as e:
-        raise _refused(422, "query", str(e)) from e
-    target = await desk.target(_name(request))
+        raise refused(422, "query", str(e)) from e
+    target = await desk.target(name_in(request))
     if len(samples) == 1:
         score = await desk.gathered("openrlhf", request, target, samples[0])
         if isinstance(score, Response):
@@ -202,8 +106,8 @@ async def _get_reward(said: RewardApiRequest | OpenRlhfRequest, request: Request
 
 
 async def _verify(said: VerifyRequest, request: Request) -> Response:
-    began, desk = time.monotonic(), _desk(request)
-    target = await desk.target(_name(request))
+    began, desk = time.monotonic(), desk_of(request)
+    target = await desk.target(name_in(request))
     score = await desk.gathered("nemo-gym", request, target, formats.of_verify(said))
     if isinstance(score, Response):
         return score
@@ -211,10 +115,10 @@ async def _verify(said: VerifyRequest, request: Request) -> Response:
 
 
 async def _compare(said: CompareRequest, request: Request) -> Response:
-    began, desk = time.monotonic(), _desk(request)
-    target = await desk.target(_name(request))
+    began, desk = time.monotonic(), desk_of(request)
+    target = await desk.target(name_in(request))
     if said.principle is not None and not target.principled:
-        raise _refused(422, "principle", f"nobody behind {target.name} is told it, so it would change nothing; write "
+        raise refused(422, "principle", f"nobody behind {target.name} is told it, so it would change nothing; write "
                        "{{ principle }} into a template of its RewardModels, or leave it out")  # fmt: skip
     scores, report = await desk.compared("nemo-gym", target, formats.of_compare(said))
     if all(score.value is None for score in scores):
@@ -223,8 +127,8 @@ async def _compare(said: CompareRequest, request: Request) -> Response:
 
 
 async def _one(request: Request, wire_format: str, sample: Sample, answer: Callable[[Score], Any]) -> Response:
-    began, desk = time.monotonic(), _desk(request)
-    score = await desk.gathered(wire_format, request, await desk.target(_name(request)), sample)
+    began, desk = time.monotonic(), desk_of(request)
+    score = await desk.gathered(wire_format, request, await desk.target(name_in(request)), sample)
     if isinstance(score, Response):
         return score
     if score.value is None:
@@ -237,8 +141,8 @@ async def _one(request: Request, wire_format: str, sample: Sample, answer: Calla
 
 
 async def _score(said: ScoreRequest, request: Request) -> Response:
-    began, desk = time.monotonic(), _desk(request)
-    target = await desk.target(said.target or _name(request))
+    began, desk = time.monotonic(), desk_of(request)
+    target = await desk.target(said.target or name_in(request))
     samples, names = [formats.of_score(sample) for sample in said.samples], [sample.group for sample in said.samples]
     if NDJSON in request.headers.get("accept", ""):
         lines = _lines(desk, target, samples, formats.grouped(samples, names))
@@ -269,49 +173,14 @@ async def _lines(
             return [{"index": place, **e.content} for place in group]
         return [{"index": place, **formats.in_words(s)} for place, s in zip(group, scores, strict=True)]
 
-    for ended in asyncio.as_completed([asyncio.ensure_future(scored(group)) for group in groups]):
-        yield b"".join(json.dumps(line).encode() + b"\n" for line in await ended)
-
-
-# -- what is passed on
-
-
-async def _relay(request: Request) -> Response:
-    began, desk, body = time.monotonic(), _desk(request), await request.body()
-    path = next(path for path in RELAYED if request.url.path.endswith(path))
-    target = await desk.target(_name(request) or _model_in(body))
-    if target.relay is None:
-        raise _refused(404, "model", f"{target.name} is a RewardFleet, which is asked through /v1/score")
-    async with target.used():
-        reply, judgement = await target.relay.ask(path, body)
-    code = 503 if reply is None else reply.status
-    desk.metrics.answered("relay", code, time.monotonic() - began)
-    if reply is None:
-        return _error(503, {"outcome": judgement.outcome, "message": judgement.detail})
-    return Response(reply.body, reply.status, media_type=reply.headers.get("content-type"))
-
-
-async def _models(request: Request) -> Response:
-    """All that requests can be passed on to; below `/NAME`, NAME if it is one of them."""
-    desk, name = _desk(request), _name(request)
+    began, asked = time.monotonic(), [asyncio.create_task(scored(group)) for group in groups]
     try:
-        names = await desk.catalog.models()
-    except ClusterError as e:
-        raise _refused(503, "cluster", str(e)) from e
-    if name is not None:
-        await desk.target(name)
-        names = [model for model in names if model == name]
-    models = [{"id": model, "object": "model", "owned_by": "genrm", "created": 0} for model in names]
-    return JSONResponse({"object": "list", "data": models})
-
-
-def _model_in(body: bytes) -> str | None:
-    """The RewardModel that is meant by a request's `model`."""
-    try:
-        model = json.loads(body).get("model")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return model if isinstance(model, str) else None
+        for ended in asyncio.as_completed(asked):
+            yield b"".join(json.dumps(line).encode() + b"\n" for line in await ended)
+        desk.metrics.answered("score", 200, time.monotonic() - began)
+    finally:
+        for task in asked:  # nobody waits for them any more, if their client left
+            task.cancel()
 
 
 # -- the server's own
@@ -322,57 +191,16 @@ async def _healthz() -> Response:
 
 
 async def _metrics(request: Request) -> Response:
-    desk = _desk(request)
+    desk = desk_of(request)
     desk.metrics.gathering.set(desk.meetings.waiting)
     return Response(desk.metrics.page(), media_type=CONTENT_TYPE)
-
-
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-def _name(request: Request) -> str | None:
-    name: str | None = request.path_params.get("target") or request.query_params.get("target")
-    return name
-
-
-def _group_size(request: Request) -> int:
-    """
-    Raises:
-        Refused
-    """
-    given = request.query_params.get("group_size", "1")
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= formats.MOST_SAMPLES:
-        raise _refused(422, "group_size", f"found {given[:20]!r}; write a number from 1 to {formats.MOST_SAMPLES}")
-    return int(given)
 
 
 def _answered(
     desk: Desk, wire_format: str, began: float, content: Any, headers: Mapping[str, str] | None = None
 ) -> Response:
     desk.metrics.answered(wire_format, 200, time.monotonic() - began)
-    return JSONResponse(content, headers=dict(headers or {}))
-
-
-def _refused(status: int, field: str, message: str) -> Refused:
-    """`field` as the client, or who wrote the resource, wrote it."""
-    return Refused(status, {"field": field, "message": message})
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """What keeps a target from scoring at all, as an answer.
-
-    Raises:
-        Refused
-    """
-    try:
-        yield
-    except RunStopped as e:
-        raise _refused(503, "onFailure", str(e)) from e
-    except ConfigurationError as e:
-        raise _refused(501, e.field, e.sentence) from e
+    return in_json(content, headers=headers)
 
 
 def _failed(scores: Sequence[Score]) -> Refused:
@@ -384,19 +212,14 @@ def _failed(scores: Sequence[Score]) -> Refused:
     )
 
 
-async def _say(request: Request, refused: Refused) -> Response:
-    _desk(request).metrics.refused(refused.status)
-    return _error(refused.status, refused.content)
+async def _say(request: Request, why: Refused) -> Response:
+    desk_of(request).metrics.refused(why.status)
+    return error(why.status, why.content)
 
 
 async def _say_unreadable(request: Request, unreadable: RequestValidationError) -> Response:
     """Without what was sent, which FastAPI would send back: an image is large."""
     found = [(".".join(map(str, e["loc"][1:])), e["msg"].removeprefix("Value error, ")) for e in unreadable.errors()]
     sentences = dict.fromkeys(f"{field}: {what}" if field else what for field, what in found)
-    _desk(request).metrics.refused(422)
-    return _error(422, {"field": found[0][0], "message": "; ".join(sentences)})
-
-
-def _error(status: int, content: Mapping[str, Any]) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse({"error": dict(content)}, status, headers=headers)
+    desk_of(request).metrics.refused(422)
+    return error(422, {"field": found[0][0], "message": "; ".join(sentences)})

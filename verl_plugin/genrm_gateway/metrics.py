@@ -33,6 +33,12 @@ class Metrics:
         self._refused = Counter(
             "genrm_gateway_refused_total", "Requests that got no score, by status.", ["code"], registry=self.registry
         )
+        self._streams = Counter(
+            "genrm_gateway_streams_total",
+            "Answers that were asked for in events, by how they ended; `left`: their client did not wait for the end.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.gathering = Gauge("genrm_gateway_groups_waiting", "Groups that wait for members.", registry=self.registry)
 
     def scored(self, wire_format: str, target: str, score: Score) -> None:
@@ -44,6 +50,9 @@ class Metrics:
 
     def refused(self, code: int) -> None:
         self._refused.labels(str(code)).inc()
+
+    def streamed(self, outcome: str) -> None:
+        self._streams.labels(outcome).inc()
 
     def page(self) -> bytes:
         return generate_latest(self.registry)

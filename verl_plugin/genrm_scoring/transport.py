@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
-from genrm_scoring.errors import AttemptTimeout, ConnectFailed, Disconnected
+from genrm_scoring.errors import AttemptFailed, AttemptTimeout, ConnectFailed, Disconnected
 
 CONNECT_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 3.0
@@ -54,32 +54,92 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, timeout: float) -> Reply:
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(self._connect_seconds, timeout))
+        try:
+            async with self._opened().post(url, data=body, timeout=limits, allow_redirects=False) as response:
+                content = await response.read()
+                return Reply(response.status, _headers(response), content)
+        except (aiohttp.ClientError, OSError) as e:
+            raise _failure(e, f"no answer within {timeout:.1f} s") from e
+
+    async def begin(self, url: str, body: bytes, timeout: float) -> Incoming:
+        """Send JSON and wait at most `timeout` seconds for the head of the answer; the caller closes what it gets.
+
+        Raises:
+            EndpointLost, AttemptTimeout
+        """
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=min(self._connect_seconds, timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._opened().post(url, data=body, timeout=limits, allow_redirects=False)
+        except (aiohttp.ClientError, OSError) as e:
+            raise _failure(e, f"no answer within {timeout:.1f} s") from e
+        return Incoming(response)
+
+    def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
                 headers=self._headers,
             )
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(self._connect_seconds, timeout))
-        try:
-            async with self._session.post(url, data=body, timeout=limits, allow_redirects=False) as response:
-                content = await response.read()
-                return Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as e:
-            raise ConnectFailed(_words(e)) from e
-        except TimeoutError as e:
-            raise AttemptTimeout(f"no answer within {timeout:.1f} s") from e
-        except (aiohttp.ClientError, ConnectionError) as e:
-            raise Disconnected(_words(e)) from e
-        except OSError as e:
-            if e.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-                raise ConnectFailed(_words(e)) from e
-            raise Disconnected(_words(e)) from e
+        return self._session
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
             await asyncio.sleep(0)  # aiohttp closes its sockets on the next turn of the loop
+
+
+class Incoming:
+    """An HTTP answer whose body is still to come. Who does not read pauses who sends."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status, self.headers = response.status, _headers(response)
+
+    async def some(self, until: float) -> bytes:
+        """The next bytes, of any number; none at the end. `until` is a time of the event loop.
+
+        Raises:
+            EndpointLost, AttemptTimeout
+        """
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as e:
+            raise _failure(e, f"no more of the answer within {until - began:.1f} s") from e
+
+    async def rest(self, until: float) -> Reply:
+        """All of it.
+
+        Raises:
+            EndpointLost, AttemptTimeout
+        """
+        content = bytearray()
+        while some := await self.some(until):
+            content += some
+        return Reply(self.status, self.headers, bytes(content))
+
+    def close(self) -> None:
+        """Unless it was read to its end, its sender finds the connection broken."""
+        self._response.close()
+
+
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _failure(error: aiohttp.ClientError | OSError, too_late: str) -> AttemptFailed:
+    """What an error of a request means; `too_late` is what to say if there was no time left."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
+        return ConnectFailed(_words(error))
+    if isinstance(error, TimeoutError):
+        return AttemptTimeout(too_late)
+    if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return ConnectFailed(_words(error))
+    return Disconnected(_words(error))
 
 
 def _words(error: BaseException) -> str:

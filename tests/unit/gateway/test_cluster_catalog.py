@@ -18,7 +18,7 @@ from genrm_scoring.targets import Means
 
 from tests.unit.gateway.serving import EXACT, serving
 from tests.unit.scoring.fake_cluster import FakeCluster
-from tests.unit.scoring.scripted_judge import ScriptedJudge, says
+from tests.unit.scoring.scripted_judge import ScriptedJudge, says, streams
 from tests.unit.scoring.stub_api import endpoint_slice
 
 SOLUTION = {"solution_str": "2 + 2?4", "prompt_str": "2 + 2?", "ground_truth": "4"}
@@ -92,6 +92,41 @@ async def test_a_model_whose_labels_are_no_tokens_answers_those_who_pass_its_jud
         assert not judge.requests
         passed = await gateway.post("/judge/v1/chat/completions", json={"model": "judge", "messages": []})
         assert passed.status_code == 200 and len(judge.requests) == 1
+
+
+STREAM = {"model": "judge", "messages": [], "stream": True}
+
+
+async def test_a_stream_waits_for_the_wake_and_keeps_awake_until_it_ends(cluster: FakeCluster) -> None:
+    await cluster.put(REWARD_MODELS, judge_model())
+    more = asyncio.Event()
+    async with (
+        ScriptedJudge(streams(b"data: {}\n\n", more, b"data: [DONE]\n\n")) as judge,
+        gateway_of(cluster) as gateway,
+    ):
+        asked = asyncio.create_task(gateway.post("/v1/chat/completions", json=STREAM))
+        await cluster.until(lambda: phases(cluster) == ["scoring"], 30)
+        assert not judge.requests and not asked.done()
+        await serve(cluster, judge)
+        await asyncio.wait_for(judge.asked.wait(), 30)
+        await groups_waiting(gateway, 0)
+        assert phases(cluster) == ["scoring"] and not asked.done()
+        more.set()
+        assert (await asked).text == "data: {}\n\ndata: [DONE]\n\n"
+        await cluster.until(lambda: phases(cluster) == [], 30)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_waits_for_a_wake_that_does_not_come_is_told_so_at_the_deadline(
+    cluster: FakeCluster, stream: bool
+) -> None:
+    await cluster.put(REWARD_MODELS, judge_model(scoring={"timeout": "1s"}))
+    async with gateway_of(cluster) as gateway:
+        reply = await gateway.post("/v1/chat/completions", json={**STREAM, "stream": stream})
+        score = await gateway.post("/get_reward2", json=SOLUTION)
+    for answer in (reply, score):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["outcome"] == "asleep"
 
 
 async def groups_waiting(gateway: httpx.AsyncClient, number: int) -> None:

@@ -71,6 +71,26 @@ def drops_connection() -> Reaction:
     return react
 
 
+def streams(*pieces: bytes | asyncio.Event, breaks: bool = False) -> Reaction:
+    """An answer in these pieces, which goes on after an event only when that is set; at its end the connection may
+    break."""
+
+    async def react(http: web.Request, _: Request) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        await reply.prepare(http)
+        for piece in pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            else:
+                await reply.write(piece)
+        if breaks:
+            assert http.transport is not None
+            http.transport.abort()
+        return reply
+
+    return react
+
+
 class ScriptedJudge:
     """`async with ScriptedJudge(says("\\\\boxed{True}")) as judge: judge.url`."""
 
