@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from genrm_scoring.types import Sample, Score
+from starlette.exceptions import HTTPException
 
 from genrm_gateway import formats, openai_routes
 from genrm_gateway.catalog import Catalog, Target
@@ -54,6 +55,8 @@ def application(
     app = FastAPI(title="genrm-gateway", description=__doc__, lifespan=lifespan)
     app.add_exception_handler(Refused, _say)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _say_unreadable)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _say_unknown)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _say_broken)
     app.get("/healthz", response_class=Response)(_healthz)
     app.get("/metrics", response_class=Response)(_metrics)
     for prefix in ("", "/{target}"):
@@ -219,7 +222,31 @@ async def _say(request: Request, why: Refused) -> Response:
 
 async def _say_unreadable(request: Request, unreadable: RequestValidationError) -> Response:
     """Without what was sent, which FastAPI would send back: an image is large."""
-    found = [(".".join(map(str, e["loc"][1:])), e["msg"].removeprefix("Value error, ")) for e in unreadable.errors()]
-    sentences = dict.fromkeys(f"{field}: {what}" if field else what for field, what in found)
+    if isinstance(unreadable.body, bytes):
+        found = [("content-type", "the body is not read as JSON; send `content-type: application/json`")]
+    else:
+        found = [_in_words(one) for one in unreadable.errors()]
+    sentences = dict.fromkeys(f"{field}: {what}" for field, what in found)
     desk_of(request).metrics.refused(422)
     return error(422, {"field": found[0][0], "message": "; ".join(sentences)})
+
+
+def _in_words(one: Mapping[str, Any]) -> tuple[str, str]:
+    """A field, and what is wrong with it."""
+    if one["type"] == "json_invalid":
+        return "body", f"no JSON: {one['ctx']['error']} at character {one['loc'][-1]}"
+    return ".".join(map(str, one["loc"][1:])) or "body", one["msg"].removeprefix("Value error, ")
+
+
+async def _say_unknown(request: Request, found: HTTPException) -> Response:
+    """What the server itself says: no such route, not by this method, a body that cannot be parsed."""
+    desk_of(request).metrics.refused(found.status_code)
+    answer = error(found.status_code, {"message": str(found.detail)})
+    answer.headers.update(found.headers or {})
+    return answer
+
+
+async def _say_broken(request: Request, _: Exception) -> Response:
+    """A fault of ours; the server writes it to its log."""
+    desk_of(request).metrics.refused(500)
+    return error(500, {"message": "the gateway could not deal with this request; its log says why"})

@@ -73,9 +73,10 @@ class RewardApiRequest(Request):
 
 
 class OpenRlhfRequest(Request):
-    """OpenRLHF: prompts, and prompts with their responses."""
+    """OpenRLHF: prompts, and prompts with their responses. It sends one sample at a time: of several URLs all but the
+    first get none, and an error from one of them would cost the sample its reward."""
 
-    query: Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
+    query: Annotated[list[str], Field(max_length=MOST_SAMPLES)]
     prompts: list[str]
     labels: list[Any] | None = None
 
@@ -97,8 +98,7 @@ class VerifyRequest(Request):
     @staticmethod
     def chats_in(body: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]]]:
         for field, key in (("responses_create_params", "input"), ("response", "output")):
-            if isinstance(said := body.get(field), Mapping) and isinstance(chat := said.get(key), list):
-                yield f"{field}.{key}", chat
+            yield from _said_in(body.get(field), field, key)
 
 
 class CompareRequest(Request):
@@ -112,9 +112,22 @@ class CompareRequest(Request):
     def chats_in(body: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Any]]]:
         if isinstance(history := body.get("conversation_history"), list):
             yield "conversation_history", history
-        for response in body.get("response_objs") or ():
-            if isinstance(response, Mapping) and isinstance(chat := response.get("output"), list):
-                yield "response_objs.output", chat
+        if isinstance(responses := body.get("response_objs"), list):
+            for response in responses:
+                yield from _said_in(response, "response_objs", "output")
+
+
+def _said_in(said: Any, field: str, key: str) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The conversation in an object of the Responses API.
+
+    Raises:
+        ConfigurationError: it is neither that nor a text.
+    """
+    chat = said.get(key) if isinstance(said, Mapping) else None
+    if isinstance(chat, list):
+        yield f"{field}.{key}", chat
+    elif chat is not None and not isinstance(chat, str):
+        raise ConfigurationError(f"{field}.{key}", f"is a {type(chat).__name__}; write a text, or a list of items")
 
 
 class ScoredSample(Request):
@@ -173,7 +186,7 @@ def of_slime(request: SlimeRequest) -> Sample:
 def of_verify(request: VerifyRequest) -> Sample:
     task = request.model_extra or {}
     truth = next((task[key] for key in ("expected_answer", "ground_truth", "label") if key in task), None)
-    asked = request.responses_create_params.get("input", "")
+    asked = request.responses_create_params.get("input") or ""
     return _sample(
         asked if isinstance(asked, str) else _messages(asked), spoken_in(request.response), truth, extra=task
     )
@@ -264,7 +277,7 @@ def as_openrlhf(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def as_verify(request: VerifyRequest, score: Score) -> dict[str, Any]:
-    said = request.model_dump()
+    said = as_json(request.model_dump())  # Python's JSON has numbers that are none
     if score.value is None:
         return {**said, "reward": 0.0, **_failure(score)}
     return {**said, "reward": score.value} | ({"reward_components": numbers(score)} if score.terms else {})

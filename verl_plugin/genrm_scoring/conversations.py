@@ -88,7 +88,7 @@ def _part(part: Any, where: str) -> str:
     if not isinstance(part, Mapping):
         raise ConfigurationError(where, f"a part of a content is a {type(part).__name__}; write an object with a type")
     kind = part.get("type") or next((key for key, value in part.items() if value is not None), "nothing")
-    if kind not in _TEXT_IN:
+    if not isinstance(kind, str) or kind not in _TEXT_IN:
         raise _no_text(where, f"a message has a part of type {kind}")
     return str(part.get(_TEXT_IN[kind]) or "")
 
