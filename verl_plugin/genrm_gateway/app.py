@@ -18,10 +18,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from genrm_scoring.types import Sample, Score
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from genrm_gateway import formats, openai_routes
 from genrm_gateway.catalog import Catalog, Target
-from genrm_gateway.desk import Desk, Refused, desk_of, error, in_json, name_in, refused
+from genrm_gateway.desk import CLIENT_LEFT, Desk, Refused, desk_of, error, in_json, name_in, refused
 from genrm_gateway.formats import (
     CompareRequest,
     OpenRlhfRequest,
@@ -31,7 +32,7 @@ from genrm_gateway.formats import (
     VerifyRequest,
 )
 from genrm_gateway.limits import Admission, Limits
-from genrm_gateway.metrics import CONTENT_TYPE
+from genrm_gateway.metrics import CONTENT_TYPE, Metrics
 from genrm_gateway.peers import Peers
 
 Open = Callable[[], Awaitable[Catalog]]
@@ -43,9 +44,11 @@ def application(
 ) -> Admission:
     """The gateway as an ASGI application. `open_catalog` is called once, when the server starts."""
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.desk = desk = Desk(await open_catalog(), patience, peers or Peers())
+        app.state.desk = desk = Desk(await open_catalog(), patience, peers or Peers(), metrics)
         try:
             yield
         finally:
@@ -56,12 +59,13 @@ def application(
     app.add_exception_handler(Refused, _say)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _say_unreadable)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _say_unknown)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, _say_nothing)
     app.add_exception_handler(Exception, _say_broken)
     app.get("/healthz", response_class=Response)(_healthz)
     app.get("/metrics", response_class=Response)(_metrics)
     for prefix in ("", "/{target}"):
         app.include_router(_routes(), prefix=prefix)
-    return Admission(app, limits or Limits())
+    return Admission(app, limits or Limits(), metrics.refused)
 
 
 def _routes() -> APIRouter:
@@ -239,11 +243,16 @@ def _in_words(one: Mapping[str, Any]) -> tuple[str, str]:
 
 
 async def _say_unknown(request: Request, found: HTTPException) -> Response:
-    """What the server itself says: no such route, not by this method, a body that cannot be parsed."""
+    """What is no matter of a route: there is none, or not by this method; a body is too large, or cannot be parsed."""
     desk_of(request).metrics.refused(found.status_code)
     answer = error(found.status_code, {"message": str(found.detail)})
     answer.headers.update(found.headers or {})
     return answer
+
+
+async def _say_nothing(_: Request, __: Exception) -> Response:
+    """To a client that left before it had sent its request."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 async def _say_broken(request: Request, _: Exception) -> Response:

@@ -27,6 +27,9 @@ PASSED_BACK: Final = ("content-type", "retry-after", "genrm-outcome", "genrm-sou
 ANSWER_SECONDS: Final = 600.0
 """For another gateway to score a group that is complete; judgements have deadlines of their own."""
 
+CLIENT_LEFT: Final = 499
+"""A status for the metrics; nobody is there to read it."""
+
 
 class Refused(Exception):
     """A request that gets no score; `content` says why."""
@@ -39,12 +42,10 @@ class Refused(Exception):
 class Desk:
     """What all routes share while the gateway runs."""
 
-    def __init__(self, catalog: Catalog, patience: float, peers: Peers) -> None:
-        self.catalog = catalog
-        self.peers = peers
+    def __init__(self, catalog: Catalog, patience: float, peers: Peers, metrics: Metrics) -> None:
+        self.catalog, self.peers, self.metrics = catalog, peers, metrics
         self._patience = patience
         self.meetings = Meetings()
-        self.metrics = Metrics()
 
     async def target(self, name: str | None) -> Target:
         """

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 from genrm_scoring.errors import ConfigurationError
+from starlette.exceptions import HTTPException
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -53,10 +54,10 @@ def read_keys(path: Path) -> dict[str, str]:
 
 
 class Admission:
-    """ASGI middleware."""
+    """ASGI middleware. `refused` hears the status of every request that is not let in."""
 
-    def __init__(self, app: App, limits: Limits) -> None:
-        self._app, self._limits = app, limits
+    def __init__(self, app: App, limits: Limits, refused: Callable[[int], None]) -> None:
+        self._app, self._limits, self._refused = app, limits, refused
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -66,13 +67,12 @@ class Admission:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         client = self._client(headers.get(b"authorization", b""))
         if client is None:
-            await _refuse(send, 401, "a key is needed: Authorization: Bearer ...")
+            await self._refuse(send, 401, "a key is needed: Authorization: Bearer ...")
         elif _length(headers) > self._limits.most_bytes:
-            await _refuse(send, 413, f"the body has more than {self._limits.most_bytes} bytes")
+            await self._refuse(send, 413, _too_large(self._limits.most_bytes))
         elif self._inside.total() >= self._limits.most_at_once or self._inside[client] >= self._limits.most_of_a_client:
-            await _refuse(
-                send, 429, f"{self._inside.total()} requests are being answered, {self._inside[client]} yours"
-            )
+            inside = self._inside.total()
+            await self._refuse(send, 429, f"{inside} requests are being answered, {self._inside[client]} yours")
         else:
             await self._admit(client, scope, receive, send)
 
@@ -80,25 +80,34 @@ class Admission:
         read, most = 0, self._limits.most_bytes
 
         async def receive_some() -> Message:
-            """What is too large ends here; whoever reads it is told that its client left."""
+            """
+            Raises:
+                HTTPException: it is too much; whoever reads it lets that be answered.
+            """
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            return message if read <= most else {"type": "http.disconnect"}
-
-        async def send_on(message: Message) -> None:
-            if read <= most:
-                await send(message)
+            if read > most:
+                raise HTTPException(413, _too_large(most))
+            return message
 
         self._inside[client] += 1
         try:
-            await self._app(scope, receive_some, send_on)
-            if read > most:
-                await _refuse(send, 413, f"the body has more than {most} bytes")
+            await self._app(scope, receive_some, send)
         finally:
             self._inside[client] -= 1
             if not self._inside[client]:
                 del self._inside[client]
+
+    async def _refuse(self, send: Send, status: int, why: str) -> None:
+        self._refused(status)
+        headers = [(b"content-type", b"application/json")]
+        if status == 429:
+            headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps({"error": {"message": why}}).encode()})
 
     def _client(self, authorization: bytes) -> str | None:
         if not self._limits.keys:
@@ -118,11 +127,5 @@ def _length(headers: Mapping[bytes, bytes]) -> int:
         return 0
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
-    headers = [(b"content-type", b"application/json")]
-    if status == 429:
-        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": {"message": why}}).encode()})
+def _too_large(most: int) -> str:
+    return f"the body has more than {most} bytes"

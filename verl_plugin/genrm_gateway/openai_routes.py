@@ -22,7 +22,7 @@ from genrm_scoring.types import Judgement, Outcome
 from starlette.types import Receive, Scope, Send
 
 from genrm_gateway.catalog import Target
-from genrm_gateway.desk import PASSED_BACK, Desk, desk_of, error, in_json, name_in, refused
+from genrm_gateway.desk import CLIENT_LEFT, PASSED_BACK, Desk, desk_of, error, in_json, name_in, refused
 from genrm_gateway.events import error_event, error_in_words
 from genrm_gateway.relay import Relay, Stream
 
@@ -32,7 +32,6 @@ RELAYED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "
 STREAMED: Final = ("/v1/chat/completions", "/v1/completions")
 LAST_WORD_SECONDS: Final = 5.0
 """For an error event to reach a client that reads slowly."""
-CLIENT_LEFT: Final = 499
 
 
 def add_to(routes: APIRouter) -> None:

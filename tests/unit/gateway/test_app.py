@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
@@ -359,6 +360,7 @@ async def test_too_much_is_answered_with_429_and_never_a_score() -> None:
         refused = next(reply for reply in replies if reply.status_code == 429)
         assert refused.headers["retry-after"] == "1"
         assert (await gateway.get("/healthz")).text == "ok"
+        assert 'genrm_gateway_refused_total{code="429"} 6' in (await gateway.get("/metrics")).text
         assert (await gateway.post("/get_reward2", json={"solution_str": "x" * 20_000})).status_code == 413
 
 
@@ -372,13 +374,20 @@ async def test_keys_are_asked_for_where_there_are_any() -> None:
         assert (await gateway.get("/metrics")).status_code == 200
 
 
-async def test_a_body_without_a_length_is_cut_off_too() -> None:
+@pytest.mark.parametrize(
+    "path", ["/sums/get_reward2", "/sums/v1/score", "/judge/v1/chat/completions", "/judge/classify"]
+)
+async def test_a_body_without_a_length_is_cut_off_too(path: str) -> None:
     async def chunks() -> Any:
         for _ in range(100):
             yield b"x" * 1000
 
-    async with of_file(fleet("sums", EXACT), limits=Limits(most_bytes=10_000)) as gateway:
-        assert (await gateway.post("/get_reward2", content=chunks())).status_code == 413
+    targets = fleet("sums", EXACT), external("judge", "http://localhost:1")
+    async with of_file(*targets, limits=Limits(most_bytes=10_000)) as gateway:
+        reply = await gateway.post(path, content=chunks())
+        assert (reply.status_code, reply.json()["error"]["message"]) == (413, "the body has more than 10000 bytes")
+        page = (await gateway.get("/metrics")).text
+    assert re.findall(r'refused_total{code="(\d+)"}', page) == ["413"], "once, and as nothing else"
 
 
 async def test_what_was_asked_is_counted_and_the_routes_are_documented() -> None:
