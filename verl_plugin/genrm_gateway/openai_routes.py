@@ -122,14 +122,24 @@ class _Streamed(Response):
 
 async def _while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
     """What comes of `work`; `None`, and it is given up, if the client leaves first."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
+    working, left = asyncio.current_task(), False
+    assert working is not None
+
+    async def watch() -> None:
+        nonlocal left
+        await _left(receive)
+        left = True
         working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-    return None if working.cancelled() else working.result()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not left or working.uncancel() > 0:
+            raise
+        return None
+    finally:
+        watching.cancel()
 
 
 async def _left(receive: Receive) -> None:
