@@ -26,7 +26,7 @@ from genrm_scoring.gathering import LONGEST, PATIENCE
 from genrm_scoring.modules import modules_in
 from genrm_scoring.targets import Means, key_in
 
-from genrm_gateway.app import application
+from genrm_gateway.app import Open, application
 from genrm_gateway.catalog import Catalog, ClusterCatalog, FileCatalog
 from genrm_gateway.limits import Limits, read_keys
 from genrm_gateway.peers import Peers
@@ -45,17 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.most_at_once, given.most_of_a_client, given.most_bytes, read_keys(given.keys) if given.keys else {}
         )
         spec = None if given.spec is None else spec_file.read(given.spec)
-        asyncio.run(_credentials() if spec is None else _tried(spec, means, given.default))
+        open_catalog: Open = (
+            partial(_cluster, given, means) if spec is None else partial(FileCatalog.open, spec, means, given.default)
+        )
+        asyncio.run(_tried(open_catalog))
         sock = _listening(given.host, given.port)
     except GenrmError as e:
         print(f"genrm-gateway: {e}", file=sys.stderr)  # noqa: T201
         return 2
-    open_catalog = (
-        partial(_cluster, given, means) if spec is None else partial(FileCatalog.open, spec, means, given.default)
-    )
     app = application(open_catalog, limits, given.patience, Peers(given.own_url, given.peers))
     what = ", ".join(spec.names) if spec is not None else f"namespace {given.namespace or 'of the credentials'}"
-    where = f"http://{given.host}:{sock.getsockname()[1]}"
+    where = f"http://{f'[{given.host}]' if ':' in given.host else given.host}:{sock.getsockname()[1]}"
     print(f"genrm-gateway: {what}; listens at {where} (routes: {where}/docs)", flush=True)  # noqa: T201
     config = uvicorn.Config(
         app,
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-cluster-code", nargs="*", default=[], metavar="SHA256", help="of code in ConfigMaps that may run here")
     add("--secrets", type=Path, metavar="DIR", help="endpoints' keys: DIR/SECRET/KEY, as Secrets are mounted")
     add("--keys", type=Path, metavar="FILE", help="`client: key` lines; without it everybody may ask")
-    add("--host", default="0.0.0.0")
+    add("--host", default="0.0.0.0", help=":: listens on IPv6, too")
     add("--port", type=int, default=6009)
     add("--own-url", default="", help="this gateway's address, as the others have it among their peers")
     add("--peers", nargs="*", default=[], metavar="URL", help="the other gateways, with which groups are shared out")
@@ -99,14 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--rule-processes",
-        type=int,
+        type=_count,
         default=os.cpu_count() or 1,
         help="processes of each rule or function that needs some",
     )
-    add("--most-at-once", type=int, default=limits.most_at_once, help="requests; more are answered with 429")
-    add("--most-of-a-client", type=int, default=limits.most_of_a_client, help="of these, of one key")
-    add("--most-bytes", type=int, default=limits.most_bytes, help="of one request")
+    add("--most-at-once", type=_count, default=limits.most_at_once, help="requests; more are answered with 429")
+    add("--most-of-a-client", type=_count, default=limits.most_of_a_client, help="of these, of one key")
+    add("--most-bytes", type=_count, default=limits.most_bytes, help="of one request")
     return parser
+
+
+def _count(text: str) -> int:
+    """
+    Raises:
+        ArgumentTypeError
+    """
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; write a number from 1")
+    return int(text)
 
 
 def _means(given: argparse.Namespace) -> Means:
@@ -119,28 +129,22 @@ def _means(given: argparse.Namespace) -> Means:
     return means if given.secrets is None else replace(means, key=key_in(given.secrets))
 
 
-async def _tried(spec: spec_file.SpecFile, means: Means, default: str | None) -> None:
-    """Open everything once, so that what cannot work is said before the server starts."""
-    await (await FileCatalog.open(spec, means, default)).close()
-
-
-async def _credentials() -> None:
-    """Read them once; nothing is asked, since an API server that is away may come back."""
-    from genrm_scoring.kubernetes import connect
-
-    async with connect():
-        pass
+async def _tried(open_catalog: Open) -> None:
+    """Open everything once, so that what cannot work is said before the server starts. A cluster is not called yet."""
+    await (await open_catalog()).close()
 
 
 def _listening(host: str, port: int) -> socket.socket:
     """
     Raises:
-        ConfigurationError: somebody else listens there, or nobody may.
+        ConfigurationError
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), backlog=4096)
-    except OSError as e:
-        raise ConfigurationError("--host, --port", f"nobody can listen at {host}:{port}: {e.strerror or e}") from None
+        return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=both)
+    except (OSError, OverflowError) as e:
+        raise ConfigurationError("--port", f"cannot listen at {host}, port {port}: {e}") from None
 
 
 async def _cluster(given: argparse.Namespace, means: Means) -> Catalog:

@@ -73,6 +73,8 @@ def test_a_rule_server_needs_neither_a_cluster_nor_a_model(tmp_path: Path) -> No
         (RULES, ["--rules", "/none.py"], "--rules: /none.py cannot be read"),
         (RULES, ["--rules", "own.py", "--default", "x"], "--default: x is not there; there are sums"),
         (RULES, ["--rules", "own.py", "--keys", "/none"], "--keys: /none cannot be read"),
+        (RULES, ["--rules", "own.py", "--port", "99999"], "--port: cannot listen at 0.0.0.0, port 99999"),
+        (RULES, ["--rules", "own.py", "--host", "192.0.2.1"], "--port: cannot listen at 192.0.2.1, port 6009"),
     ],
 )
 def test_what_cannot_work_is_said_before_it_listens(
@@ -102,7 +104,8 @@ def test_a_cluster_without_credentials_and_a_port_that_is_taken_are_said_too(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main.main(["--spec", str(spec), "--rules", __file__, "--host", "127.0.0.1", "--port", port]) == 2
-    assert f"nobody can listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"--port: cannot listen at 127.0.0.1, port {port}: " in said and "Address already in use" in said
 
 
 @pytest.mark.parametrize(
@@ -116,3 +119,35 @@ def test_a_command_whose_extra_is_not_installed_says_which(
     ended = subprocess.run([sys.executable, "-m", package], capture_output=True, text=True, timeout=60, env=environment)
     assert (ended.returncode, f"no module {needs}" in ended.stderr, f"[{extra}]" in ended.stderr) == (2, True, True)
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--most-at-once", "--most-of-a-client", "--most-bytes", "--rule-processes"])
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
+def test_a_limit_that_nobody_could_keep_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main([f"{option}={value}"])
+    assert f"argument {option}: found {value!r}; write a number from 1" in capsys.readouterr().err
+
+
+def test_a_cluster_that_cannot_be_meant_is_said_before_it_listens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config := tmp_path / "config").write_text("{}")
+    monkeypatch.setenv("KUBECONFIG", str(config))
+    assert main.main(["--port", "0"]) == 2
+    assert f"genrm-gateway: KUBECONFIG: {config} cannot be used" in capsys.readouterr().err
+
+
+def has_ipv6() -> bool:
+    """Containers often have no address of that kind, not even their own."""
+    addresses = Path("/proc/net/if_inet6")
+    return addresses.exists() and f"{1:032x}" in addresses.read_text()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no ::1")
+@pytest.mark.parametrize(("host", "asked"), [("::1", "[::1]"), ("::", "127.0.0.1")])
+def test_it_listens_on_ipv6(tmp_path: Path, host: str, asked: str) -> None:
+    (spec := tmp_path / "rules.yaml").write_text(RULES.replace("kind: python, function: compute_score", "kind: exact"))
+    with running("--spec", str(spec), "--port", "0", "--host", host) as url:
+        reply = httpx.get(f"http://{asked}:{url.rpartition(':')[2]}/healthz", timeout=30, trust_env=False)
+        assert url.startswith(f"http://[{host}]:") and reply.text == "ok"
