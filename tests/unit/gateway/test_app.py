@@ -172,8 +172,27 @@ async def test_a_stream_brings_each_group_as_it_ends() -> None:
     async with of_file(fleet("sums", EXACT)) as gateway:
         headers = {"accept": "application/x-ndjson"}
         reply = await gateway.post("/v1/score", json={"samples": samples}, headers=headers)
+        assert 'genrm_gateway_requests_total{code="200",format="score"} 1.0' in (await gateway.get("/metrics")).text
     lines = [json.loads(line) for line in reply.text.splitlines()]
     assert {line["index"]: line["value"] for line in lines} == {0: 1.0, 1: 0.0, 2: 1.0}
+
+
+async def test_who_hangs_up_on_a_stream_of_scores_is_not_judged_for_any_longer() -> None:
+    gone = asyncio.Event()
+
+    async def hangs_until_gone(http: Any, request: Request) -> Any:
+        try:
+            return await hangs()(http, request)
+        finally:
+            gone.set()
+
+    samples, headers = [RIGHT, {**RIGHT, "prompt": "other"}], {"accept": "application/x-ndjson"}
+    judge = ScriptedJudge(says(r"\boxed{True}"), hangs_until_gone)
+    async with judge, of_file(external("judge", judge.url, timeout="60s")) as gateway:
+        async with gateway.stream("POST", "/v1/score", json={"samples": samples}, headers=headers) as reply:
+            assert json.loads(await anext(reply.aiter_lines()))["value"] == 1.0
+            assert not gone.is_set()
+        await asyncio.wait_for(gone.wait(), 20)
 
 
 @pytest.mark.parametrize(
