@@ -166,6 +166,14 @@ async def test_what_is_no_stream_comes_in_one_piece(said: Reaction, code: int, w
         )
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_error_that_was_asked_again_is_not_the_answer(stream: bool) -> None:
+    judge = ScriptedJudge(status(500, "it broke"), hangs())
+    async with judge, of_file(external("judge", judge.url, timeout="1s")) as gateway:
+        reply = await gateway.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "timeout") and len(judge.requests) == 2
+
+
 async def test_a_client_that_reads_slowly_slows_the_engine_down_and_misses_nothing() -> None:
     big, paused, written = event("x" * 2**20), asyncio.Event(), 0
 
