@@ -11,16 +11,17 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from genrm_scoring.types import Sample, Score
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from genrm_gateway import formats, openai_routes
+from genrm_gateway import formats, openai_routes, openapi
 from genrm_gateway.catalog import Catalog, Target
 from genrm_gateway.desk import CLIENT_LEFT, Desk, Refused, desk_of, error, in_json, name_in, refused
 from genrm_gateway.formats import (
@@ -55,14 +56,16 @@ def application(
             await desk.peers.close()
             await desk.catalog.close()
 
-    app = FastAPI(title="genrm-gateway", description=__doc__, lifespan=lifespan)
+    app = FastAPI(title="genrm-gateway", description=openapi.DESCRIPTION, lifespan=lifespan)
+    read_off, page = app.openapi, cache(lambda: openapi.described(read_off()))
+    app.openapi = page  # type: ignore[method-assign]
     app.add_exception_handler(Refused, _say)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _say_unreadable)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _say_unknown)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, _say_nothing)
     app.add_exception_handler(Exception, _say_broken)
-    app.get("/healthz", response_class=Response)(_healthz)
-    app.get("/metrics", response_class=Response)(_metrics)
+    app.get("/healthz", summary="Whether it lives", response_class=PlainTextResponse)(_healthz)
+    app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(_metrics)
     for prefix in ("", "/{target}"):
         app.include_router(_routes(), prefix=prefix)
     return Admission(app, limits or Limits(), metrics.refused)
