@@ -271,6 +271,27 @@ async def test_a_stream_is_one_of_the_requests_at_once_until_it_ends() -> None:
             assert b"".join([piece async for piece in pieces]) == HEL + DONE
 
 
+async def test_a_client_at_its_limit_keeps_no_other_out() -> None:
+    more = asyncio.Event()
+    limits = Limits(most_of_a_client=1, keys={"s3cret": "trainer", "t0ken": "script"})
+    judge = ScriptedJudge(streams(HEL, more, DONE))
+    async with judge, of_file(external("judge", judge.url), limits=limits) as gateway:
+
+        async def ask(key: str) -> httpx.Response:
+            headers = {"authorization": f"Bearer {key}"}
+            return await gateway.post("/v1/chat/completions", json=CHAT, headers=headers)
+
+        first = asyncio.create_task(ask("s3cret"))
+        await asyncio.wait_for(judge.asked.wait(), 20)
+        refused = await ask("s3cret")
+        assert refused.status_code == 429 and refused.json()["error"]["message"].endswith("1 yours")
+        judge.asked.clear()
+        other = asyncio.create_task(ask("t0ken"))
+        await asyncio.wait_for(judge.asked.wait(), 20)
+        more.set()
+        assert (await first).content == (await other).content == HEL + DONE
+
+
 async def test_a_fleet_streams_nothing() -> None:
     async with of_file(fleet("sums", EXACT)) as gateway:
         reply = await gateway.post("/v1/chat/completions", json=CHAT)
