@@ -17,7 +17,7 @@ from typing import Final
 from genrm_api import durations
 from genrm_api.rewardmodel import RewardModel
 from genrm_scoring.balancing import LeastInFlight
-from genrm_scoring.errors import AttemptFailed, Disconnected
+from genrm_scoring.errors import AttemptFailed, ServerFailed
 from genrm_scoring.replies import refusal
 from genrm_scoring.retries import RetryBudget
 from genrm_scoring.scorer import Scorer
@@ -44,17 +44,17 @@ class Stream:
         """Return when the first event is there; `events` begins with it.
 
         Raises:
-            EndpointLost, AttemptTimeout
+            EndpointLost, AttemptTimeout, ServerFailed
         """
         self._first = await self._next(until)
         if not self._first:
-            raise Disconnected("the answer ended before its first event")
+            raise ServerFailed("the answer ended before its first event")
 
     async def events(self) -> bytes:
         """The next events, each of them whole; none after the last.
 
         Raises:
-            EndpointLost, AttemptTimeout: there would have been more.
+            EndpointLost, AttemptTimeout, ServerFailed: there would have been more.
         """
         first, self._first = self._first, b""
         return first or await self._next(self.until)
@@ -65,7 +65,7 @@ class Stream:
                 return events
         rest = self._cutter.rest()
         if not self._cutter.ended:
-            raise Disconnected("the answer ended without `data: [DONE]`")
+            raise ServerFailed("the answer ended without `data: [DONE]`")
         return rest
 
     def close(self) -> None:

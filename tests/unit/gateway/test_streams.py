@@ -15,7 +15,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_gateway.limits import Limits
 from genrm_gateway.relay import Relay
 from genrm_scoring.endpoints import StaticEndpoints
-from genrm_scoring.errors import Disconnected
+from genrm_scoring.errors import Disconnected, ServerFailed
 from genrm_scoring.targets import Reached
 from genrm_scoring.transport import AiohttpTransport
 
@@ -142,6 +142,16 @@ async def test_a_pod_that_broke_off_is_left_alone_for_a_while() -> None:
                     while stream is not None and await stream.events():
                         pass
     assert len(one.requests) == len(other.requests) == 1
+
+
+async def test_a_server_that_never_says_that_it_is_done_is_asked_on() -> None:
+    async with ScriptedJudge(streams(HEL)) as judge, relay_to(judge) as relay:
+        for _ in range(2):
+            async with asyncio.timeout(2):  # nobody would ask a pod that was lost so soon again
+                with pytest.raises(ServerFailed, match="without"):
+                    async with relay.begun("/v1/chat/completions", b"{}") as (stream, _, _):
+                        while stream is not None and await stream.events():
+                            pass
 
 
 @pytest.mark.parametrize(
