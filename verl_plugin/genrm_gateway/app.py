@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from genrm_scoring.types import Sample, Score
@@ -67,20 +67,18 @@ def application(
     app.get("/healthz", summary="Whether it lives", response_class=PlainTextResponse)(_healthz)
     app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(_metrics)
     for prefix in ("", "/{target}"):
-        app.include_router(_routes(), prefix=prefix)
+        _add_routes(app, prefix)
     return Admission(app, limits or Limits(), metrics.refused)
 
 
-def _routes() -> APIRouter:
-    routes = APIRouter()
-    routes.post("/get_reward2", summary="reward_api")(_get_reward2)
-    routes.post("/get_reward", summary="reward_api, or OpenRLHF")(_get_reward)
-    routes.post("/slime", summary="slime")(_slime)
-    routes.post("/verify", summary="NeMo-Gym")(_verify)
-    routes.post("/compare", summary="NeMo-Gym, all responses to a prompt")(_compare)
-    routes.post("/v1/score", summary="Any number of samples")(_score)
-    openai_routes.add_to(routes)
-    return routes
+def _add_routes(app: FastAPI, prefix: str) -> None:
+    app.post(f"{prefix}/get_reward2", summary="reward_api")(_get_reward2)
+    app.post(f"{prefix}/get_reward", summary="reward_api, or OpenRLHF")(_get_reward)
+    app.post(f"{prefix}/slime", summary="slime")(_slime)
+    app.post(f"{prefix}/verify", summary="NeMo-Gym")(_verify)
+    app.post(f"{prefix}/compare", summary="NeMo-Gym, all responses to a prompt")(_compare)
+    app.post(f"{prefix}/v1/score", summary="Any number of samples")(_score)
+    openai_routes.add_to(app, prefix)
 
 
 # -- one sample, or some

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from genrm_scoring.errors import AttemptFailed, ClusterError
 from genrm_scoring.transport import Reply
@@ -34,10 +34,10 @@ LAST_WORD_SECONDS: Final = 5.0
 """For an error event to reach a client that reads slowly."""
 
 
-def add_to(routes: APIRouter) -> None:
-    routes.get("/v1/models", summary="OpenAI")(_models)
+def add_to(app: FastAPI, prefix: str) -> None:
+    app.get(f"{prefix}/v1/models", summary="OpenAI")(_models)
     for path in RELAYED:
-        routes.post(path, summary="Passed on to a RewardModel")(_relay)
+        app.post(f"{prefix}{path}", summary="Passed on to a RewardModel")(_relay)
 
 
 async def _models(request: Request) -> Response:
