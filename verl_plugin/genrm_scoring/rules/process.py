@@ -5,8 +5,8 @@ on a response that nobody thought of. Here that costs one question its answer, a
 thread could be neither stopped nor bounded.
 
 A call blocks its thread; one process answers one question at a time, and a `Pool` of them several. `close` ends the
-process; a parent that dies does so too, because the child's input ends. What the code has started itself (an interpreter
-that runs the response's code) ends with the process.
+process; a parent that dies does so too, because the child's input ends. What the code has started itself (an
+interpreter that runs the response's code) ends with the process.
 """
 
 from __future__ import annotations
