@@ -5,8 +5,10 @@ Wire format: `docs/reference/door.md`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
@@ -15,7 +17,7 @@ from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_BOOT_ID, HEADER_EPOCH
 
 from genrm_operator.calls import Answer, Calls, Unreachable
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, EngineError, NotVerified
+from genrm_operator.errors import Deposed, DoorUnreachable, EngineError, NotVerified
 from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod
 
 LOOK_TIMEOUT: Final = 1.0
@@ -144,9 +146,23 @@ class Doors:
         if token and method != "GET" and pod.door is not None:
             headers[HEADER_BOOT_ID] = pod.door.boot_id
         try:
-            return await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
+            answer = await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
         except Unreachable as error:
             raise DoorUnreachable(pod.name, f"{method} {path}: {error}") from error
+        if answer.status == HTTPStatus.CONFLICT and token and epoch is not None:
+            await self._ask_who_leads(pod, token, epoch)
+        return answer
+
+    async def _ask_who_leads(self, pod: Pod, token: str, epoch: int) -> None:
+        """Whether an order was refused for who gave it. Then it says nothing of the pod, however often that happens.
+
+        Raises:
+            Deposed: a later leader gives the orders there.
+        """
+        with contextlib.suppress(EngineError):
+            heard_of = (await self.look(pod, token)).epoch
+            if heard_of is not None and heard_of > epoch:
+                raise Deposed(f"the door of pod {pod.name} takes orders of epoch {heard_of}, and this one was {epoch}")
 
 
 T = TypeVar("T")

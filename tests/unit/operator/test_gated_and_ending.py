@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from genrm_operator.demand import Desired
 from genrm_operator.doors import Doors
-from genrm_operator.errors import EngineError, Impossible
+from genrm_operator.errors import Deposed, EngineError, Impossible
 from genrm_operator.lifecycle import Begin, PodState, Rest, StopServing, decide, is_in_the_way, pod_state
 from genrm_operator.observed import Door, DoorState, Transition
 
@@ -29,7 +29,7 @@ async def test_the_operator_reads_the_gate_as_a_state_and_releases_the_engine(tm
             assert (door.state, door.inside, door.engine_asleep) == (DoorState.GATED, 0, None)
             with pytest.raises(EngineError, match="gated and cannot become serving: from here it can be closed"):
                 await doors.set_state(pod, TOKEN, DoorState.SERVING)
-            with pytest.raises(EngineError, match="deposed"):
+            with pytest.raises(Deposed, match="takes orders of epoch 7, and this one was 6"):
                 await deposed.set_state(pod, TOKEN, DoorState.CLOSED)
             assert (await doors.set_state(pod, TOKEN, DoorState.CLOSED)).state is DoorState.CLOSED
             gated.until("ready")

@@ -203,6 +203,20 @@ async def test_a_transition_is_counted_by_how_it_ended(
         assert world.value("genrm_transition_failures_total", **labels) == 1
 
 
+async def test_what_a_deposed_leader_could_not_do_counts_as_no_failure_of_the_pod(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise Deposed("the door of pod judge-0 takes orders of epoch 7, and this one was 6")
+
+    monkeypatch.setattr(transitions, "run", refuse)
+    pod = Pod.from_object({"metadata": {"namespace": "rl", "name": "judge-0", "uid": "p1"}})
+    target = transitions.Target(RewardModel.model_validate(reward_model()), pod, cast(Any, None), "token")
+    memory = Memory()
+    await world.reconciler._transition(KEY, memory, Transition.WAKE, target)
+    assert (memory.failures, memory.unfit) == ({}, {})
+
+
 # ---------------------------------------------------------------------- calls to the API server
 
 

@@ -15,7 +15,7 @@ from genrm_api.rewardmodel import Lifecycle, RewardModel
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
-from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
+from genrm_operator.errors import Deposed, DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.observed import DoorState, Transition
 from genrm_operator.transitions import Target, run
 
@@ -75,6 +75,24 @@ async def test_three_nights(simulator: Simulator, kind: str) -> None:
             assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("asleep", True)
         await run(Transition.SLEEP, pod, doors)
         assert truth(simulator)["asleep"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transition", [Transition.WAKE, Transition.SLEEP])
+async def test_that_a_later_leader_has_been_there_is_no_failure_of_the_pod(
+    simulator: Simulator, kind: str, transition: Transition
+) -> None:
+    pod = target(simulator, kind)
+    async with Doors(epoch=lambda: 7) as leader, Doors(epoch=lambda: 6) as deposed:
+        await run(Transition.WAKE, pod, leader)
+        if transition is Transition.WAKE:
+            await run(Transition.SLEEP, pod, leader)
+        before = truth(simulator)["calls"]
+        with pytest.raises(Deposed, match="pod judge-0 takes orders of epoch 7, and this one was 6"):
+            await run(transition, pod, deposed)
+        changing = [call["path"] for call in truth(simulator)["calls"][len(before) :] if call["method"] == "POST"]
+        assert not changing
+        await run(transition, pod, leader)
 
 
 @pytest.mark.parametrize("kind", KINDS)
