@@ -71,6 +71,7 @@ class Reason(enum.StrEnum):
     AS_RECORDED = "AsRecorded"
     BETTER_PREFERRED = "BetterPreferred"
     NOT_COMPARED = "NotCompared"
+    NOT_CONFIRMED = "NotConfirmed"
     SCORES_DISPUTED = "ScoresDisputed"
     SCORES_DIFFER = "ScoresDiffer"
     WORSE_PREFERRED = "WorsePreferred"
@@ -137,6 +138,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.AS_RECORDED: "Engines computed what was recorded of the first like them.",
     Reason.BETTER_PREFERRED: "Engines prefer the better response of each pair in `scoring.canary`; no more was asked.",
     Reason.NOT_COMPARED: "An engine does not answer what it would be compared by; it serves.",
+    Reason.NOT_CONFIRMED: "What was recorded is the word of one pod, which no other one has confirmed yet; it serves.",
     Reason.SCORES_DISPUTED: "Pods of one kind computed different scores, and no third has decided; the first serves.",
     Reason.MEMORY_FREED: "The last sleeps gave most of the GPUs' memory back.",
     Reason.MEMORY_KEPT: "An engine that sleeps keeps more than a fifth of the memory that was in use, and 4 GiB.",

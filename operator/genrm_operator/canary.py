@@ -147,7 +147,11 @@ class Canary:
         held_to = golden.believed(recordings)
         for recorded in recordings:
             check = self.known.checks.get(recorded.uid)
-            if check is None or not check.fine or check.boot_id != recorded.boot_id:
+            if check is None or not check.fine:
+                continue
+            # Of a container that has started anew since, and said the same: it is still the voice that was alone.
+            alone = recorded is held_to and check.reason is Reason.NOT_CONFIRMED
+            if check.boot_id != recorded.boot_id and not alone:
                 continue
             if recorded is held_to and held_to.agreed:
                 reason, message = Reason.AS_RECORDED, "computes what another pod has computed since"
@@ -168,8 +172,10 @@ class Canary:
         """What is said of an engine that computes what is believed."""
         held_to = golden.believed(recordings)
         said = f"answers as pod {held_to.pod} did at {held_to.recorded_at}"
-        if not golden.is_disputed(recordings):
+        if held_to.agreed:
             return Reason.AS_RECORDED, said
+        if not golden.is_disputed(recordings):
+            return Reason.NOT_CONFIRMED, f"{said}, which no other pod has confirmed yet"
         other = recordings[-1]
         return Reason.SCORES_DISPUTED, (
             f"{said}, and pod {other.pod} computed something else at {other.recorded_at}: the next pod that starts "
@@ -220,8 +226,8 @@ class Canary:
             raise ScoresDiffer(pod.name, message)
         recorded = self._recording(facts, pod, rows)
         await self._save(by_key, key, (recorded,))
-        said = f"recorded ConfigMap {self.name} at {recorded.recorded_at}; nobody was there to compare with"
-        return Reason.AS_RECORDED, said
+        said = f"recorded ConfigMap {self.name} at {recorded.recorded_at}; no other pod was there to confirm it"
+        return Reason.NOT_CONFIRMED, said
 
     def _recording(self, facts: Mapping[str, str | None], pod: Pod, rows: tuple[Row, ...]) -> Golden:
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

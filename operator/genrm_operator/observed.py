@@ -195,6 +195,7 @@ WORST_FIRST: Final = (
     Reason.WORSE_PREFERRED,
     Reason.SCORES_DISPUTED,
     Reason.NOT_COMPARED,
+    Reason.NOT_CONFIRMED,
     Reason.AS_RECORDED,
     Reason.BETTER_PREFERRED,
 )

@@ -265,7 +265,7 @@ def _scores(rm: RewardModel, seen: Seen) -> list[Said]:
     if not checks:
         return _as_before(rm, "ScoresVerified")
     worst, said = min(checks, key=lambda check: WORST_FIRST.index(check[0]))
-    if worst not in (Reason.AS_RECORDED, Reason.BETTER_PREFERRED):
+    if worst not in (Reason.NOT_CONFIRMED, Reason.AS_RECORDED, Reason.BETTER_PREFERRED):
         return [("ScoresVerified", False, worst, said)]
     more = f"; and {len(checks) - MOST_SAID} more" if len(checks) > MOST_SAID else ""
     return [("ScoresVerified", True, worst, "; ".join(said for _, said in checks[:MOST_SAID]) + more)]

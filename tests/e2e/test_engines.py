@@ -256,7 +256,7 @@ def nights(stack: Stack, kind: str, many: int) -> None:
                 assert routed_verdicts(stack, routed, name) == before_routed
             print(f"{kind}: asleep in {slept['lastSleepSeconds']} s, awake in {woken['lastWakeSeconds']} s")
             scores = [(c["status"], c["reason"]) for c in woken["conditions"] if c["type"] == "ScoresVerified"]
-            assert scores == [("True", "AsRecorded")]
+            assert scores in ([("True", "NotConfirmed")], [("True", "AsRecorded")]), "as it is alone, or was once not"
         assert {e["bootId"] for e in stack.status(name)["endpoints"]} == boots, "no engine died"
     except BaseException:
         print(stack.story(name))

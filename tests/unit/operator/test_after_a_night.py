@@ -17,6 +17,7 @@ from tests.unit.operator.test_pinning import condition, seen
 
 PODS = [make_pod(uid=f"u{i}", name=f"judge-{i}") for i in range(6)]
 FINE = Check("b1", Reason.AS_RECORDED, "answers as pod judge-0 did")
+FIRST = Check("b1", Reason.NOT_CONFIRMED, "recorded a ConfigMap; no other pod was there to confirm it")
 SICK = Check("b1", Reason.SCORES_DIFFER, "computes other scores")
 ALONE = Check("b1", Reason.NOT_COMPARED, "cannot be compared, and serves")
 DISPUTED = Check("b1", Reason.SCORES_DISPUTED, "answers as pod judge-0 did, and pod judge-9 computed something else")
@@ -34,6 +35,7 @@ def model(known: dict[str, Any] | None = None, *, verify: bool = True) -> Reward
     [
         ({}, None),
         ({"u0": FINE}, ("True", "AsRecorded", "pod judge-0 answers as pod judge-0 did")),
+        ({"u0": FIRST}, ("True", "NotConfirmed", f"pod judge-0 {FIRST.message}")),
         ({"u0": FINE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
         ({"u0": ALONE, "u1": SICK}, ("False", "ScoresDiffer", "pod judge-1 computes other scores")),
         ({"u0": ALONE, "u1": FINE}, ("False", "NotCompared", "pod judge-0 cannot be compared, and serves")),

@@ -219,6 +219,24 @@ async def test_two_pods_that_start_together_record_once(simulator: Simulator, ma
     assert "answers as pod" in messages[0] and "computes what another pod has computed since" in messages[1]
 
 
+async def test_what_one_pod_alone_says_is_not_called_confirmed(simulator: Simulator, maps: Maps) -> None:
+    known = Recordings()
+    async with Doors() as doors:
+        first = await started(simulator, "vllm", maps, known)
+        await run(Transition.VERIFY, first, doors)
+        assert (check := known.checks["judge-0"]).reason is Reason.NOT_CONFIRMED
+        assert "no other pod was there to confirm it" in check.message
+        await run(Transition.SLEEP, first, doors)
+        await run(Transition.WAKE, first, doors)
+        assert (check := known.checks["judge-0"]).reason is Reason.NOT_CONFIRMED, "it is the same voice"
+        assert "which no other pod has confirmed yet" in check.message
+        again = await started(simulator, "vllm", maps, known)
+        await run(Transition.VERIFY, again, doors)
+        assert known.checks["judge-0"].reason is Reason.NOT_CONFIRMED, "and its container's next start is no other one"
+        await run(Transition.VERIFY, await started(simulator, "vllm", maps, known, name="judge-1"), doors)
+    assert {check.reason for check in known.checks.values()} == {Reason.AS_RECORDED}
+
+
 async def test_what_could_not_be_written_down_is_found_out_anew(simulator: Simulator, maps: Maps) -> None:
     known = Recordings()
     async with Doors() as doors:
@@ -309,8 +327,8 @@ async def test_rows_and_pairs_are_both_told(simulator: Simulator, maps: Maps) ->
     async with Doors() as doors:
         await run(Transition.VERIFY, target, doors)
     (check,) = target.canary.known.checks.values()
-    assert check.reason is Reason.AS_RECORDED
-    assert "nobody was there to compare with; prefers the better response" in check.message
+    assert check.reason is Reason.NOT_CONFIRMED
+    assert "no other pod was there to confirm it; prefers the better response" in check.message
 
 
 @pytest.mark.parametrize("route", ["/tokenize", "rows"])
