@@ -196,6 +196,8 @@ async def sleep(target: Target, front: Front) -> int:
     if target.at_gate:
         await _leave(target, front)
         return aborted
+    if target.canary is not None:
+        target.canary.sleeps(pod)  # by itself it may wake, too: whoever finds it awake has it compared
     if not await front.is_asleep(pod, token, asleep) or await _holds_memory(target, front):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         before = await front.device_memory(pod, token)

@@ -219,6 +219,22 @@ async def test_two_pods_that_start_together_record_once(simulator: Simulator, ma
     assert "answers as pod" in messages[0] and "computes what another pod has computed since" in messages[1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_engine_that_woke_by_itself_is_compared_before_it_serves(
+    simulator: Simulator, kind: str, maps: Maps
+) -> None:
+    target = await started(simulator, kind, maps)
+    async with Doors() as doors:
+        await run(Transition.VERIFY, target, doors)
+        await run(Transition.WAKE, target, doors)
+        await run(Transition.SLEEP, target, doors)
+        for call in target.adapter.wake(target.rm):
+            await doors.call_engine(target.pod, TOKEN, call)
+        simulator.put(ADDRESS, faults={"corrupt": True})
+        with pytest.raises(ScoresDiffer):
+            await run(Transition.WAKE, target, doors)
+
+
 async def test_what_one_pod_alone_says_is_not_called_confirmed(simulator: Simulator, maps: Maps) -> None:
     known = Recordings()
     async with Doors() as doors:
