@@ -20,10 +20,11 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from genrm_door import Door, Settings
 from genrm_door.gate import HEADERS, Gate
+from genrm_door.nvml import DeviceMemory
 from genrm_door.record import Record
 from genrm_door.routes import DOOR_PATH
 from genrm_door.wire import again, values
@@ -82,9 +83,11 @@ def _camel(name: str) -> str:
 
 
 class SimPod:
+    engines: ClassVar[Mapping[str, type[SimEngine]]] = ENGINES
+
     def __init__(self, settings: PodSettings, faults: Faults) -> None:
         self.settings = settings
-        self.engine = ENGINES[settings.engine](settings.model, faults)
+        self.engine = self.engines[settings.engine](settings.model, faults)
         self.gate: Gate | None = None
         self.door: Door | None = None
         self.starting = False
@@ -106,6 +109,10 @@ class SimPod:
     def up(self) -> bool:
         """Whether the memory of its GPUs is taken."""
         return self.gate is None and self.engine.has_memory
+
+    def gpus(self) -> DeviceMemory | None:
+        """What its driver says."""
+        return self.engine.gpus(gone=self.gate is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.gate is None:
@@ -144,11 +151,11 @@ class SimPod:
         self.starts += 1
 
     def _begin(self, words: Settings) -> None:
-        self.door = Door(self.engine, words, gpus=self.engine.gpus, restart=self._to_the_gate)
+        self.door = Door(self.engine, words, gpus=self.gpus, restart=self._to_the_gate)
 
     def _to_the_gate(self, past: Mapping[str, Any]) -> None:
         self.door = None
-        self.gate = Gate(self._words(secrets.token_hex(8), past), gpus=lambda: self.engine.gpus(gone=True))
+        self.gate = Gate(self._words(secrets.token_hex(8), past), gpus=self.gpus)
 
     def _words(self, boot_id: str, past: Mapping[str, Any]) -> Settings:
         given = self.settings

@@ -1,0 +1,410 @@
+"""A cluster for the whole story: an API server's objects, who else writes them, and operators that come and go.
+
+The operator is the real one from its queue on: `Reconciler`, cache and `Doors`. What a cluster does by itself is done
+here in as few words as possible: Deployments have pods, a kubelet starts containers and says whether they are ready,
+who watches hears of each change a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final, cast
+
+from genrm_api.leases import DemandLease
+from genrm_api.names import ANNOTATION_BOOT_ID, CONDITION_VERIFIED, LABEL_REWARD_MODEL, LABEL_SERVING
+from genrm_operator.errors import ApiError, Deposed, NotFound
+from genrm_operator.informers import INFORMED
+from genrm_operator.kube import Kube
+from genrm_operator.metrics import Metrics
+from genrm_operator.observed import Place
+from genrm_operator.reconciler import Reconciler
+from genrm_operator.routers import Routers
+from genrm_operator.settings import Settings
+from genrm_operator.trainers import has
+
+from tests.unit.operator.hours import Hours
+from tests.unit.operator.machines import TOOK, Network, Replica, StoryDoors
+
+NAMESPACE: Final = "rl"
+SETTINGS: Final = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:test"}, slot_turn_seconds=20.0)
+METRICS: Final = Metrics()
+"""Nobody reads them."""
+API_SECONDS: Final = 0.02
+GRACE_SECONDS: Final = 3.0
+RENEW_SECONDS: Final = 10.0
+PUTS: Final = {what.kind: what.put for what in INFORMED}
+BEGAN: Final = datetime(2026, 11, 22, tzinfo=UTC)
+
+Obj = dict[str, Any]
+
+
+class Api:
+    """Objects are never changed, only replaced."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.there: dict[tuple[str, str], Obj] = {}
+        self.away_until = 0.0
+        self._version = itertools.count(1)
+
+    # -- what the operator calls: `Kube`
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Obj:
+        await self._call()
+        kind, meta = manifest["kind"], manifest["metadata"]
+        before = self.there.get((kind, meta["name"]))
+        if before is None:
+            return self.put(kind, {**manifest, "metadata": {**meta, "uid": f"{kind}/{meta['name']}", "generation": 1}})
+        kept = {name: before["metadata"].get(name) for name in ("uid", "generation", "resourceVersion")}
+        same = all(before.get(part) == manifest.get(part) for part in manifest if part != "metadata")
+        if same and before["metadata"].get("annotations") == meta.get("annotations"):
+            return before
+        kept["generation"] += not same
+        return self.put(kind, {**before, **manifest, "metadata": {**meta, **kept}})
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Obj:
+        await self._call()
+        return self.put("RewardModel", {**self._the("RewardModel", manifest["metadata"]["name"]),
+                                        "status": manifest["status"]})  # fmt: skip
+
+    async def merge_patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Obj:
+        await self._call()
+        return self.annotate(kind, name, **patch["metadata"])
+
+    async def set_pod_condition(self, namespace: str, name: str, condition: Mapping[str, Any]) -> Obj:
+        await self._call()
+        return self.condition(name, condition)
+
+    async def get(self, kind: str, namespace: str, name: str) -> Obj:
+        await self._call()
+        return self._the(kind, name)
+
+    async def list(self, kind: str, namespace: str, selector: str, *, name: str | None = None) -> list[Obj]:
+        await self._call()
+        return [obj for (of, its), obj in self.there.items() if of == kind and name in (None, its)]
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        await self._call()
+        if self._the(kind, name)["metadata"]["uid"] == uid:
+            self.world.delete(kind, name)
+
+    async def create_event(self, *_: Any, **__: Any) -> None:
+        """Nobody reads it."""
+
+    async def _call(self) -> None:
+        await asyncio.sleep(API_SECONDS)
+        if self.world.loop.time() < self.away_until:
+            raise ApiError("PATCH", 0, "no answer")
+
+    # -- what everybody does
+
+    def put(self, kind: str, obj: Mapping[str, Any]) -> Obj:
+        meta = {**obj["metadata"], "resourceVersion": str(next(self._version))}
+        found = self.there[kind, meta["name"]] = {**obj, "kind": kind, "metadata": meta}
+        self.world.hears(kind, found, deleted=False)
+        return found
+
+    def annotate(
+        self, kind: str, name: str, labels: Mapping[str, Any] = {}, annotations: Mapping[str, Any] = {}
+    ) -> Obj:
+        obj = self._the(kind, name)
+        meta = dict(obj["metadata"])
+        for part, said in (("labels", labels), ("annotations", annotations)):
+            meta[part] = {k: v for k, v in {**meta.get(part, {}), **said}.items() if v is not None}
+        found = self.put(kind, {**obj, "metadata": meta})
+        if kind == "Pod":
+            self.world.labelled(name)
+        elif kind == "Lease":
+            self.world.granted(DemandLease.from_object(found))
+        return found
+
+    def condition(self, name: str, condition: Mapping[str, Any]) -> Obj:
+        obj = self._the("Pod", name)
+        kept = [c for c in obj["status"]["conditions"] if c["type"] != condition["type"]]
+        return self.put("Pod", {**obj, "status": {**obj["status"], "conditions": [*kept, dict(condition)]}})
+
+    def remove(self, kind: str, name: str) -> None:
+        obj = self.there.pop((kind, name), None)
+        if obj is not None:
+            meta = {**obj["metadata"], "resourceVersion": str(next(self._version))}
+            self.world.hears(kind, {**obj, "metadata": meta}, deleted=True)
+
+    def of(self, kind: str) -> list[Obj]:
+        return [obj for (its, _), obj in self.there.items() if its == kind]
+
+    def _the(self, kind: str, name: str) -> Obj:
+        if (obj := self.there.get((kind, name))) is None:
+            raise NotFound(f"GET {kind}", 404, f"{name} not found")
+        return obj
+
+
+class Writes:
+    """`Kube.guarded`: who was deposed writes nothing."""
+
+    def __init__(self, api: Api, operator: Operator) -> None:
+        self._api, self._operator = api, operator
+
+    def __getattr__(self, name: str) -> Any:
+        if self._operator.deposed and name not in ("get", "list"):
+            raise Deposed("another one leads")
+        return getattr(self._api, name)
+
+
+class NoRouters:
+    async def follow_all(self, *_: Any) -> None:
+        """There are none."""
+
+
+class Operator:
+    """One process. What it has sent goes on its way when it dies; what it knows does not."""
+
+    def __init__(self, world: World, epoch: int) -> None:
+        self.world = world
+        self.network = Network(world)
+        doors = StoryDoors(epoch, self.network)
+        self.deposed = False
+        kube = cast(Kube, Writes(world.api, self))
+        self.reconciler = Reconciler(kube, doors, cast(Routers, NoRouters()), SETTINGS, METRICS)
+        for kind in ("RewardModel", *PUTS):
+            for obj in filter(partial(_is_watched, kind), world.api.of(kind)):
+                self.sees(kind, obj, deleted=False)
+        self.task = world.loop.create_task(self.reconciler.run())
+
+    def sees(self, kind: str, obj: Obj, *, deleted: bool) -> None:
+        cache, queue = self.reconciler.cache, self.reconciler.queue
+        put = cache.put_reward_model if kind == "RewardModel" else PUTS[kind](cache)
+        found = put(obj, deleted=deleted)
+        for key in (*found.others, *((found.key,) if found.news or deleted else ())):
+            queue.add(key)
+
+    def dies(self) -> None:
+        self.network.dead = True
+        self.reconciler.stop()
+        self.task.cancel()
+
+    @property
+    def running(self) -> Iterator[tuple[str, asyncio.Task[None]]]:
+        for memory in self.reconciler._memory.values():
+            for uid, running in memory.running.items():
+                yield f"{running.transition} of {uid}", running.task
+
+
+class World:
+    def __init__(self, models: Sequence[Obj], *, measurable: bool) -> None:
+        self.measurable = measurable
+        self.loop = Hours()
+        self.broken: list[str] = []
+        self.api = Api(self)
+        self.replicas: dict[str, Replica] = {}
+        """By name of the pod."""
+        self.operator: Operator | None = None
+        """The one that leads."""
+        self.watch_lag = 0.01
+        self.alive: set[str] = set()
+        """Runs whose processes renew their Leases."""
+        self.calls_left: int | None = None
+        """Of the operator, before it is killed."""
+        self._heard_at = 0.0
+        self._epochs, self._numbers = itertools.count(1), itertools.count(1)
+        self._tasks = [self.loop.create_task(self._kubelet()), self.loop.create_task(self._renewals())]
+        for model in models:
+            self.api.put("RewardModel", model)
+        self.starts()
+
+    def close(self) -> None:
+        self.operator_dies()
+        for replica in self.replicas.values():
+            replica.dies()
+        self.loop.run_until_complete(_all_end())
+        self.loop.close()
+
+    def broke(self, what: str) -> None:
+        self.broken.append(f"{what} (at {self.loop.time() - 1000.0:.3f})")
+
+    # -- the operator
+
+    def starts(self) -> None:
+        async def start() -> Operator:
+            return Operator(self, next(self._epochs))
+
+        self.operator = self.loop.run_until_complete(start())
+
+    def operator_dies(self) -> None:
+        if self.operator is not None:
+            self.operator.dies()
+            self.operator = None
+
+    def called(self) -> None:
+        """The operator sends something to a pod."""
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left <= 0:
+                self.calls_left = None
+                self.operator_dies()
+
+    def hears(self, kind: str, obj: Obj, *, deleted: bool) -> None:
+        """Whoever watches, in the order in which it happened."""
+        if kind == "Deployment":
+            self.loop.call_later(0.05, self._deployed)
+        if not _is_watched(kind, obj) or (operator := self.operator) is None:
+            return
+        self._heard_at = max(self._heard_at, self.loop.time() + self.watch_lag)
+        self.loop.call_at(self._heard_at, lambda: operator.sees(kind, obj, deleted=deleted))
+
+    # -- Deployments and kubelets
+
+    def _deployed(self) -> None:
+        for deployment in self.api.of("Deployment"):
+            name, spec = deployment["metadata"]["name"], deployment["spec"]
+            mine = [r for r in self.replicas.values() if r.owner == name and not r.deleting]
+            for _ in range(spec["replicas"] - len(mine)):
+                self._schedule(name, spec["template"])
+            for replica in mine[spec["replicas"] :]:
+                self.delete("Pod", replica.name)
+
+    def _schedule(self, owner: str, template: Mapping[str, Any]) -> None:
+        number = next(self._numbers)
+        name, ip = f"{owner}-{number}", f"10.0.0.{number}"
+        obj = {
+            "metadata": {**template["metadata"], "name": name, "namespace": NAMESPACE, "uid": f"uid-{number}"},
+            "spec": {**template["spec"], "nodeName": "n"},
+            "status": {"conditions": [], "containerStatuses": []},
+        }
+        replica = self.replicas[name] = Replica(self, obj, ip, owner)
+        self.api.put("Pod", obj)
+        self.loop.call_later(0.5, self._start, replica)
+
+    def _start(self, replica: Replica) -> None:
+        if self.replicas.get(replica.name) is replica and replica.container is None:
+            replica.starts()
+
+    def delete(self, kind: str, name: str) -> None:
+        """With a grace period, if it is a pod of an engine."""
+        replica = self.replicas.get(name) if kind == "Pod" else None
+        if replica is None:
+            return self.api.remove(kind, name)
+        if replica.deleting:
+            return
+        replica.deleting = True
+        pod = self.api.there["Pod", name]
+        self.api.put("Pod", {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-11-22T00:00:00Z"}})
+        if replica.container is not None and (front := replica.container.gate or replica.container.door) is not None:
+            front.record.terminate(admit=False)
+        self.loop.call_later(GRACE_SECONDS, self._gone, name)
+        self._deployed()
+
+    def _gone(self, name: str) -> None:
+        replica = self.replicas.pop(name)
+        replica.dies()
+        replica.reachable.set()
+        self.api.remove("Pod", name)
+
+    def restart(self, replica: Replica) -> None:
+        """Its container ends, and another one starts in its place."""
+        replica.dies()
+        self._tell(replica)
+        self.loop.call_later(0.7, self._start, replica)
+
+    async def _kubelet(self) -> None:
+        while True:
+            for replica in list(self.replicas.values()):
+                self._tell(replica)
+            await asyncio.sleep(0.5)
+
+    def _tell(self, replica: Replica) -> None:
+        """What the kubelet sees of a container."""
+        pod = self.api.there["Pod", replica.name]
+        ready = "True" if replica.ready else "False"
+        status = {
+            "name": "engine", "imageID": "vllm@sha256:1", "restartCount": max(replica.restarts, 0),
+            "state": {"waiting": {}} if replica.container is None else {"running": {}},
+        }  # fmt: skip
+        said = next((c["status"] for c in pod["status"]["conditions"] if c["type"] == "ContainersReady"), None)
+        if (said, pod["status"]["containerStatuses"]) != (ready, [status]):
+            self.api.put(
+                "Pod", {**pod, "status": {**pod["status"], "podIP": replica.ip, "containerStatuses": [status]}}
+            )
+            self.api.condition(replica.name, {"type": "ContainersReady", "status": ready})
+
+    # -- runs
+
+    async def _renewals(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for obj in self.api.of("Lease"):
+                if DemandLease.from_object(obj).run in self.alive:
+                    self.renew(obj)
+
+    def renew(self, obj: Obj) -> Obj:
+        at = (BEGAN + timedelta(seconds=self.loop.time())).isoformat()
+        return self.api.put("Lease", {**obj, "spec": {**obj["spec"], "renewTime": at}})
+
+    @property
+    def leases(self) -> list[DemandLease]:
+        return [DemandLease.from_object(obj) for obj in self.api.of("Lease")]
+
+    # -- who has what
+
+    def at(self, ip: str) -> Replica | None:
+        return next((replica for replica in self.replicas.values() if replica.ip == ip), None)
+
+    def places_of(self, lease: DemandLease) -> frozenset[Place]:
+        spec = self.api.there["RewardModel", lease.reward_model]["spec"]
+        slots = (slot for slot in spec["gpu"]["slots"] if slot["name"] in lease.slots)
+        return frozenset(("device", slot["node"], str(d)) for slot in slots for d in slot["devices"])
+
+    def taken(self, places: frozenset[Place]) -> list[tuple[str, int, bool]]:
+        """Who has memory on these GPUs: a name, bytes, and whether that could be known."""
+        found = [
+            (replica.name, c.used, not c.strayed and (self.measurable or not (c.engine.asleep and not c.starting)))
+            for replica in self.replicas.values()
+            if (c := replica.container) is not None and not places.isdisjoint(replica.places)
+        ]
+        trainers = [
+            lease for lease in self.leases
+            if lease.slots and has(lease) and any(("Pod", pod) in self.api.there for pod in lease.pods)
+        ]  # fmt: skip
+        return found + [(lease.name, TOOK, True) for lease in trainers if not places.isdisjoint(self.places_of(lease))]
+
+    # -- what must never be
+
+    def labelled(self, name: str) -> None:
+        """Somebody has written the labels of a pod."""
+        if (replica := self.replicas.get(name)) is not None and (wrong := self.serves_wrongly(replica)) is not None:
+            self.broke(f"{name}: {wrong}")
+
+    def serves_wrongly(self, replica: Replica) -> str | None:
+        """What is wrong with a pod that Services send clients to."""
+        meta = self.api.there["Pod", replica.name]["metadata"]
+        container, boot = replica.container, (meta.get("annotations") or {}).get(ANNOTATION_BOOT_ID)
+        labelled = meta["labels"].get(LABEL_SERVING) is not None
+        if not labelled or container is None or boot != container.boot_id:
+            return None  # of another boot it means nothing
+        conditions = self.api.there["Pod", replica.name]["status"]["conditions"]
+        if not any(c["type"] == CONDITION_VERIFIED and c.get("message") == boot for c in conditions):
+            return "serves, and is not verified under its present boot id"
+        if container.state != "serving" and not replica.deleting:
+            return f"is labelled, and its door is {container.state.value}"
+        return None
+
+    def granted(self, lease: DemandLease) -> None:
+        """Somebody has written a Lease."""
+        if lease.slots and has(lease):
+            for who, taken, known in self.taken(self.places_of(lease)):
+                if who != lease.name and taken > TOOK // 4 and known:
+                    self.broke(f"{lease.name} is given GPUs that {who} has")
+
+
+async def _all_end() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _is_watched(kind: str, obj: Obj) -> bool:
+    return kind == "RewardModel" or (kind in PUTS and LABEL_REWARD_MODEL in obj["metadata"].get("labels", {}))
