@@ -16,8 +16,8 @@ from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import EngineError
 from genrm_operator.hooked import Hooked
-from genrm_operator.memory import Memory
-from genrm_operator.observed import DoorState, Night, Pod, Transition
+from genrm_operator.memory import Memory, Running
+from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,10 @@ class Observer:
             # Its wake asks it, and while 64 of them go on the end of each brings a look at all.
             return dataclasses.replace(pod, door=memory.doors[pod.uid])
         try:
-            door = await (self._doors.take_charge(pod, token) if hooked is None else hooked.look(pod, token))
+            if hooked is None:
+                door = await self._measured(pod, token, await self._doors.take_charge(pod, token), running)
+            else:
+                door = await hooked.look(pod, token)
         except EngineError as error:
             if pod.uid not in memory.unreachable:
                 log.warning("pod does not answer namespace=%s pod=%s %s", pod.namespace, pod.name, error)
@@ -83,6 +86,16 @@ class Observer:
 
     def _asking(self, token: str) -> labels.Ask:
         return lambda pod, call: self._doors.call_engine(pod, token, call, labels.ASK_SECONDS)
+
+    async def _measured(self, pod: Pod, token: str, door: Door, running: Running | None) -> Door:
+        """With what its sleep gave back, where nobody could see that when it was over: it counts as kept until then,
+        and nobody gets the GPUs."""
+        night = door.night
+        unseen = night is not None and night.before is not None and night.after is None
+        if night is None or not unseen or running is not None or door.state is not DoorState.ASLEEP:
+            return door
+        found = await self._doors.device_memory(pod, token)
+        return door if found is None else dataclasses.replace(door, night=Night(night.before, found.used))
 
     async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
         """Ask one engine for its version, once per boot of it."""

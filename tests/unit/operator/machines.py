@@ -305,9 +305,12 @@ class Network:
         """What the operator has found out, or brought about."""
         if path in ("/v1/models", "/v1/completions"):
             container.seen.add("models" if path == "/v1/models" else "row")
-        elif path == DOOR_PATH and method == "PUT" and container.starting and body == {"state": "closed"}:
+        if path != DOOR_PATH or method != "PUT":
+            return
+        self.world.labelled(container.replica.name)  # the label goes before the door shuts
+        if container.starting and body == {"state": "closed"}:
             container.takes_memory()
-        elif path == DOOR_PATH and method == "PUT" and body == {"state": "serving"} and before is not State.SERVING:
+        elif body == {"state": "serving"} and before is not State.SERVING:
             container.serves_now()
 
 

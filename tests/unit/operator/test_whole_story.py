@@ -381,6 +381,9 @@ class Everything(RuleBasedStateMachine):
         asks = lease.phase is Phase.SCORING and obj["spec"]["lifecycle"].get("state", "Auto") in ("Auto", "Awake")
         return not asks or lease.granted is not None
 
+    def is_granted(self, run: str) -> bool:
+        return any(lease.run == run and lease.granted is not None for lease in self.world.leases)
+
     def rests(self, replica: Replica) -> bool:
         """By the door's record, by the engine's truth, and for clients."""
         container = replica.container
@@ -412,6 +415,29 @@ TestEverything = Everything.TestCase
 TestEverything.settings = settings(
     max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_a_sleep_that_nobody_could_measure_is_measured_later() -> None:
+    """The driver, or the network, may be away for just the seconds in which it is asked."""
+    story = Everything()
+    story.begin(measurable=True)
+    try:
+        story.a_run_says("p", "judge", Phase.SCORING, None)
+        story.time_passes(20.0)
+        assert story.is_granted("p")
+        story.a_run_says("p", "judge", Phase.IDLE, None)
+        story.time_passes(0.5)  # it is on its way down
+        story.world.measurable = False
+        story.time_passes(20.0)
+        story.a_run_says("q", "critic", Phase.SCORING, None)
+        story.time_passes(45.0)
+        assert not story.is_granted("q"), "who may have kept everything has the GPUs"
+        story.world.measurable = True
+        story.time_passes(45.0)
+        assert story.is_granted("q")
+        story.nothing_broke()
+    finally:
+        story.world.close()
 
 
 @pytest.mark.proof

@@ -252,7 +252,7 @@ class World:
             self.loop.call_later(0.05, self._deployed)
         if not _is_watched(kind, obj) or (operator := self.operator) is None:
             return
-        self._heard_at = max(self._heard_at, self.loop.time() + self.watch_lag)
+        self._heard_at = max(self._heard_at + 1e-6, self.loop.time() + self.watch_lag)
         self.loop.call_at(self._heard_at, lambda: operator.sees(kind, obj, deleted=deleted))
 
     # -- Deployments and kubelets
