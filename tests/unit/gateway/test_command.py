@@ -101,9 +101,10 @@ def test_a_cluster_without_credentials_and_a_port_that_is_taken_are_said_too(
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("genrm-gateway: KUBECONFIG: ")
     (spec := tmp_path / "rules.yaml").write_text(RULES)
+    (module := tmp_path / "own.py").write_text(MODULE)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert main.main(["--spec", str(spec), "--rules", __file__, "--host", "127.0.0.1", "--port", port]) == 2
+        assert main.main(["--spec", str(spec), "--rules", str(module), "--host", "127.0.0.1", "--port", port]) == 2
     said = capsys.readouterr().err
     assert f"--port: cannot listen at 127.0.0.1, port {port}: " in said and "Address already in use" in said
 
