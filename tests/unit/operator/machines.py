@@ -257,8 +257,7 @@ class Network:
         if replica is None:
             await asyncio.sleep(timeout)
             raise Unreachable("no route")
-        if self.of_operator:
-            self.world.called()
+        answered = not self.of_operator or self.world.gets_an_answer()
         arrived = asyncio.Event()
         carried = self.world.loop.create_task(self._carry(replica, arrived, method, target, headers, body))
         replica.serving.add(carried)
@@ -276,8 +275,8 @@ class Network:
         finally:
             if not arrived.is_set() and not self.dead and not carried.done():
                 carried.cancel()  # the connection is closed before the request was read
-        if replica.lose and self.of_operator:
-            replica.lose -= 1
+        if not answered or (replica.lose and self.of_operator):
+            replica.lose -= answered
             raise Unreachable("the answer is lost")
         return answer
 

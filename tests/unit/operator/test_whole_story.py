@@ -272,13 +272,22 @@ class Everything(RuleBasedStateMachine):
             self.world.loop.pass_by(away)
         self.world.starts()
 
-    @rule(calls=st.integers(1, 40), seconds=st.sampled_from([1.0, 5.0]))
-    def it_is_killed_at_a_call(self, calls: int, seconds: float) -> None:
-        self.world.calls_left = calls
+    @rule(calls=st.integers(1, 40), seconds=st.sampled_from([1.0, 5.0]), dies=st.booleans())
+    def it_gets_no_answer(self, calls: int, seconds: float, dies: bool) -> None:
+        """To one of its next calls, because it is killed, or because the answer is lost."""
+        self.world.calls_left, self.world.dies_then = calls, dies
         self.world.loop.pass_by(seconds)
         self.world.calls_left = None
         if self.world.operator is None:
             self.world.starts()
+
+    @rule(name=names, calls=st.integers(1, 12), dies=st.booleans())
+    def it_gets_no_answer_while_a_model_turns(self, name: str, calls: int, dies: bool) -> None:
+        """To sleep, or from it."""
+        pods = (obj["metadata"] for obj in self.world.api.of("Pod"))
+        labels = [pod["labels"] for pod in pods if pod.get("labels", {}).get(LABEL_REWARD_MODEL) == name]
+        self.a_person_wants(name, "Asleep" if any(LABEL_SERVING in its for its in labels) else "Awake")
+        self.it_gets_no_answer(calls, 5.0, dies)
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 12.0]))
     def another_one_leads_and_it_goes_on(self, seconds: float) -> None:

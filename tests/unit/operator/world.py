@@ -207,7 +207,8 @@ class World:
         self.alive: set[str] = set()
         """Runs whose processes renew their Leases."""
         self.calls_left: int | None = None
-        """Of the operator, before it is killed."""
+        """Of the operator, before one gets no answer: it is killed then, or the answer is lost."""
+        self.dies_then = True
         self._heard_at = 0.0
         self._epochs, self._numbers = itertools.count(1), itertools.count(1)
         self._tasks = [self.loop.create_task(self._kubelet()), self.loop.create_task(self._renewals())]
@@ -238,13 +239,15 @@ class World:
             self.operator.dies()
             self.operator = None
 
-    def called(self) -> None:
+    def gets_an_answer(self) -> bool:
         """The operator sends something to a pod."""
-        if self.calls_left is not None:
-            self.calls_left -= 1
-            if self.calls_left <= 0:
-                self.calls_left = None
-                self.operator_dies()
+        if self.calls_left is None or (left := self.calls_left - 1) > 0:
+            self.calls_left = None if self.calls_left is None else left
+            return True
+        self.calls_left = None
+        if self.dies_then:
+            self.operator_dies()
+        return False
 
     def hears(self, kind: str, obj: Obj, *, deleted: bool) -> None:
         """Whoever watches, in the order in which it happened."""
