@@ -189,6 +189,15 @@ class Everything(RuleBasedStateMachine):
         self.world.alive.discard(run)
         self.world.api.remove("Pod", run)
 
+    @rule(who=trainers)
+    def a_trainer_dies_with_what_it_has(self, who: tuple[str, tuple[str, ...]]) -> None:
+        """And stays for longer than its Lease, while somebody else wants the same GPUs."""
+        self.a_trainer_asks(who)
+        self.time_passes(7.0)
+        self.a_run_crashes(who[0])
+        self.a_run_says("p", "critic", Phase.SCORING, None)
+        self.time_passes(45.0)
+
     @rule(run=runs)
     def a_run_ends(self, run: str) -> None:
         for lease in self.world.leases:
