@@ -259,7 +259,8 @@ class Network:
             raise Unreachable("no route")
         answered = not self.of_operator or self.world.gets_an_answer()
         arrived = asyncio.Event()
-        carried = self.world.loop.create_task(self._carry(replica, arrived, method, target, headers, body))
+        late = self.world.late if self.dead else 0.0
+        carried = self.world.loop.create_task(self._carry(replica, arrived, method, target, headers, body, late))
         replica.serving.add(carried)
         carried.add_done_callback(replica.serving.discard)
         carried.add_done_callback(_heard)
@@ -282,9 +283,9 @@ class Network:
 
     async def _carry(
         self, replica: Replica, arrived: asyncio.Event, method: str, target: URL, headers: Mapping[str, str],
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | None, late: float,
     ) -> Answer:  # fmt: skip
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(LATENCY + late)
         await replica.reachable.wait()
         container = replica.container
         if container is None or container.starting or container.engine.died_of is not None:

@@ -78,6 +78,7 @@ STATES: Final = ("Auto", "Auto", "Awake", "Asleep", "Off")
 names, runs, trainers, numbers = (
     st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.sampled_from(TRAINERS), st.integers(0, 5)
 )  # fmt: skip
+late = st.sampled_from([0.0, 0.0, 3.0, 12.0])
 ORDERS: Final = ("/sleep", "/wake_up", "/is_sleeping", "/v1/completions", "/v1/models", CHAT)
 FAULTS: Final[tuple[Obj, ...]] = (
     *({"hang": frozenset({path})} for path in ORDERS), *({"status": {path: 500}} for path in ORDERS),
@@ -198,6 +199,17 @@ class Everything(RuleBasedStateMachine):
         self.a_run_says("p", "critic", Phase.SCORING, None)
         self.time_passes(45.0)
 
+    @rule(who=trainers, name=names)
+    def the_operator_is_killed_while_a_trainer_has_what_others_want(
+        self, who: tuple[str, tuple[str, ...]], name: str
+    ) -> None:
+        self.a_trainer_asks(who)
+        self.time_passes(7.0)
+        self.a_run_says("p", name, Phase.SCORING, None)
+        self.time_passes(0.5)
+        self.the_operator_is_killed(0.0)
+        self.time_passes(7.0)
+
     @rule(run=runs)
     def a_run_ends(self, run: str) -> None:
         for lease in self.world.leases:
@@ -281,22 +293,23 @@ class Everything(RuleBasedStateMachine):
             self.world.loop.pass_by(away)
         self.world.starts()
 
-    @rule(calls=st.integers(1, 40), seconds=st.sampled_from([1.0, 5.0]), dies=st.booleans())
-    def it_gets_no_answer(self, calls: int, seconds: float, dies: bool) -> None:
-        """To one of its next calls, because it is killed, or because the answer is lost."""
-        self.world.calls_left, self.world.dies_then = calls, dies
+    @rule(calls=st.integers(1, 40), seconds=st.sampled_from([1.0, 5.0]), dies=st.booleans(), late=late)
+    def it_gets_no_answer(self, calls: int, seconds: float, dies: bool, late: float) -> None:
+        """To one of its next calls, because it is killed, or because the answer is lost. Of who was killed the call may
+        still be on the road."""
+        self.world.calls_left, self.world.dies_then, self.world.late = calls, dies, late
         self.world.loop.pass_by(seconds)
         self.world.calls_left = None
         if self.world.operator is None:
             self.world.starts()
 
-    @rule(name=names, calls=st.integers(1, 12), dies=st.booleans())
-    def it_gets_no_answer_while_a_model_turns(self, name: str, calls: int, dies: bool) -> None:
+    @rule(name=names, calls=st.integers(1, 12), dies=st.booleans(), late=late)
+    def it_gets_no_answer_while_a_model_turns(self, name: str, calls: int, dies: bool, late: float) -> None:
         """To sleep, or from it."""
         pods = (obj["metadata"] for obj in self.world.api.of("Pod"))
         labels = [pod["labels"] for pod in pods if pod.get("labels", {}).get(LABEL_REWARD_MODEL) == name]
         self.a_person_wants(name, "Asleep" if any(LABEL_SERVING in its for its in labels) else "Awake")
-        self.it_gets_no_answer(calls, 5.0, dies)
+        self.it_gets_no_answer(calls, 5.0, dies, late)
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 12.0]))
     def another_one_leads_and_it_goes_on(self, seconds: float) -> None:

@@ -209,6 +209,8 @@ class World:
         self.calls_left: int | None = None
         """Of the operator, before one gets no answer: it is killed then, or the answer is lost."""
         self.dies_then = True
+        self.late = 0.0
+        """So many seconds the last call of who is killed is on the road."""
         self._heard_at = 0.0
         self._epochs, self._numbers = itertools.count(1), itertools.count(1)
         self._tasks = [self.loop.create_task(self._kubelet()), self.loop.create_task(self._renewals())]
