@@ -48,7 +48,7 @@ def door_source() -> DoorSource:
 
 def _archive(files: Mapping[str, str]) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(made, "w") as archive:
         for name, text in {"__main__.py": _ENTRY, **{f"genrm_door/{n}": t for n, t in files.items()}}.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED, compresslevel=9)
     return made.getvalue()

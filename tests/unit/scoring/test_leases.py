@@ -19,110 +19,17 @@ from genrm_api.names import (
 )
 from genrm_scoring.cluster import LEASES, Cluster, Object, Resource
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
-from genrm_scoring.lease_plan import LeasePlan, Wish, Write
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.scoring.fake_cluster import FakeCluster
 
 AWAY = ClusterUnreachable("https://fake:6443", "connection refused")
-PHASES = st.sampled_from(list(Phase))
 
 
 def stored(cluster: FakeCluster) -> DemandLease:
     (lease,) = (o for (r, _, _), o in cluster.objects.items() if r == str(LEASES))
     return DemandLease.from_object(lease)
-
-
-class TestPlan:
-    """What to write next, on a clock that the test moves."""
-
-    def test_a_holder_creates_then_renews_every_third_of_the_ttl(self) -> None:
-        plan = LeasePlan(30.0, holds=True)
-        assert plan.next(0.0).write is Write.CREATE
-        plan.succeeded(Write.CREATE, None, 0.0)
-        times = []
-        now = 0.0
-        for _ in range(4):
-            step = plan.next(now)
-            assert step.write is Write.RENEW
-            now = step.at
-            times.append(now)
-            plan.succeeded(Write.RENEW, None, now)
-        assert times == [10.0, 20.0, 30.0, 40.0]
-
-    def test_who_only_writes_phases_never_renews(self) -> None:
-        plan = LeasePlan(30.0, holds=False)
-        assert plan.next(0.0).write is None
-        plan.want(Phase.SCORING, 1.0)
-        assert (plan.next(1.0).write, plan.next(1.0).at) == (Write.PHASE, 1.0)
-        plan.succeeded(Write.PHASE, Wish(Phase.SCORING), 1.0)
-        assert (plan.next(2.0).write, plan.next(2.0).at) == (Write.PHASE, 11.0)
-
-    def test_a_phase_that_failed_is_tried_again_until_another_takes_its_place(self) -> None:
-        plan = LeasePlan(30.0, holds=False)
-        plan.want(Phase.SCORING, 0.0)
-        now = 0.0
-        for _ in range(20):
-            plan.failed(Write.PHASE, now)
-            now = plan.next(now).at
-        assert not plan.settled
-        plan.want(Phase.IDLE, now)
-        assert plan.next(now).at == now
-        plan.succeeded(Write.PHASE, Wish(Phase.IDLE), now)
-        assert plan.settled
-
-    def test_a_wish_that_changed_during_the_write_is_written_at_once(self) -> None:
-        plan = LeasePlan(30.0, holds=False)
-        plan.want(Phase.SCORING, 0.0)
-        plan.want(Phase.IDLE, 0.1)
-        plan.succeeded(Write.PHASE, Wish(Phase.SCORING), 0.2)
-        assert plan.next(0.2).at <= 0.2
-        assert not plan.settled
-
-    def test_a_lease_that_vanished_is_made_again_with_the_phase_wanted(self) -> None:
-        plan = LeasePlan(30.0, holds=True)
-        plan.want(Phase.SCORING, 0.0)
-        plan.succeeded(Write.CREATE, Wish(Phase.SCORING), 0.0)
-        plan.vanished(Write.RENEW, 5.0)
-        assert plan.next(5.0).write is Write.CREATE
-        plan.succeeded(Write.CREATE, Wish(Phase.SCORING), 5.0)
-        assert plan.settled
-
-    @given(st.integers(3, 300), st.floats(0, 0.9))
-    def test_an_outage_shorter_than_the_ttl_never_costs_the_lease(self, ttl: int, share: float) -> None:
-        """The renewal after the outage comes before the TTL has passed since the one before it."""
-        plan = LeasePlan(float(ttl), holds=True)
-        plan.succeeded(Write.CREATE, None, 0.0)
-        outage_ends = ttl * share
-        now = 0.0
-        while True:
-            now = max(now, plan.next(now).at)
-            if now >= outage_ends:
-                break
-            plan.failed(Write.RENEW, now)
-        assert now < ttl
-
-    @given(st.lists(st.tuples(PHASES, st.booleans()), min_size=1, max_size=30))
-    def test_whatever_fails_the_last_wish_is_what_gets_written(self, story: list[tuple[Phase, bool]]) -> None:
-        plan = LeasePlan(30.0, holds=False)
-        now = 0.0
-        for phase, works in story:
-            plan.want(phase, now)
-            step = plan.next(now)
-            if step.at <= now:
-                assert step.write is Write.PHASE
-                if works:
-                    plan.succeeded(Write.PHASE, plan.wanted, now)
-                else:
-                    plan.failed(Write.PHASE, now)
-            now += 0.01
-        for _ in range(3):
-            now = max(now, plan.next(now).at)
-            plan.succeeded(Write.PHASE, plan.wanted, now)
-        assert plan.written == Wish(story[-1][0])
 
 
 async def test_a_run_holds_renews_and_releases_its_lease() -> None:
