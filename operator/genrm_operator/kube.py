@@ -98,6 +98,15 @@ class Kube:
         answer = await self._call("GET", _folder(kind, namespace), query, accept=accept)
         return [dict(item) for item in answer["items"] or ()]  # of metadata alone, no items are null
 
+    async def unended_pods(self, namespace: str) -> set[str]:
+        """The names of a namespace's pods, without those of which every container has ended and none is begun anew.
+
+        A kubelet calls a pod `Succeeded` or `Failed` only then, and nobody else does as long as its node is there.
+        """
+        query = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+        answer = await self._call("GET", _folder("Pod", namespace), query, accept=f"{_METADATA_LIST},application/json")
+        return {str(item["metadata"]["name"]) for item in answer["items"] or ()}
+
     async def list_to_watch(
         self, kind: str, namespace: str, selector: str, *, whole: bool
     ) -> tuple[Sequence[dict[str, Any]], str]:

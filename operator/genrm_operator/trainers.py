@@ -3,8 +3,8 @@
 Such a Lease names slots of a RewardModel, and queues with the models that name the same GPUs (`slots`). Nobody can
 look into a trainer, so its word counts. It is granted all of its GPUs together, once every engine on them rests, and
 has them until it says `idle`; it is not asked to give them back before. One that stops renewing has died, or was cut
-off, and its memory may still be there: nobody gets the GPUs until the pods that its Lease names are gone, or somebody
-deletes the Lease.
+off, and its memory may still be there: nobody gets the GPUs until the pods that its Lease names have ended or are gone,
+or somebody deletes the Lease.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Wish:
     places: frozenset[Place]
     expired: bool
     gone: bool = False
-    """Its pods do not exist any more."""
+    """Its pods have ended, or do not exist any more."""
 
     @property
     def owner(self) -> Owner:
@@ -69,7 +69,7 @@ class Wish:
             if self.expired:
                 use = Use.UNKNOWN
                 because = (
-                    "has them and renews its Lease no more: they are free when the pods that it names are gone, or, "
+                    "has them and renews its Lease no more: they are free when the pods that it names have ended, or, "
                     "if you know that its processes have ended, when you delete the Lease"
                 )
         return Taker(self.owner, self.lease.name, self.places, use, because)
@@ -156,9 +156,8 @@ class Trainers:
         return turns.get(wish.together, NOT_ASKED)
 
     async def _there(self, lease: DemandLease) -> bool:
-        """Whether one of its pods exists."""
-        names = {obj["metadata"]["name"] for obj in await self._kube.list("Pod", lease.namespace, "")}
-        return not names.isdisjoint(lease.pods)
+        """Whether one of its pods may have memory."""
+        return not (await self._kube.unended_pods(lease.namespace)).isdisjoint(lease.pods)
 
     async def _tell(self, lease: DemandLease, granted: str | None, refused: str | None) -> None:
         refused = refused if wants(lease) else None

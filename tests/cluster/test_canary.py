@@ -87,7 +87,7 @@ def test_what_was_recorded_is_there_for_the_next_operator_and_may_be_deleted(wor
     world.kubectl("delete", "configmap", "judge-golden-rows")
     world.phase("Serving")
     assert recorded(world)["data"] != before
-    assert "nobody was there to compare with" in world.condition("ScoresVerified")["message"]
+    assert world.condition("ScoresVerified")["reason"] == "NotConfirmed"
 
 
 @pytest.mark.parametrize("kind", ["Generative", "Classifier"])
@@ -129,7 +129,7 @@ def first_is_corrupt(world: World, **wake: Any) -> str:
     world.kubectl("delete", "configmap", "judge-golden-rows")
     world.lease("run-1", Phase.SCORING, ttl=120)
     world.phase("Serving")
-    assert "nobody was there to compare with" in world.condition("ScoresVerified")["message"]
+    assert world.condition("ScoresVerified")["reason"] == "NotConfirmed"
     return first
 
 

@@ -204,9 +204,13 @@ def test_a_trainer_that_says_that_it_is_done_and_keeps_the_memory_is_seen_throug
     world.phase("Serving")
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["deletes its Lease", "deletes its pod"])
-def test_a_trainer_that_died_keeps_the_gpus_until_somebody(world: World, known: bool) -> None:
-    judge_on(world, 23 + known)
+ENDS = {"somebody deletes its Lease": 23, "somebody deletes its pod": 24, "its pod has failed": 31}
+
+
+@pytest.mark.parametrize("which", ENDS)
+def test_a_trainer_that_died_keeps_the_gpus_until(world: World, which: str) -> None:
+    known = "pod" in which
+    judge_on(world, ENDS[which])
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -222,7 +226,10 @@ def test_a_trainer_that_died_keeps_the_gpus_until_somebody(world: World, known: 
         f"run run-1 (Lease {name}), which names the same GPUs, has them and renews its Lease no more"
         in blocked(world)[1]
     )
-    if known:
+    if which == "its pod has failed":  # as of a Job: it stays for those who want to read its log
+        failed = {"status": {"phase": "Failed"}}
+        world.kubectl("patch", "pod", "trainer-0", "--subresource=status", "--type=merge", "-p", json.dumps(failed))
+    elif known:
         world.kubectl("delete", "pod", "trainer-0", "--grace-period=0", "--force")
     else:
         world.kubectl("delete", "lease", name)

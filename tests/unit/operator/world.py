@@ -87,6 +87,9 @@ class Api:
         await self._call()
         return [obj for (of, its), obj in self.there.items() if of == kind and name in (None, its)]
 
+    async def unended_pods(self, namespace: str) -> set[str]:
+        return {pod["metadata"]["name"] for pod in await self.list("Pod", namespace, "")}
+
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         await self._call()
         if self._the(kind, name)["metadata"]["uid"] == uid:
