@@ -67,6 +67,11 @@ class LeasePlan:
         """Whether everything that is wanted is there."""
         return (self.exists or not self.holds) and self.written == self.wanted
 
+    @property
+    def rests(self) -> bool:
+        """Whether what is there asks for nothing to be awake."""
+        return self.written is None or not self.written.phase.wants_awake
+
     def succeeded(self, write: Write, wish: Wish | None, now: float) -> None:
         """`write` is done; `wish` is what was written with it, if anything."""
         self.failures = 0

@@ -33,6 +33,7 @@ from genrm_scoring.cluster import LEASES, Cluster
 from genrm_scoring.errors import AlreadyExists, GenrmError, LeaseTaken, NotAwake, NotFound, WakeRefused
 from genrm_scoring.forecast import Forecast
 from genrm_scoring.lease_plan import LeasePlan, Wish, Write
+from genrm_scoring.resolve import uid_of
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +252,8 @@ class RunLease:
                     # With no word of when: one that is to be awake later is said right after. So is what is new
                     # with each wish.
                     wish = Wish(Phase.IDLE) if wish is None or self._slots else Wish(wish.phase)
+                    if self._owner_uid is not None:
+                        self._owner_uid = await uid_of(self._cluster, self._reward_model, self.namespace)
                     await self._create(wish.phase)
                 case Write.RENEW:
                     await self._patch({"spec": {"renewTime": micro_time(datetime.now(UTC))}})
@@ -261,6 +264,8 @@ class RunLease:
                     annotations = {ANNOTATION_PHASE: str(wish.phase), ANNOTATION_NEEDED_IN: needed_in}
                     if self._slots:
                         annotations[ANNOTATION_ASKED] = wish.asked
+                    elif wish.phase.wants_awake and self._plan.rests:
+                        annotations[ANNOTATION_GRANTED] = None  # the answer to an earlier wish may be there still
                     await self._patch({"metadata": {"annotations": annotations}})
         except NotFound:
             log.warning("lease %s/%s is gone", self.namespace, self.name)

@@ -26,6 +26,22 @@ async def resolve(cluster: Cluster, name: str, namespace: str | None = None) -> 
     raise NoSuchRewardModel(name, namespace, await _models(cluster, namespace))
 
 
+async def uid_of(cluster: Cluster, name: str, namespace: str) -> str | None:
+    """Of the RewardModel that has this name now; `None`: none has.
+
+    Whoever makes a Lease for it again needs that of now: one that names a RewardModel which is gone as its owner is
+    garbage as soon as it is there.
+
+    Raises:
+        ClusterError
+    """
+    try:
+        found = await cluster.get(REWARD_MODELS, namespace, name)
+    except NotFound:
+        return None
+    return str(found["metadata"]["uid"])
+
+
 async def _model(cluster: Cluster, name: str, namespace: str) -> RewardModel | None:
     try:
         found = await cluster.get(REWARD_MODELS, namespace, name)

@@ -17,7 +17,7 @@ from genrm_api.names import (
     ANNOTATION_PHASE,
     ANNOTATION_REFUSED,
 )
-from genrm_scoring.cluster import LEASES, Cluster, Object, Resource
+from genrm_scoring.cluster import LEASES, REWARD_MODELS, Cluster, Object, Resource
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_thread import LeaseThread
 from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
@@ -70,7 +70,7 @@ async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
         phases.set_phase(Phase.SCORING)
         await asyncio.wait_for(phases.settled(), 5)
         assert (stored(cluster).phase, stored(cluster).renewal) == (Phase.SCORING, before)
-    written = {ANNOTATION_PHASE: "scoring", ANNOTATION_NEEDED_IN: None}
+    written = {ANNOTATION_PHASE: "scoring", ANNOTATION_NEEDED_IN: None, ANNOTATION_GRANTED: None}
     assert cluster.patches == [{"metadata": {"annotations": written}}]
 
 
@@ -263,6 +263,33 @@ async def test_a_lease_that_somebody_deleted_comes_back_with_its_phase() -> None
         cluster.objects.clear()
         await cluster.until(lambda: bool(cluster.objects) and stored(cluster).phase is Phase.SCORING)
         assert cluster.calls.count(("create", lease.name)) == 2
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["made anew", "gone"])
+async def test_a_lease_that_went_with_its_model_is_no_garbage_when_it_comes_back(there: bool) -> None:
+    cluster = FakeCluster()
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, reward_model_uid="old") as lease:
+        assert cluster.objects[str(LEASES), "rl", lease.name]["metadata"]["ownerReferences"][0]["uid"] == "old"
+        cluster.objects.clear()
+        if there:
+            await cluster.put(REWARD_MODELS, {"metadata": {"name": "judge", "namespace": "rl", "uid": "new"}})
+        await cluster.until(lambda: (str(LEASES), "rl", lease.name) in cluster.objects)
+        owners = cluster.objects[str(LEASES), "rl", lease.name]["metadata"].get("ownerReferences", [])
+        assert [owner["uid"] for owner in owners] == (["new"] if there else [])
+
+
+async def test_the_answer_to_an_earlier_wish_is_none_to_this_one() -> None:
+    cluster = FakeCluster()
+    async with model_lease(cluster, "run-1", "judge", "rl") as lease:
+        (found,) = cluster.objects.values()
+        async with lease.scoring():
+            await asyncio.wait_for(lease.settled(), 5)
+            found["metadata"]["annotations"][ANNOTATION_GRANTED] = "2026-11-21T10:00:00.000000Z"
+            await lease.awake(5)
+        await asyncio.wait_for(lease.settled(), 5)  # the operator has not yet heard that nobody waits any more
+        async with lease.scoring():
+            with pytest.raises(NotAwake):
+                await lease.awake(0.3)
 
 
 async def test_a_lease_that_is_there_although_two_attempts_to_create_it_failed_is_ours() -> None:
