@@ -19,6 +19,9 @@ def rendered(source: str, **values: Any) -> str:
     return Template(source, ONE | SEVERAL).render(values)
 
 
+WITHIN, ENDS = "{% for x in responses %}{% for y in responses %}", "{% endfor %}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
@@ -32,6 +35,8 @@ def rendered(source: str, **values: Any) -> str:
         ("{{ question | upper }}{{ question[:1] }}{{ question | json }}", 'Qq"q"'),
         ("{# for whoever reads this #}{{ response }}", "r"),
         ("{% for x in ['a', 'b'] %}{{ x }}{% endfor %}{{ response }}", "abr"),
+        ("{% for x in responses %}" + "{{ x | upper }}" * 256 + "{% endfor %}", "A" * 256 + "B" * 256),
+        (WITHIN + "{% if x == y %}={% endif %}" * 16 + ENDS, "=" * 32),
     ],
 )
 def test_a_template_writes_chooses_and_goes_through_the_responses(source: str, text: str) -> None:
@@ -73,6 +78,11 @@ def test_a_template_writes_chooses_and_goes_through_the_responses(source: str, t
         ("{{ response | truncate(length=3) }}", "keyword is not allowed"),
         ("{{ responses[question] }}", "an index that is computed"),
         ("{% for x in [" + "1," * 40 + "] %}{% endfor %}", "a loop over 40 constants"),
+        (f"{{% for x in responses %}}{'{{ x | upper }}' * 257}{{% endfor %}}", "more than 256 filters"),
+        (
+            f"{WITHIN}{'{% if x in y %}{% endif %}' * 17}{ENDS}",
+            "more than 16 filters, tests and comparisons in a loop in",
+        ),
     ],
     ids=lambda text: repr(text[:40]),
 )

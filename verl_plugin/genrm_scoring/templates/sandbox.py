@@ -4,7 +4,8 @@ A template comes with a RewardModel, so who may write one need not be who trains
 Python's insides, and says of itself that it is no bound on time or memory. So a template may only do what needs none:
 write variables, choose (`if`), go through the responses (`for`, two deep), and a few filters. No calls, no arithmetic,
 no assignments, no macros, no includes; `{{ 'x' * 10**9 }}` and a loop in a loop in a loop are refused when the template
-is read, with the line. What is left takes time linear in what it writes, and what it writes is bounded.
+is read, with the line. What it writes is bounded, and what it does in loops is so few things that each may look at a
+whole response.
 
 A variable that a question never has is refused when the template is read, by name. One that this sample lacks (it has
 no reference, say) may be asked after (`{% if reference %}`), but not written: `Unaskable`. So it is with the keys of
@@ -17,6 +18,7 @@ Values are text (see `defused`): Jinja does not look into them for templates, no
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
@@ -36,6 +38,10 @@ LONGEST_QUESTION: Final = 8 << 20
 LONGEST_LIST: Final = 32
 DEEPEST: Final = 2
 """Loops in one another: the responses, and once more within."""
+
+MOST_IN_LOOPS: Final[Mapping[int, int]] = {1: 256, 2: 16}
+"""Filters, tests and comparisons, by how deep in loops they are: each is carried out for every response, or for every
+pair of them, and takes time with its length."""
 
 OBJECTS: Final = ("extra", "ground_truth")
 """Variables that are what the data set has, as JSON: their keys may be asked for."""
@@ -76,6 +82,7 @@ _ALLOWED: Final = (
 )  # fmt: skip
 _OF_JINJA: Final = ("self", "super", "caller", "varargs", "kwargs")
 """Names that Jinja fills in by itself."""
+_WORK: Final = (nodes.Filter, nodes.Test, nodes.Compare)
 _LOOP: Final = ("index", "index0", "first", "last", "length", "revindex", "revindex0")
 
 
@@ -210,6 +217,7 @@ def _check(tree: nodes.Template, variables: Set[str]) -> None:
         ConfigurationError: see `Template`.
     """
     _check_node(tree, loops=0)
+    _check_work(tree, 0, Counter())
     unknown = sorted(meta.find_undeclared_variables(tree) - variables)
     if unknown:
         near = get_close_matches(unknown[0], variables, n=1)
@@ -254,6 +262,18 @@ def _check_node(node: nodes.Node, loops: int) -> None:
                     f"{' and '.join(OBJECTS)} have keys)")  # fmt: skip
     for child in node.iter_child_nodes():
         _check_node(child, loops)
+
+
+def _check_work(node: nodes.Node, loops: int, found: Counter[int]) -> None:
+    """`found`: what was met before, by how deep in loops it is."""
+    loops += isinstance(node, nodes.For)
+    if loops and isinstance(node, _WORK):
+        found[loops] += 1
+        if found[loops] > MOST_IN_LOOPS[loops]:
+            where = "a loop" if loops == 1 else "a loop in a loop"
+            _refuse(node, f"more than {MOST_IN_LOOPS[loops]} filters, tests and comparisons in {where}; write fewer")
+    for child in node.iter_child_nodes():
+        _check_work(child, loops, found)
 
 
 def _check_replace(node: nodes.Filter) -> None:
