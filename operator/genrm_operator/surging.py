@@ -75,6 +75,8 @@ class Surge:
     since: float = 0.0
     """Monotonic seconds at which it began to wait, with nothing else to wait for than the pods of `ending`."""
     ending: frozenset[str] = frozenset()
+    last: bool = False
+    """All old pods have gone."""
     look_again_at: float | None = None
 
     @property
@@ -95,8 +97,10 @@ class Surge:
             refusal: why the cluster makes no pods.
         """
         rolling, effective = shelf.get(deployment_name(rm.name)), effective_spec(rm)
-        if rolling is None or all(pod.revision == rolling.revision for pod in pods):
+        if rolling is None:
             return NO_ROLLOUT
+        if all(pod.revision == rolling.revision for pod in pods):
+            return self._end(rolling.revision, pods, now)
         surge = Surge(rolling.revision)
         if not effective.surges:
             return surge
@@ -113,6 +117,17 @@ class Surge:
         if now < due:
             return dataclasses.replace(surge, look_again_at=due)
         return dataclasses.replace(surge, recreates=True, begins=not self.recreates)
+
+    def _end(self, revision: str, pods: Collection[Pod], now: float) -> Surge:
+        """The old pods have gone. Who waits for their room gets it as soon as the scheduler has seen that, too."""
+        lacks = _lacks(revision, pods, None)
+        if not self.recreates or self.revision != revision or lacks is None:
+            return NO_ROLLOUT
+        since = self.since if self.last else now
+        due = since + PATIENCE_SECONDS
+        if now >= due:
+            return NO_ROLLOUT
+        return Surge(revision, recreates=True, lacks=lacks, since=since, last=True, look_again_at=due)
 
     def judge(self, pods: Iterable[Pod], *, run: bool) -> list[Pod]:
         """The pods, without a complaint of those that wait for the room of others, which is how a rollout goes; and

@@ -61,6 +61,17 @@ def after(seconds: float, pods: Collection[Pod], **more: Any) -> Surge:
     return look(pods, look(pods, **more), seconds, **more)
 
 
+def test_who_waits_for_the_room_of_the_last_old_pod_is_in_no_trouble_until_the_scheduler_has_had_its_time() -> None:
+    recreates = after(PATIENCE_SECONDS, [OLD, WAITS])
+    gone = look([WAITS], recreates, now=100.0, recreates="new")
+    assert (gone.recreates, gone.begins, gone.look_again_at) == (True, False, 100.0 + PATIENCE_SECONDS)
+    assert [pod.trouble for pod in gone.judge([WAITS], run=False)] == [None]
+    still = look([WAITS], gone, now=99.9 + PATIENCE_SECONDS, recreates="new")
+    assert still.look_again_at == gone.look_again_at
+    assert look([NEW], still, now=101.0, recreates="new") == NO_ROLLOUT
+    assert look([WAITS], still, now=100.0 + PATIENCE_SECONDS, recreates="new") == NO_ROLLOUT
+
+
 @pytest.mark.parametrize(
     ("pods", "refusal", "recreates"),
     [
