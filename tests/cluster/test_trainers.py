@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
-from genrm_api.leases import Phase, lease_manifest, lease_name
+from genrm_api.leases import Phase, lease_manifest, lease_name, micro_time
 from genrm_scoring.errors import WakeRefused
 from genrm_scoring.kubernetes import slot_lease
 from genrm_scoring.slot_thread import AsyncSlots
@@ -133,6 +135,22 @@ def test_a_run_that_waits_for_its_own_trainer_is_told_so_where_another_run_wants
     wait_for("and told no more", lambda: "genrm.dev/refused" not in word_of(world, engines["run-1"]))
 
 
+def until_it_is_seen(world: World, name: str) -> None:
+    """Wait until the operator has looked at what this Lease says now: of two that it sees in one look none is the last.
+    The look at something new may have begun before; the one at the next thing has not."""
+    for _ in range(2):
+        before = looks(world)
+        renewal = {"spec": {"renewTime": micro_time(datetime.now(UTC))}}
+        world.kubectl("patch", "lease", name, "--type=merge", "-p", json.dumps(renewal))
+        wait_for("a look", lambda before=before: looks(world) > before)  # type: ignore[misc]
+
+
+def looks(world: World) -> float:
+    metrics = httpx.get(f"http://127.0.0.1:{world.operator.metrics_port}/metrics", timeout=5, trust_env=False).text
+    (count,) = re.findall(r"^genrm_reconcile_seconds_count (\S+)$", metrics, re.MULTILINE)
+    return float(count)
+
+
 async def test_of_two_trainers_that_take_gpus_in_different_orders_the_last_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +168,7 @@ async def test_of_two_trainers_that_take_gpus_in_different_orders_the_last_is_re
             async with b_1.holding(timeout=30):
                 waits = asyncio.create_task(held_once(a_1))
                 await asyncio.to_thread(wait_for, "it asks", lambda: "genrm.dev/asked" in word_of(world, a_1.name))
+                await asyncio.to_thread(until_it_is_seen, world, a_1.name)
                 with pytest.raises(
                     WakeRefused, match=r"SlotDeadlock: run run-a waits for slot gpu-1, which .* has, and"
                 ):
