@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -42,8 +43,8 @@ CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""
 SETTLE_SECONDS: Final = 2.0
 """After a sleep, until what is still in use counts as kept."""
-LAG_SECONDS: Final = 0.5
-"""After which an engine's metrics that count somebody are asked once more."""
+LAG_SECONDS: Final = 1.0
+"""For which nobody has to have been inside before an engine's metrics are asked whether somebody is."""
 POLL_SECONDS: Final = 0.02
 """Between looks while requests finish inside: far below any judgement, and a look costs the door microseconds."""
 
@@ -215,16 +216,15 @@ async def sleep(target: Target, front: Front) -> int:
 
 
 async def _count_strays(target: Target, front: Front) -> None:
-    """Ask the engine's own metrics whether somebody is inside after all. They lag, so they stop nothing: the door's
-    count is what a sleep waits for. That they differ for long is told, because somebody may have found a way past the
-    door, or the engine goes on with what its client gave up."""
+    """Ask the engine's own metrics whether somebody is inside after all, which is told: somebody may have found a way
+    past the door, or the engine goes on with what its client gave up. It stops nothing, for the door's count is what a
+    sleep waits for; and it keeps nobody: metrics lag, so they are not asked where somebody was inside just now."""
     if (gauge := target.adapter.running) is None:
         return
     with contextlib.suppress(EngineError):
-        if await front.running(target.pod, gauge):
-            await asyncio.sleep(LAG_SECONDS)
-            if found := await front.running(target.pod, gauge):
-                target.strays[target.pod.uid] = found
+        idle = (await front.look(target.pod, target.token)).idle_seconds
+        if LAG_SECONDS <= idle < math.inf and (found := await front.running(target.pod, gauge)):
+            target.strays[target.pod.uid] = found
 
 
 async def _holds_memory(target: Target, front: Front) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from genrm_api.leases import Phase
+from genrm_operator.transitions import LAG_SECONDS
 
 from tests.cluster.conftest import World, wait_for
 
@@ -63,7 +64,12 @@ def test_a_sleep_that_keeps_the_memory_is_told(world: World) -> None:
 def test_an_engine_that_computes_for_who_did_not_come_by_its_door_is_told_and_sleeps(world: World) -> None:
     world.apply(replicas=1, lifecycle={"state": "Awake"})
     world.phase("Serving")
-    world.simulator.put(world.addresses()[0], faults={"strays": 2})
+    (address,) = world.addresses()
+    world.simulator.put(address, faults={"strays": 2})
+    wait_for(
+        "nobody has been inside for as long as metrics lag",
+        lambda: world.simulator.pod(address)["idleSeconds"] > LAG_SECONDS,
+    )
     world.patch({"lifecycle": {"state": "Asleep"}})
     world.phase("Asleep")
     told = wait_for("it is told", lambda: [note for reason, note in world.events() if reason == "StrayRequests"])

@@ -193,6 +193,7 @@ def _record(record: Record) -> dict[str, Any]:
         "inside": record.inside,
         "epoch": record.epoch,
         "served": record.served,
+        "idleSeconds": record.idle_seconds,
         "ledger": record.document(None)["ledger"],
     }
 

@@ -17,7 +17,7 @@ from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import Deposed, DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.observed import DoorState, Transition
-from genrm_operator.transitions import Target, run
+from genrm_operator.transitions import LAG_SECONDS, Target, run
 
 from tests.e2e.contract.dialects import DIALECTS
 from tests.simulator import client
@@ -275,6 +275,24 @@ async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
             assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
 
 
+async def idle(pod: Target, doors: Doors) -> None:
+    """Wait until nobody has been inside for as long as metrics lag."""
+    async with asyncio.timeout(30):
+        while (await doors.look(pod.pod, pod.token)).idle_seconds < LAG_SECONDS:  # noqa: ASYNC110  (a door tells nobody)
+            await asyncio.sleep(0.05)
+
+
+async def test_metrics_are_not_asked_while_they_may_count_who_has_just_left(simulator: Simulator) -> None:
+    pod = target(simulator, "vllm")
+    async with Doors() as doors, httpx.AsyncClient(base_url=f"http://{ADDRESS}:8000", timeout=20) as clients:
+        await run(Transition.WAKE, pod, doors)
+        simulator.put(ADDRESS, faults={"strays": 3})
+        dialect = DIALECTS["vllm"]
+        assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
+        await run(Transition.SLEEP, pod, doors)
+        assert pod.strays == {} and truth(simulator)["state"] == "asleep"
+
+
 @pytest.mark.parametrize("kind", ["vllm", "vllm-pooling"])
 async def test_an_engine_that_counts_somebody_where_its_door_does_not_is_told_and_sleeps(
     simulator: Simulator, kind: str
@@ -284,6 +302,7 @@ async def test_an_engine_that_counts_somebody_where_its_door_does_not_is_told_an
         await run(Transition.WAKE, pod, doors)
         simulator.put(ADDRESS, faults={"strays": 3})
         assert pod.strays == {}, "a wake asks for none"
+        await idle(pod, doors)
         await run(Transition.SLEEP, pod, doors)
         assert pod.strays == {pod.pod.uid: 3} and truth(simulator)["state"] == "asleep"
 
@@ -294,6 +313,7 @@ async def test_metrics_that_cannot_be_read_keep_no_engine_awake(simulator: Simul
     async with Doors() as doors:
         await run(Transition.WAKE, pod, doors)
         simulator.put(ADDRESS, faults={"strays": 3, **faults})
+        await idle(pod, doors)
         await run(Transition.SLEEP, pod, doors)
         assert pod.strays == {} and truth(simulator)["state"] == "asleep"
 
