@@ -118,4 +118,5 @@ def test_runs_that_share_a_fleet_keep_each_of_its_models_awake_as_long_as_one_ne
         one.set_phase(Phase.SCORING)
         one.awake(60)
     world.phase("Asleep", "critic")
-    assert world.status("judge")["phase"] == "Serving" and held_by("judge") == {"three": "scoring"}
+    wait_for("judge is needed by the third alone", lambda: held_by("judge") == {"three": "scoring"})
+    assert world.status("judge")["phase"] == "Serving"
