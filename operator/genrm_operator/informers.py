@@ -146,9 +146,8 @@ class Informer:
     def _keep(self, obj: dict[str, Any], *, deleted: bool) -> None:
         try:
             found = self._put(obj, deleted=deleted)
-        except (
-            Exception
-        ):  # anybody may label an object like ours: one that cannot be read keeps nothing from the others
+        except Exception:
+            # Anybody may label an object like ours: one that cannot be read keeps nothing from the others.
             meta = obj["metadata"]
             log.exception("left out by a bug of ours %s=%s/%s", self._what.kind, meta["namespace"], meta["name"])
             return

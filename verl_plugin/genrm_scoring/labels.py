@@ -65,7 +65,7 @@ async def refuse_labels_that_it_splits(
     try:
         async with asyncio.timeout(ASK_SECONDS):
             split = await split_labels(labels, tokenize)
-    except (AttemptFailed, TimeoutError, ValueError, KeyError, TypeError):
+    except (AttemptFailed, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
         return
     if split:
         raise LabelsSplit(field, why_split(split))
