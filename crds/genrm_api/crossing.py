@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from genrm_api.comparing import ScoringMode
 from genrm_api.engine import EngineName
 from genrm_api.functions import ASKS_AND_READS, ONE_WAY, asks_and_reads
 from genrm_api.gpu import Sharing
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode, camel
 from genrm_api.model import COMMIT_PATTERN, TOKEN_ENV
 from genrm_api.rules import AnyRule, Rule, quoted, rule, with_found
-from genrm_api.scoring import IN_WORDS, ScoringMode
+from genrm_api.scoring import IN_WORDS
 
 _FOR_PODS: Final = (
     "weights", "engine", "gpu", "resources", "env", "service_account_name", "image_pull_secrets", "scheduler_name",

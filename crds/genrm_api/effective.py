@@ -13,23 +13,23 @@ from typing import Final
 
 from genrm_api import durations
 from genrm_api.access import LabelSelector, Peer
+from genrm_api.comparing import (
+    DEFAULT_JUDGE,
+    JUDGES,
+    Normalise,
+    Schedule,
+    ScoringMode,
+    Versus,
+    default_aggregate,
+    default_order,
+)
 from genrm_api.engine import Engine, EngineName
 from genrm_api.gpu import Sharing, Slot
 from genrm_api.judging import Votes
 from genrm_api.labels import with_labels
 from genrm_api.lifecycle import LifecycleState, OnDrainTimeout, RoutingMode, SleepMode
 from genrm_api.rewardmodel import RewardModel, RewardModelSpec, RewardModelType
-from genrm_api.scoring import (
-    DEFAULT_JUDGE,
-    JUDGES,
-    Normalise,
-    Schedule,
-    Scoring,
-    ScoringMode,
-    Versus,
-    default_aggregate,
-    default_order,
-)
+from genrm_api.scoring import Scoring
 
 OWN_NAMESPACE = Peer(pod_selector=LabelSelector())
 """Every pod of the RewardModel's own namespace."""

@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from genrm_api.comparing import ScoringMode
 from genrm_api.judging import Parse, ParseKind
 from genrm_api.rewardmodel import RewardModel, RewardModelType
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 
 DIGITS: Final[Mapping[str, float]] = MappingProxyType({str(digit): digit for digit in range(10)})
 """Of a judge of one response, worth what they say."""

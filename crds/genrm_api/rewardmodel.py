@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from genrm_api.access import Access
+from genrm_api.comparing import ScoringMode
 from genrm_api.crossing import PODS_EXIST, SPEC_RULES, in_gpu, sharing_of
 from genrm_api.engine import CustomEngine, Engine, EngineName
 from genrm_api.external import External, WireFormat
@@ -33,7 +34,7 @@ from genrm_api.model import TOKEN_ENV, Model
 from genrm_api.names import API_VERSION, CHILD_SUFFIXES
 from genrm_api.pods import EnvVar, LocalObjectReference, ObjectName, PodTemplate, Resources
 from genrm_api.rules import NAME_RULE, ApiModel, Rule, Transition
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 from genrm_api.status import RewardModelStatus
 from genrm_api.values import Int
 

@@ -15,12 +15,12 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field, StringConstraints
 
 from genrm_api.answer_rules import AnswerRule
+from genrm_api.comparing import Normalise
 from genrm_api.external import EndpointKeyRef, endpoint_rules
 from genrm_api.functions import TermPostprocess, TermPreprocess
 from genrm_api.judging import OnFailure, value_rules
 from genrm_api.lifecycle import bounded_duration, camel
 from genrm_api.rules import ApiModel, Rule, quoted, rule
-from genrm_api.scoring import Normalise
 from genrm_api.values import Duration, Int, Number
 
 TERM_NAME_PATTERN: Final = r"^[a-z][a-z0-9_]*$"

@@ -28,7 +28,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 
-from genrm_api.scoring import Aggregate, Order, ScheduleKind
+from genrm_api.comparing import Aggregate, Order, ScheduleKind
 from genrm_scoring.tournaments import Comparison, aggregate, rm_gallery
 from genrm_scoring.tournaments.listwise import compared, presentations
 from genrm_scoring.tournaments.schedule import Tournament

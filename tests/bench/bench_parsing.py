@@ -21,8 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 import json_repair
+from genrm_api.comparing import Aggregate
 from genrm_api.judging import Parse
-from genrm_api.scoring import Aggregate, Scoring
+from genrm_api.scoring import Scoring
 from genrm_scoring.judges import LISTWISE, PAIRWISE, POINTWISE, Judge, RankingJudge, pointwise_judge
 from genrm_scoring.tournaments import aggregate
 from genrm_scoring.tournaments.comparisons import Comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import yaml
-from genrm_api.scoring import JUDGES
+from genrm_api.comparing import JUDGES
 
 from dev.bootstrap import ROOT
 from tests.cluster.manifests import Dice, Grammar, Words, drop, mended_function, part

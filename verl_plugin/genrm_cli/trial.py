@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from genrm_api.comparing import ScoringMode
 from genrm_api.judging import Combine
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 from genrm_scoring.scorer import Scorer
 from genrm_scoring.types import Judgement, Question, Sample
 from genrm_scoring.votes import combined

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from genrm_api.scoring import DEFAULT_JUDGE, Aggregate, Anchor, Order, Scoring, ScoringMode, Versus
+from genrm_api.comparing import DEFAULT_JUDGE, Aggregate, Anchor, Order, ScoringMode, Versus
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import NO_POLICY, settle

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from genrm_api.comparing import ScoringMode
 from genrm_api.functions import Function, Preprocess
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.cluster_code import Code
 from genrm_scoring.errors import (

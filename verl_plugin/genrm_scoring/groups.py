@@ -22,16 +22,16 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from genrm_api.scoring import (
+from genrm_api.comparing import (
     Aggregate,
     Compat,
     Normalise,
     ScheduleKind,
-    Scoring,
     ScoringMode,
     default_aggregate,
     default_order,
 )
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import settle, whole_enough

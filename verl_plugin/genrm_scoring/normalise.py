@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from genrm_api.scoring import Normalise
+from genrm_api.comparing import Normalise
 
 SAME: Final = 1e-6
 """Below this, values do not differ."""

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from genrm_api.scoring import Aggregate, Order, Scoring, ScoringMode, default_order
+from genrm_api.comparing import Aggregate, Order, ScoringMode, default_order
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import settle, whole_enough

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Final, Protocol
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
-from genrm_api.scoring import Normalise, Order, Scoring, ScoringMode, default_order
+from genrm_api.comparing import Normalise, Order, ScoringMode, default_order
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.alone import Own, Single, met
 from genrm_scoring.failure import NO_POLICY, settle, whole_enough

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from genrm_api.answer_rules import AnswerRule, RuleKind
+from genrm_api.comparing import Normalise, ScoringMode
 from genrm_api.external import ROUTES, EndpointKeyRef, WireFormat
 from genrm_api.judging import FailurePolicy, OnFailure
 from genrm_api.lifecycle import LifecycleState
 from genrm_api.rewardfleet import RewardFleet
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.scoring import Normalise, Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 from genrm_api.terms import NormaliseScope, RewardApi, Term
 
 from genrm_scoring.alone import own_of

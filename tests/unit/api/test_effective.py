@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from genrm_api.comparing import Alone, Schedule, Versus
 from genrm_api.effective import OWN_NAMESPACE, effective_scoring, effective_spec
 from genrm_api.judging import Parse
 from genrm_api.labels import DIGITS, LETTERS
 from genrm_api.rewardmodel import RewardModel, RewardModelType, Scoring
-from genrm_api.scoring import Alone, Schedule, Versus
 
 from tests.unit.api.shapes import CUSTOM, external, hooked, manifest, slots
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from genrm_api.comparing import ScoringMode
 from genrm_api.labels import DIGITS, LETTERS, labels_of, split_labels, why_split, with_labels
 from genrm_api.rewardmodel import RewardModel
-from genrm_api.scoring import Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 
 from tests.unit.api.shapes import TEMPLATE, manifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from genrm_api.scoring import Aggregate
+from genrm_api.comparing import Aggregate
 from genrm_gateway import formats
 from genrm_gateway.formats import (
     CompareRequest,

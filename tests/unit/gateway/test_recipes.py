@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from genrm_api.scoring import Anchor, Scoring
+from genrm_api.comparing import Anchor
+from genrm_api.scoring import Scoring
 from genrm_gateway.catalog import FileCatalog
 from genrm_scoring import spec_file
 from genrm_scoring.errors import Unaskable

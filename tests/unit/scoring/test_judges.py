@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from genrm_api.scoring import JUDGES, Scoring
+from genrm_api.comparing import JUDGES
+from genrm_api.scoring import Scoring
 from genrm_scoring.errors import ConfigurationError, ParseFailed, Unaskable
 from genrm_scoring.judges import (
     LISTWISE,

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import pytest
+from genrm_api.comparing import ScoringMode
 from genrm_api.judging import Parse
-from genrm_api.scoring import ScoringMode
 from genrm_scoring import parsers
 from genrm_scoring.errors import ConfigurationError, ParseFailed
 from genrm_scoring.parsers import Distribution, reader_of

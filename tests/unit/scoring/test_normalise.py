@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from genrm_api.scoring import Normalise
+from genrm_api.comparing import Normalise
 from genrm_scoring.normalise import normalise
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from genrm_api.scoring import Aggregate, Anchor, Order
+from genrm_api.comparing import Aggregate, Anchor, Order
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments import Comparison, aggregate
 from genrm_scoring.tournaments.anchor import anchor_text, without_anchor

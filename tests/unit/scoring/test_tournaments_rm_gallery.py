@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from genrm_api.scoring import Aggregate, Normalise, Scoring
+from genrm_api.comparing import Aggregate, Normalise
+from genrm_api.scoring import Scoring
 from genrm_scoring.arrivals import arrivals_of
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.normalise import normalise

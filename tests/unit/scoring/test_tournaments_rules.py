@@ -7,7 +7,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from genrm_api.scoring import Aggregate
+from genrm_api.comparing import Aggregate
 from genrm_scoring.tournaments import Comparison, aggregate, tally
 from genrm_scoring.tournaments.bradley_terry import BIAS_SD, STRENGTH_SD, posterior
 from genrm_scoring.tournaments.comparisons import WIN

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import pytest
-from genrm_api.scoring import Aggregate, Order, ScheduleKind
+from genrm_api.comparing import Aggregate, Order, ScheduleKind
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments import aggregate
 from genrm_scoring.tournaments.schedule import Tournament

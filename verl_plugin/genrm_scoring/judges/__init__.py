@@ -9,9 +9,10 @@ describes.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from genrm_api.comparing import JUDGES, ScoringMode
 from genrm_api.functions import ONE_WAY, asks_and_reads
 from genrm_api.judging import Parse, ParseKind
-from genrm_api.scoring import JUDGES, Scoring, ScoringMode
+from genrm_api.scoring import Scoring
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.judges.boxed import BOXED_TRUE_FALSE

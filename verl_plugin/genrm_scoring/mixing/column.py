@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from genrm_api.comparing import Normalise
 from genrm_api.judging import FailurePolicy, OnFailure
-from genrm_api.scoring import Normalise
 from genrm_api.terms import ElsePolicy, NormaliseScope, Term, TermNormalise
 
 from genrm_scoring.errors import FailureRaised, MixFailed

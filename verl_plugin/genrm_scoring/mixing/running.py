@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from genrm_api.scoring import Normalise
+from genrm_api.comparing import Normalise
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.failure import mean

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from genrm_api.comparing import ScoringMode
 from genrm_api.judging import Parse, ParseKind
 from genrm_api.labels import with_labels
-from genrm_api.scoring import ScoringMode
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.parsers.boxed import boxed

@@ -14,7 +14,7 @@ Shown in docs/explanation/tournaments.md.
 
 from collections.abc import Sequence
 
-from genrm_api.scoring import Aggregate
+from genrm_api.comparing import Aggregate
 
 from genrm_scoring.tournaments.bradley_terry import posterior
 from genrm_scoring.tournaments.comparisons import Comparison, Tally, tally

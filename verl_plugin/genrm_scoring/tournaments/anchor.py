@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from genrm_api.scoring import Anchor
+from genrm_api.comparing import Anchor
 
 from genrm_scoring.conversations import text_in
 from genrm_scoring.errors import ConfigurationError

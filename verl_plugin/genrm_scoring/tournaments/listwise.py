@@ -15,7 +15,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
-from genrm_api.scoring import Order
+from genrm_api.comparing import Order
 
 from genrm_scoring.tournaments.comparisons import Comparison
 

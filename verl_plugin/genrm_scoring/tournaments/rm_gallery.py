@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from genrm_api.scoring import Aggregate, Normalise
+from genrm_api.comparing import Aggregate, Normalise
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.normalise import normalise

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from genrm_api.scoring import Order, ScheduleKind
+from genrm_api.comparing import Order, ScheduleKind
 
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.tournaments.active import most_telling

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from genrm_api.scoring import Order
+from genrm_api.comparing import Order
 
 Question = tuple[int, int]
 """Two responses by number, the first one shown first."""

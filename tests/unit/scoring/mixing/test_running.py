@@ -8,7 +8,7 @@ import statistics
 from itertools import pairwise
 
 import pytest
-from genrm_api.scoring import Normalise
+from genrm_api.comparing import Normalise
 from genrm_scoring.errors import ConfigurationError
 from genrm_scoring.mixing.running import Moments, Running, normalised
 from genrm_scoring.normalise import normalise
