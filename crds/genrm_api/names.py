@@ -35,6 +35,9 @@ ANNOTATION_RELEASED: Final = f"{GROUP}/released"
 CONDITION_VERIFIED: Final = f"{GROUP}/verified"
 """A pod's readiness gate: true once it was verified and is where it is wanted, awake or asleep; its message is the boot
 id that was verified."""
+ANNOTATION_LABELLED: Final = f"{GROUP}/labelled"
+"""On a Service of a RewardModel with several pods: when the operator touched it last, so that its
+EndpointSlices are written again."""
 ANNOTATION_PHASE: Final = f"{GROUP}/phase"
 """On a Lease: what the run needs, one of `leases.Phase`."""
 ANNOTATION_NEEDED_IN: Final = f"{GROUP}/needed-in-seconds"

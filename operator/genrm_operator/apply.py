@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from genrm_api.names import golden_configmap_name
 
@@ -37,11 +38,7 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
         before = cache.children[key].get(child)
         if before is not None and memory.applied.get(child) == (digest, before.fingerprint):
             continue
-        applied = await kube.apply(manifest)
-        cache.child_putter(child[0])(applied, deleted=False)
-        now = Existing.of(applied)
-        memory.applied[child] = (digest, now.fingerprint)
-        if before != now:
+        if await put(kube, cache, memory, manifest, digest) != before:
             log.info("applied %s namespace=%s name=%s", child[0], key[0], child[1])
     mounted = (name for pod in cache.pods[key].values() for name in (pod.door_map, pod.pin_map))
     in_use = {name for name in mounted if name is not None} | {golden_configmap_name(key[1])}
@@ -52,6 +49,20 @@ async def settle(kube: Kube, cache: Cache, key: Key, owner: str, memory: Memory,
         cache.children[key].pop((kind, name), None)
         memory.applied.pop((kind, name), None)
         log.info("removed %s namespace=%s name=%s: no longer wanted", kind, key[0], name)
+
+
+async def put(kube: Kube, cache: Cache, memory: Memory, manifest: Mapping[str, Any], digest: str) -> Existing:
+    """Apply one child, and remember that it is what this digest stands for.
+
+    Raises:
+        ApiError: the API server refused it.
+    """
+    kind = manifest["kind"]
+    applied = await kube.apply(manifest)
+    cache.child_putter(kind)(applied, deleted=False)
+    now = Existing.of(applied)
+    memory.applied[kind, manifest["metadata"]["name"]] = (digest, now.fingerprint)
+    return now
 
 
 def _children(wanted: Made) -> list[Child]:

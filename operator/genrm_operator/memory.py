@@ -109,6 +109,8 @@ class Memory:
     """The children as they were made last."""
     surge: Surge = NO_ROLLOUT
     """How a rollout gets on, as of the last look."""
+    relabelled: float | None = None
+    """When the label of a pod was last written, as long as `endpoints` has something to do about it."""
     refused_applies: int = 0
     """How many looks in a row could not apply all of them."""
     running: dict[str, Running] = field(default_factory=dict)

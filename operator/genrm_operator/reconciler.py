@@ -12,17 +12,27 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
-from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_RELEASED, CONDITION_VERIFIED, LABEL_SERVING
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
 
-from genrm_operator import apply, images, lifecycle, pinning, replacing, room, scaling, slots, status, transitions
+from genrm_operator import (
+    apply,
+    endpoints,
+    images,
+    lifecycle,
+    pinning,
+    replacing,
+    room,
+    scaling,
+    slots,
+    status,
+    transitions,
+)
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of, judge_scores
 from genrm_operator.demand import Demand, Desired, Idle, demand
@@ -44,6 +54,7 @@ from genrm_operator.hooked import Hooked
 from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import Begin, GiveUp, Join, Rest, Serve, StopServing
 from genrm_operator.making import made
+from genrm_operator.marking import Marker
 from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
 from genrm_operator.observed import JOINED, VERIFIED, Place, Pod, Transition
@@ -83,6 +94,7 @@ class Reconciler:
         self._memory: dict[Key, Memory] = {}
         self._reporter = Reporter(kube, self.cache, self.queue, self._metrics)
         self._observer = Observer(self.cache, doors)
+        self._marker = Marker(kube, self.cache, self.queue)
         self._book = Book(settings.slot_turn_seconds)
         self._trainers = Trainers(kube, self.cache, self._book, self._look_at_those_who_share)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
@@ -202,6 +214,7 @@ class Reconciler:
         )
         shrinks = None if rm is asked else asked.spec.replicas
         await self._reporter.look(rm, adapter, memory, pods, wants, problem or astray, turns, shrinks_to=shrinks)
+        endpoints_due = await endpoints.settle(self._kube, self.cache, key, memory, self._now())
         route_again = self._now() + ROUTE_RETRY_SECONDS if astray else None
         due = [
             self._now() + self._settings.resync_seconds,
@@ -209,6 +222,7 @@ class Reconciler:
             wants.next_expiry,
             surge.look_again_at,
             trainers_due,
+            endpoints_due,
             apply_again,
             route_again,
             *(turn.look_again_at for turn in turns.values()),
@@ -241,19 +255,21 @@ class Reconciler:
     async def _act(self, key: Key, rm: RewardModel, adapter: Adapter, memory: Memory, action: lifecycle.Action) -> None:
         match action:
             case Serve(pod, boot_id):
-                await self._label(key, pod, "true", boot_id)
+                await self._marker.serving(key, pod, "true", boot_id)
+                memory.relabelled = self._now()
                 log.info("serves namespace=%s pod=%s boot_id=%s", pod.namespace, pod.name, boot_id)
             case StopServing(pod, because):
-                await self._label(key, pod, None, None)
+                await self._marker.serving(key, pod, None, None)
+                memory.relabelled = self._now()
                 log.info("stops serving namespace=%s pod=%s because=%r", pod.namespace, pod.name, because)
             case Rest(pod):
-                await self._tell(pod, "Gated")
+                await self._marker.tell(pod, "Gated")
             case Join(pod):
-                await self._tell(pod, JOINED)
+                await self._marker.tell(pod, JOINED)
             case Begin(pod, transition):
                 assert self._tasks is not None
                 if transition is Transition.START and pod.places:
-                    await self._let_in(key, pod)
+                    await self._marker.let_in(key, pod)
                 hooked = self._hooked(rm, adapter, memory)
                 canary = canary_of(self._kube, rm, adapter, memory.golden, memory.pin, self.cache.children[key])
                 at_gate = transitions.rests_at_gate(rm) or lifecycle.is_in_the_way(pod)
@@ -280,41 +296,6 @@ class Reconciler:
                 await self._kube.delete("Pod", pod.namespace, pod.name, pod.uid)
             await self._reporter.announce.replaced(rm, pod, why)
 
-    async def _label(self, key: Key, pod: Pod, serving: str | None, boot_id: str | None) -> None:
-        """Patch the pod, and believe the answer at once: the watch repeats it a moment later."""
-        patch = {"metadata": {"labels": {LABEL_SERVING: serving}, "annotations": {ANNOTATION_BOOT_ID: boot_id}}}
-        try:
-            answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
-        except NotFound:
-            self.cache.forget("Pod", key, pod.uid)  # its deletion was missed
-            return
-        if pod.uid in self.cache.pods[key]:
-            self.cache.put_pod(answer, deleted=False)
-            self.queue.add(key)  # it may tell more than what was written
-
-    async def _let_in(self, key: Key, pod: Pod) -> None:
-        """Write down that its engine may have the GPUs that it shares, before it hears of it: whoever looks at the pod
-        later and gets no answer knows then that it may have them."""
-        assert pod.door is not None, "only a pod whose gate has answered is let in"
-        patch = {"metadata": {"annotations": {ANNOTATION_RELEASED: pod.door.boot_id}}}
-        answer = await self._kube.merge_patch("Pod", pod.namespace, pod.name, patch)
-        if pod.uid in self.cache.pods[key]:
-            self.cache.put_pod(answer, deleted=False)
-
-    async def _tell(self, pod: Pod, reason: str, *, joins: bool = True) -> None:
-        """Tell Kubernetes what is known of this pod, in this boot of its server; if it `joins`, a rollout may go on."""
-        assert pod.door is not None, "only a pod whose door has answered is verified"
-        condition = {
-            "type": CONDITION_VERIFIED,
-            "status": "True" if joins else "False",
-            "reason": reason,
-            "message": pod.door.boot_id,
-            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        answer = await self._kube.set_pod_condition(pod.namespace, pod.name, condition)
-        if pod.uid in self.cache.pods[pod.namespace, pod.reward_model]:
-            self.cache.put_pod(answer, deleted=False)
-
     async def _transition(self, key: Key, memory: Memory, transition: Transition, target: transitions.Target) -> None:
         pod, began, engine = target.pod, self._now(), str(target.rm.spec.engine.name)
         try:
@@ -323,7 +304,7 @@ class Reconciler:
                 self._metrics.aborted(engine, aborted)
                 await self._reporter.announce.aborted(target.rm, pod, aborted)
             if transition is Transition.VERIFY:
-                await self._tell(pod, VERIFIED, joins=pod.passed)
+                await self._marker.tell(pod, VERIFIED, joins=pod.passed)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.uncancel() > 0 or self._stopping:
