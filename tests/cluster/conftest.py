@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -190,13 +190,14 @@ class World:
             status = self.status(name)
             return status if status.get("phase") == wanted else None
 
-        try:
-            return wait_for(f"{name} in phase {wanted}", reached, timeout)
-        except AssertionError as error:
-            tail = "\n".join(self.operator.log.read_text().splitlines()[-30:])
-            raise AssertionError(
-                f"{error}\nstatus {json.dumps(self.status(name), indent=1)}\noperator:\n{tail}"
-            ) from None
+        return wait_for(f"{name} in phase {wanted}", reached, timeout)
+
+    def described(self) -> str:
+        """RewardModels, pods, events and the end of the operator's log, for who looks at a failure."""
+        models = [f"{rm['metadata']['name']}: {json.dumps(rm.get('status'))}" for rm in self.objects("rewardmodels")]
+        pods = [f"{pod['metadata']['name']}: {json.dumps(pod['status'])}" for pod in self.objects("pods")]
+        events = [f"{reason}: {note}" for reason, note in self.events()]
+        return "\n".join([*models, *pods, *events, *self.operator.log.read_text().splitlines()[-60:]])
 
     def restart(self, pod: Mapping[str, Any]) -> None:
         """Say of a pod what a kubelet says when its container has restarted; kwok never does."""
@@ -319,6 +320,21 @@ def a_world(cluster: Cluster, simulator: Simulator, operator: Operator) -> Itera
     violations = [ip for ip, pod in simulator.pods().items() if pod["violations"]]
     cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
     assert not violations, f"requests reached sleeping engines: {violations}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test fails, what there was at that moment: afterwards nobody could tell."""
+    report = yield
+    found: dict[str, Any] = getattr(item, "funcargs", {})
+    world = found.get("world") or found.get("proxied")
+    if report.when == "call" and report.failed and isinstance(world, World):
+        try:
+            there = world.described()
+        except Exception as error:  # such as an API server that is gone: the test's own failure is still told
+            there = repr(error)
+        report.sections.append(("what there was", there))
+    return report
 
 
 @pytest.fixture

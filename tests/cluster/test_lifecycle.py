@@ -154,7 +154,8 @@ def test_a_wake_that_fails_is_reported_and_tried_again_until_it_works(world: Wor
     world.lease("run-1", Phase.SCORING, ttl=120)
     wait_for("the failure is told", lambda: "WakeFailed" in [reason for reason, _ in world.events()])
     wait_for("the other pod serves", lambda: world.serving() == [ip for ip in world.addresses() if ip != broken])
-    assert world.condition("Degraded")["status"] == "True" and "500" in world.condition("Degraded")["message"]
+    told = wait_for("so does the status", lambda: (c := world.condition("Degraded"))["status"] == "True" and c)
+    assert "500" in told["message"]
     world.simulator.put(broken, faults={})
     world.phase("Serving")
     assert world.condition("Degraded")["status"] == "False"

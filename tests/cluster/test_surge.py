@@ -57,17 +57,16 @@ def joined(world: World) -> list[str]:
 
 
 @contextmanager
-def published(world: World) -> Iterator[list[set[str]]]:
-    """Who was published as serving, after every change of that while the block is open."""
-    seen: list[set[str]] = []
+def followed(world: World, api_path: str, resources: str, selector: str = "") -> Iterator[list[dict[str, Any]]]:
+    """Objects of the world's namespace as they were, and after every change while the block is open."""
+    seen: list[dict[str, Any]] = []
     loop = asyncio.new_event_loop()
 
     async def follow() -> None:
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{world.namespace}/endpointslices"
+        path = f"{api_path}/namespaces/{world.namespace}/{resources}?labelSelector={selector}"
         async with Api.connect(world.cluster.settings.kubeconfig("admin")) as api:
-            async for _, found in api.follow(f"{path}?labelSelector=kubernetes.io%2Fservice-name%3Djudge-pods"):
-                ready = (e for e in found.get("endpoints") or [] if e.get("conditions", {}).get("ready"))
-                seen.append({address for endpoint in ready for address in endpoint["addresses"]})
+            async for _, found in api.follow(path):
+                seen.append(found)
 
     task = loop.create_task(follow())
 
@@ -83,6 +82,29 @@ def published(world: World) -> Iterator[list[set[str]]]:
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(timeout=30)
+
+
+class Published:
+    """Who was published as serving: one set of addresses for each of its changes."""
+
+    def __init__(self, slices: list[dict[str, Any]]) -> None:
+        self._slices = slices
+
+    def __iter__(self) -> Iterator[set[str]]:
+        for found in list(self._slices):
+            ready = (e for e in found.get("endpoints") or [] if e.get("conditions", {}).get("ready"))
+            yield {address for endpoint in ready for address in endpoint["addresses"]}
+
+    @property
+    def now(self) -> set[str]:
+        return list(self)[-1]
+
+
+@contextmanager
+def published(world: World) -> Iterator[Published]:
+    selector = "kubernetes.io%2Fservice-name%3Djudge-pods"
+    with followed(world, "/apis/discovery.k8s.io/v1", "endpointslices", selector) as slices:
+        yield Published(slices)
 
 
 def replaced(world: World, before: set[str], count: int = 1) -> bool:
@@ -105,8 +127,8 @@ def test_where_a_gpu_is_free_the_old_pod_serves_until_the_new_one_does(world: Wo
         wait_for("the old one is gone", lambda: replaced(world, before))
         world.phase("Serving")
         (new,) = world.addresses()
-        wait_for("the new one is published", lambda: seen[-1] == {new})
-    assert all(seen), f"at no time is nobody there: {seen}"
+        wait_for("the new one is published", lambda: seen.now == {new})
+    assert all(seen), f"at no time is nobody there: {list(seen)}"
     assert {address for addresses in seen for address in addresses} == {old, new}
     assert joined(world) == [new], "and nobody who was not verified"
     assert strategy(world) == {"maxSurge": 1, "maxUnavailable": 0}
@@ -121,11 +143,11 @@ def test_a_new_pod_that_is_not_verified_takes_nobodys_place(world: World) -> Non
     with published(world) as seen:
         world.patch(CHANGE | pairs(WRONG))
         wait_for("it is told", lambda: world.condition("ScoresVerified").get("reason") == "WorsePreferred")
-        assert seen[-1] == {old} and len(world.pods()) == 2
+        assert seen.now == {old} and len(world.pods()) == 2
         world.patch(pairs(PAIR))
         wait_for("it has its place", lambda: replaced(world, before))
         world.phase("Serving")
-    assert all(seen), f"at no time is nobody there: {seen}"
+    assert all(seen), f"at no time is nobody there: {list(seen)}"
 
 
 def test_where_no_gpu_is_free_the_old_pod_goes_first_and_it_is_told_why(world: World) -> None:
@@ -136,13 +158,12 @@ def test_where_no_gpu_is_free_the_old_pod_goes_first_and_it_is_told_why(world: W
     wait_for("it waits for room", lambda: "finds no room yet" in world.condition("Progressing").get("message", ""))
     assert world.serving() == world.addresses(), "the old one serves meanwhile"
     assert world.condition("Degraded")["status"] == "False"
-    told = wait_for(
-        "it is told",
-        lambda: (found := world.condition("Progressing")).get("reason") == "Recreating" and found,
-    )
-    assert "Insufficient" in told["message"] and "after an old one has gone" in told["message"]
-    wait_for("it is replaced", lambda: replaced(world, before))
-    world.phase("Serving")
+    with followed(world, "/apis/genrm.dev/v1alpha1", "rewardmodels") as seen:
+        wait_for("it is replaced", lambda: replaced(world, before))
+        world.phase("Serving")
+        wait_for("that is published", lambda: seen[-1]["status"]["phase"] == "Serving")
+    told = [c["message"] for rm in seen for c in rm["status"]["conditions"] if c["reason"] == "Recreating"]
+    assert told and "Insufficient" in told[0] and "after an old one has gone" in told[0]
     wait_for("the next rollout surges", lambda: strategy(world) == {"maxSurge": 1, "maxUnavailable": 0})
     (deployment,) = world.objects("deployments")
     assert "genrm.dev/recreates" not in deployment["metadata"]["annotations"]
@@ -217,9 +238,9 @@ def test_a_run_that_comes_in_the_middle_of_a_rollout_is_scored_by_who_serves(wor
         assert "run-1" in waits["message"] and world.condition("Ready")["status"] == "True"
         wait_for("the run is granted its model", lambda: granted(world))
         seen_by_all = wait_for("a look or two later", lambda: len(world.pods()) == 2 and world.status())
-        assert seen[-1] == {old} and seen_by_all["awake"] == 1
+        assert seen.now == {old} and seen_by_all["awake"] == 1
         world.release("run-1")
         wait_for("the rollout goes on", lambda: replaced(world, before))
         world.phase("Serving")
         assert not world.condition("RolloutWaiting")
-    assert all(seen), f"at no time is nobody there: {seen}"
+    assert all(seen), f"at no time is nobody there: {list(seen)}"
