@@ -5,6 +5,7 @@ The decisions (`demand`, `lifecycle`, `status`) read these and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import itertools
@@ -118,24 +119,32 @@ class Night:
 
     before: int | None
     after: int | None
+    slept: bool = False
+    """The engine said that it slept already when `before` was read: it may have had nothing left to give."""
 
     @property
     def effective(self) -> bool | None:
         """`None`: nobody can tell."""
         if self.before is None or self.after is None:
             return None
-        return self.after <= min(max(KEPT_BYTES, self.before * KEPT_SHARE), self.before * MOST_KEPT)
+        may_stay = max(KEPT_BYTES, self.before * KEPT_SHARE)
+        return self.after <= (may_stay if self.slept else min(may_stay, self.before * MOST_KEPT))
 
-    @classmethod
-    def of(cls, before: int | None, after: int | None) -> Night:
+    @property
+    def released(self) -> int | None:
+        """Bytes that its wake takes again; `None`: nobody can tell."""
+        return None if not self.before or self.after is None or self.slept else self.before - self.after
+
+    def over(self) -> Night:
         """What could be seen before and nobody can see any more was kept."""
-        return cls(before, before if after is None else after)
+        return dataclasses.replace(self, after=self.before) if self.after is None else self
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Night | None:
         if (found := document.get("night")) is None:
             return None
-        return cls(*(None if found[when] is None else int(found[when]) for when in ("before", "after")))
+        before, after = (None if found[when] is None else int(found[when]) for when in ("before", "after"))
+        return cls(before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,7 @@ class Door:
             return None
         if self.state is DoorState.GATED and self.night.after is None and self.night.before is not None:
             return None
-        return Night.of(self.night.before, self.night.after)
+        return self.night.over()
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Door:

@@ -16,7 +16,7 @@ from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import EngineError
 from genrm_operator.hooked import Hooked
-from genrm_operator.memory import Memory, Running
+from genrm_operator.memory import Memory
 from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Observer:
             return dataclasses.replace(pod, door=memory.doors[pod.uid])
         try:
             if hooked is None:
-                door = await self._measured(pod, token, await self._doors.take_charge(pod, token), running)
+                door = await self._measured(pod, token, await self._doors.take_charge(pod, token), memory)
             else:
                 door = await hooked.look(pod, token)
         except EngineError as error:
@@ -87,15 +87,16 @@ class Observer:
     def _asking(self, token: str) -> labels.Ask:
         return lambda pod, call: self._doors.call_engine(pod, token, call, labels.ASK_SECONDS)
 
-    async def _measured(self, pod: Pod, token: str, door: Door, running: Running | None) -> Door:
-        """With what its sleep gave back, where nobody could see that when it was over: it counts as kept until then,
-        and nobody gets the GPUs."""
-        night = door.night
-        unseen = night is not None and night.before is not None and night.after is None
-        if night is None or not unseen or running is not None or door.state is not DoorState.ASLEEP:
+    async def _measured(self, pod: Pod, token: str, door: Door, memory: Memory) -> Door:
+        """With what its sleep gave back, where that was not seen when it was over, or too little was: it counts as
+        kept until then, and nobody gets the GPUs. It may have been somebody else's, who had them for that moment."""
+        night = door.night or memory.nights.get(pod.uid)
+        if night is None or door.state is not DoorState.ASLEEP or pod.uid in memory.running:
             return door
-        found = await self._doors.device_memory(pod, token)
-        return door if found is None else dataclasses.replace(door, night=Night(night.before, found.used))
+        if night.over().effective is not False or (found := await self._doors.device_memory(pod, token)) is None:
+            return door
+        least = found.used if night.after is None else min(night.after, found.used)
+        return dataclasses.replace(door, night=dataclasses.replace(night, after=least))
 
     async def _learn_engine(self, rm: RewardModel, adapter: Adapter, memory: Memory, pods: Sequence[Pod]) -> None:
         """Ask one engine for its version, once per boot of it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -39,10 +40,11 @@ def lacks(rm: RewardModel, found: DeviceMemory, *, asleep: bool, night: Night | 
     `night`: what its sleep gave back, which its wake takes again.
     """
     share = rm.spec.engine.gpu_memory_utilization or SHARES.get(rm.spec.engine.name)
-    released = None if night is None or not night.before or night.after is None else night.before - night.after
+    released = None if night is None else night.released
     for used, total in found.gpus:
         if asleep and released is not None:
-            needs = released / len(found.gpus)
+            # More than its share was somebody else's, who went while it fell asleep.
+            needs = min(released / len(found.gpus), math.inf if share is None else share * total)
         elif share is None:
             return None
         else:  # who sleeps has what it kept already; nobody knows how much that is

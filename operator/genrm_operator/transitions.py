@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -199,7 +199,8 @@ async def sleep(target: Target, front: Front) -> int:
         return aborted
     if target.canary is not None:
         target.canary.sleeps(pod)  # by itself it may wake, too: whoever finds it awake has it compared
-    if not await front.is_asleep(pod, token, asleep) or await _holds_memory(target, front):
+    slept = await front.is_asleep(pod, token, asleep)
+    if not slept or await _holds_memory(target, front):
         limit = durations.seconds(target.rm.spec.lifecycle.sleep.timeout)
         before = await front.device_memory(pod, token)
         for call in target.adapter.sleep(target.rm):
@@ -208,9 +209,9 @@ async def sleep(target: Target, front: Front) -> int:
             raise EngineError(pod.name, "the engine took the sleep call, and says that it is awake")
         if await _holds_memory(target, front):
             raise EngineError(pod.name, "the engine took the sleep call, and has not released all of its memory")
-        await _measure(target, front, None if before is None else before.used)
+        await _measure(target, front, Night(None if before is None else before.used, None, slept))
     elif (night := (await front.look(pod, token)).night) is not None and night.before is not None:
-        await _measure(target, front, night.before)
+        await _measure(target, front, night)
     await front.set_state(pod, token, DoorState.ASLEEP)
     return aborted
 
@@ -248,10 +249,10 @@ async def _leave(target: Target, front: Front) -> None:
         if now() >= end:
             raise EngineError(pod.name, f"its engine was told to end, and is not back at its gate after {limit:g} s")
         await asyncio.sleep(POLL_SECONDS)
-    await _measure(target, front, None if before is None else before.used)
+    await _measure(target, front, Night(None if before is None else before.used, None))
 
 
-async def _measure(target: Target, front: Front, before: int | None) -> None:
+async def _measure(target: Target, front: Front, night: Night) -> None:
     """What the sleep gave back. The driver may need a moment to take it; what nobody can see any more was kept."""
     now = asyncio.get_running_loop().time
     end = now() + SETTLE_SECONDS
@@ -259,8 +260,9 @@ async def _measure(target: Target, front: Front, before: int | None) -> None:
         found = None
         with contextlib.suppress(EngineError):
             found = await front.device_memory(target.pod, target.token)
-        night = target.nights[target.pod.uid] = Night.of(before, None if found is None else found.used)
-        if night.effective is not False or now() >= end:
+        seen = replace(night, after=None if found is None else found.used).over()
+        target.nights[target.pod.uid] = seen
+        if seen.effective is not False or now() >= end:
             return
         await asyncio.sleep(POLL_SECONDS * 5)
 

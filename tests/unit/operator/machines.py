@@ -260,7 +260,9 @@ class Network:
         answered = not self.of_operator or self.world.gets_an_answer()
         arrived = asyncio.Event()
         late = self.world.late if self.dead else 0.0
-        carried = self.world.loop.create_task(self._carry(replica, arrived, method, target, headers, body, late))
+        hung_up = asyncio.Event()
+        carrying = self._carry(replica, arrived, hung_up, method, target, headers, body, late)
+        carried = self.world.loop.create_task(carrying)
         replica.serving.add(carried)
         carried.add_done_callback(replica.serving.discard)
         carried.add_done_callback(_heard)
@@ -274,6 +276,7 @@ class Network:
                 raise Unreachable("connection reset") from None
             raise
         finally:
+            hung_up.set()
             if not arrived.is_set() and not self.dead and not carried.done():
                 carried.cancel()  # the connection is closed before the request was read
         if not answered or (replica.lose and self.of_operator):
@@ -282,8 +285,8 @@ class Network:
         return answer
 
     async def _carry(
-        self, replica: Replica, arrived: asyncio.Event, method: str, target: URL, headers: Mapping[str, str],
-        body: Mapping[str, Any] | None, late: float,
+        self, replica: Replica, arrived: asyncio.Event, hung_up: asyncio.Event, method: str, target: URL,
+        headers: Mapping[str, str], body: Mapping[str, Any] | None, late: float,
     ) -> Answer:  # fmt: skip
         await asyncio.sleep(LATENCY + late)
         await replica.reachable.wait()
@@ -292,7 +295,7 @@ class Network:
             raise Unreachable("connection refused")
         arrived.set()
         before = container.state
-        answer = await _ask(container, method, target, headers, body)
+        answer = await _ask(container, hung_up, method, target, headers, body)
         if self.of_operator and answer.status == 200:
             self._note(container, method, target.path, before, body)
         elif answer.status == 404 and "Authorization" not in headers:
@@ -315,15 +318,17 @@ class Network:
 
 
 async def _ask(
-    app: SimPod, method: str, target: URL, headers: Mapping[str, str], body: Mapping[str, Any] | None
-) -> Answer:
+    app: SimPod, hung_up: asyncio.Event, method: str, target: URL, headers: Mapping[str, str],
+    body: Mapping[str, Any] | None,
+) -> Answer:  # fmt: skip
     sent = [{"type": "http.request", "body": b"" if body is None else json.dumps(body).encode(), "more_body": False}]
     status, parts = 0, []
 
     async def receive() -> Message:
-        if not sent:
-            await asyncio.get_running_loop().create_future()  # nobody hangs up
-        return cast(Message, sent.pop())
+        if sent:
+            return cast(Message, sent.pop())
+        await hung_up.wait()  # who waits no longer, or died
+        return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         nonlocal status

@@ -60,6 +60,8 @@ def test_a_start(engine: dict[str, Any], used: list[float], missing: str | None)
         pytest.param(Night(72 * GIB, 2 * GIB), 37.0, "43.0 are free, and the engine needs 70.0", id="another's half"),
         pytest.param(Night(72 * GIB, 61 * GIB), 61.0, None, id="it kept most of it, and needs little"),
         pytest.param(Night(None, None), 9.0, None, id="nobody measured it"),
+        pytest.param(Night(80 * GIB, 2 * GIB), 7.0, None, id="another one's, who went, counted as its own"),
+        pytest.param(Night(2 * GIB, 2 * GIB, True), 37.0, "43.0 are free, and the engine needs 57.6", id="it slept"),
         pytest.param(None, 37.0, "43.0 are free, and the engine needs 57.6", id="nobody knows of it, and too much"),
         pytest.param(Night(0, 1), 37.0, "43.0 are free, and the engine needs 57.6", id="too much was kept once"),
     ],

@@ -471,6 +471,52 @@ def test_a_sleep_that_nobody_could_measure_is_measured_later() -> None:
         story.world.close()
 
 
+def test_an_engine_that_had_fallen_asleep_by_itself_is_not_blamed_for_giving_back_nothing() -> None:
+    story = Everything()
+    story.begin(measurable=True)
+    try:
+        story.a_run_says("p", "judge", Phase.SCORING, None)
+        story.time_passes(20.0)
+        assert story.is_granted("p")
+        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
+        assert judge.container is not None
+        judge.container.strays()
+        story.a_run_says("p", "judge", Phase.IDLE, None)
+        story.a_run_says("q", "critic", Phase.SCORING, None)
+        story.time_passes(45.0)
+        assert story.is_granted("q")
+        story.nothing_broke()
+    finally:
+        story.world.close()
+
+
+def test_what_somebody_else_had_while_an_engine_fell_asleep_is_not_held_against_it() -> None:
+    """It woke by itself while a trainer had its GPU, and went back to sleep: nobody can tell apart whose memory is
+    left, until the trainer has gone."""
+    story = Everything()
+    story.begin(measurable=True)
+    try:
+        story.a_run_says("p", "judge", Phase.SCORING, None)
+        story.time_passes(20.0)
+        story.a_run_ends("p")
+        story.time_passes(20.0)
+        story.a_trainer_asks(("q", ("one",)))
+        story.time_passes(20.0)
+        assert story.is_granted("q")
+        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
+        assert judge.container is not None and judge.container.engine.asleep
+        judge.container.strays()
+        story.time_passes(45.0)
+        assert judge.container.engine.asleep
+        story.a_trainer_gives_back(("q", ("one",)))
+        story.a_run_says("p", "critic", Phase.SCORING, None)
+        story.time_passes(60.0)
+        assert story.is_granted("p")
+        story.nothing_broke()
+    finally:
+        story.world.close()
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
 def test_everything_at_length() -> None:
