@@ -15,6 +15,7 @@ from genrm_operator.kube import Kube
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.memory import Memory
 from genrm_operator.observed import Pod, Transition
+from genrm_operator.one_revision import expected
 from genrm_operator.surging import Surge
 from genrm_operator.transitions import rests_at_gate
 from genrm_operator.trouble import Trouble
@@ -67,7 +68,7 @@ class Announcer:
         if waits or not (memory.from_nothing or engines_end or all(pod.ready for pod in pods)):
             memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
         if there and not memory.settled:
-            await self._arrived(rm, memory, round(now - memory.desired_since, 3))
+            await self._arrived(rm, memory, expected(rm.spec.replicas, pods), round(now - memory.desired_since, 3))
         if not there and memory.settled:
             memory.desired_since = now  # a pod was lost or added: the way back is measured from here
         memory.settled = there
@@ -80,10 +81,9 @@ class Announcer:
         if desired is Desired.OFF:
             return not pods
         goal = (PodState.SERVING,) if desired is Desired.AWAKE else (PodState.ASLEEP, PodState.GATED)
-        return count(states, *goal) == len(states) == rm.spec.replicas
+        return count(states, *goal) == len(states) == expected(rm.spec.replicas, pods)
 
-    async def _arrived(self, rm: RewardModel, memory: Memory, seconds: float) -> None:
-        number = rm.spec.replicas
+    async def _arrived(self, rm: RewardModel, memory: Memory, number: int, seconds: float) -> None:
         if not number and memory.desired is not Desired.OFF:
             return  # there is nobody who could wake or sleep
         if memory.desired is Desired.AWAKE:

@@ -193,9 +193,9 @@ class Cache:
             if kind in ("Deployment", "LeaderWorkerSet"):
                 news |= _keep(self.kept[key], meta["name"], None if deleted else Kept.of(obj))
                 news |= _keep(self.asked[key], meta["name"], None if deleted else scaling.asked(obj))
+                news |= _keep(self.rolling[key], meta["name"], None if deleted else Rolling.of(obj))
             if kind == "Deployment":
                 news |= _keep(self.arrived[key], meta["name"], (not deleted and has_arrived(obj)) or None)
-                news |= _keep(self.rolling[key], meta["name"], None if deleted else Rolling.of(obj))
                 news |= _keep(self.refusals[key], meta["name"], None if deleted else of_deployment(obj))
             return Put(key, news)
 

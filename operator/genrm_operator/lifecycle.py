@@ -118,6 +118,14 @@ def _without_door(pod: Pod, desired: Desired) -> list[Action]:
 
 
 def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]:
+    if not pod.held:
+        return _next(pod, desired, now, at_gate)
+    # It rests while a run is under way that another revision scores; nor does it join: the rollout goes on after that.
+    rests = Desired.OFF if desired is Desired.OFF else Desired.ASLEEP
+    return [action for action in _next(pod, rests, now, at_gate) if not isinstance(action, Serve | Rest | Join)]
+
+
+def _next(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]:
     door = pod.door
     stop = StopServing(pod, _why_not_serving(pod, desired))
     if pod.deleting or not pod.ready or door is None or desired is Desired.OFF:
@@ -125,8 +133,6 @@ def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Acti
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []
-    if pod.held:
-        return [stop] if pod.serving else []  # nor does it join: the rollout goes on when the run is over
     if door.state is DoorState.GATED:
         next_: list[Action] = [stop] if pod.serving else []
         if desired is Desired.AWAKE:

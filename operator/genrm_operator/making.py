@@ -32,6 +32,7 @@ def made(
     *,
     may_run: bool,
     recreates: str | None = None,
+    finishes: str | None = None,
 ) -> Made:
     """What was made last, or anew.
 
@@ -40,6 +41,7 @@ def made(
         wants: says whether a run is under way; its engines are not replaced then, if the spec does not say otherwise.
         may_run: there may be engine pods: nobody else holds their slots, and somebody may need them.
         recreates: the revision for whose pods old ones have to go first (`surging`).
+        finishes: the change that goes on although a run is under way (`one_revision`), as what it is made from.
 
     Raises:
         Impossible: the spec cannot be carried out.
@@ -55,16 +57,18 @@ def made(
         pin=pinning.written(rm),
         pinned=_is_pinned(rm, wants, cache.pods[key].values()),
         recreates=recreates,
+        finishes=finishes,
     )
     if before is not None and out_of in before.out_of:
         return before
     manifests = children(rm, adapter, door_source(), settings, may_run=may_run)
     made_from = rollout.inputs(rm, rollout.engine_image(manifests), settings)
+    pinned = out_of.pinned and finishes != made_from
     settled = rollout.settle(
-        manifests, made_from, out_of.kept, out_of.maps, settings.master_key, out_of.arrived, pinned=out_of.pinned
+        manifests, made_from, out_of.kept, out_of.maps, settings.master_key, out_of.arrived, pinned=pinned
     )
     settled = surging.lay(settled, recreates)
-    return Made.of(out_of, settled, waits=out_of.pinned and rollout.waits(settled, made_from))
+    return Made.of(out_of, settled, made_from, waits=pinned and rollout.waits(settled, made_from))
 
 
 def _is_pinned(rm: RewardModel, wants: Demand, pods: Iterable[Pod]) -> bool:

@@ -21,6 +21,7 @@ from genrm_operator.canary import Recordings
 from genrm_operator.demand import Demand, Desired, Idle, Past
 from genrm_operator.labels import Heard
 from genrm_operator.observed import Door, Night, Pod, Transition
+from genrm_operator.one_revision import EVERYBODY, Choice
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept
 from genrm_operator.surging import NO_ROLLOUT, Surge
@@ -75,6 +76,9 @@ class MadeFrom:
     """A run is under way."""
     recreates: str | None = None
     """The revision for whose pods old ones go first."""
+    finishes: str | None = None
+    """The change that goes on although a run is under way, which pods of it score (`one_revision`): what it is made
+    from."""
 
     def carried_out(self, manifests: Sequence[Mapping[str, Any]]) -> MadeFrom:
         """The same once these are applied: nothing new, or they would be made again for being there."""
@@ -92,11 +96,13 @@ class Made:
     digests: Sequence[str]
     waits: bool
     """A change of the spec is not in them yet, for the sake of a run."""
+    made_from: str | None = None
+    """What the spec asks for (`rollout.inputs`)."""
 
     @classmethod
-    def of(cls, out_of: MadeFrom, manifests: Sequence[Mapping[str, Any]], *, waits: bool) -> Self:
+    def of(cls, out_of: MadeFrom, manifests: Sequence[Mapping[str, Any]], made_from: str, *, waits: bool) -> Self:
         digests = [hashlib.sha256(json.dumps(m, sort_keys=True).encode()).hexdigest() for m in manifests]
-        return cls((out_of, out_of.carried_out(manifests)), manifests, digests, waits)
+        return cls((out_of, out_of.carried_out(manifests)), manifests, digests, waits, made_from)
 
 
 @dataclass(slots=True)
@@ -109,6 +115,8 @@ class Memory:
     """The children as they were made last."""
     surge: Surge = NO_ROLLOUT
     """How a rollout gets on, as of the last look."""
+    choice: Choice = EVERYBODY
+    """Who scores the run that is under way, as of the last look."""
     relabelled: float | None = None
     """When the label of a pod was last written, as long as `endpoints` has something to do about it."""
     refused_applies: int = 0

@@ -25,6 +25,7 @@ from genrm_operator import (
     endpoints,
     images,
     lifecycle,
+    one_revision,
     pinning,
     replacing,
     room,
@@ -162,7 +163,7 @@ class Reconciler:
             memory.made = made(
                 self.cache, key, rm, adapter, self._settings, memory.made, wants,
                 may_run=twice is None and wants.desired is not Desired.OFF,
-                recreates=surge.revision if surge.recreates else None,
+                recreates=surge.revision if surge.recreates else None, finishes=memory.choice.finishes,
             )  # fmt: skip
             await apply.settle(self._kube, self.cache, key, rm.metadata["uid"], memory, memory.made)
             memory.refused_applies = 0
@@ -189,7 +190,11 @@ class Reconciler:
         if told := [pod.door.idle_seconds for pod in pods if pod.door is not None]:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
-        pods = judge_scores(rm, pinning.judge(rm, surge.judge(pods, run=run), memory.pin), memory.golden)
+        made_from, before = memory.made.made_from if memory.made else None, memory.choice.finishes
+        memory.choice = one_revision.choose(pods, self.cache.rolling[key], made_from, run=run)
+        if memory.choice.finishes != before:
+            self.queue.add(key)  # the children follow from it
+        pods = judge_scores(rm, self._judged(rm, memory, pods), memory.golden)
         await self._replace(key, rm, memory, pods)
         memory.image = images.pinned(rm, pods, run=bool(wants.held))
         pods = images.judge(pods, memory.image)
@@ -207,7 +212,7 @@ class Reconciler:
                 if isinstance(ended, BaseException):
                     raise ended
             pods = memory.beside(self.cache.pods[key].values(), {p.uid: p.door for p in pods})
-            pods = images.judge(pinning.judge(rm, surge.judge(pods, run=run), memory.pin), memory.image)
+            pods = images.judge(self._judged(rm, memory, pods), memory.image)
         router_key = router_token(self._settings.master_key, rm.namespace, rm.name, rm.metadata["uid"])
         astray = await self._routers.follow_all(
             self.cache.routers[key].values(), router_key, workers(self.cache.pods[key].values())
@@ -230,6 +235,10 @@ class Reconciler:
         return min(at for at in due if at is not None)
 
     # ------------------------------------------------------------------ observe
+
+    @staticmethod
+    def _judged(rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> list[Pod]:
+        return pinning.judge(rm, memory.choice.apply(memory.surge.judge(pods)), memory.pin)
 
     def _demand(self, key: Key, rm: RewardModel, memory: Memory) -> Demand:
         now = self._now()
@@ -362,7 +371,7 @@ class Reconciler:
         if (mine := self.cache.holdings.get(key)) is None:
             return pods, {}
         starts = effective_spec(rm).startup_timeout
-        asks = slots.asks(mine, wants.wanting, starts) if wants.desired is Desired.AWAKE else []
+        asks = slots.asks(mine, pods, wants.wanting, starts) if wants.desired is Desired.AWAKE else []
         placed = self.cache.placed.values()
         nights = status.remembered_nights(rm, pods, memory.nights)
         beside, wanting = self._trainers.takers(), self.cache.wanting

@@ -51,7 +51,9 @@ class Reporter:
         has_door, waits = answers(adapter, rm), any(not turn.given for turn in turns.values())
         await self.announce.progress(rm, memory, pods, wants, problem, self._now(), has_door=has_door, waits=waits)
         before = rm.status
-        waits_for_runs = (memory.made is not None and memory.made.waits) or any(pod.held for pod in pods)
+        waits_for_runs = (memory.made is not None and memory.made.waits) or (
+            any(pod.held for pod in pods) and not memory.choice.goes_on
+        )
         failure = next(iter(memory.failures.values()), None)
         seen = status.Seen(
             pods=pods,

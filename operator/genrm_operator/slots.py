@@ -103,13 +103,20 @@ class Taker:
     """What it does, in words that follow its name."""
 
 
-def asks(mine: Holding, wanting: Sequence[DemandLease], starts: float = 0.0) -> list[Claim]:
-    """What a model asks for that is to be awake; `wanting`: the Leases for which, none where a person wants it.
+def asks(mine: Holding, pods: Iterable[Pod], wanting: Sequence[DemandLease], starts: float = 0.0) -> list[Claim]:
+    """What a model asks for that is to be awake: the slots of its pods, but for those that may not score its run.
 
-    `starts`: seconds that the start of its engine may take.
+    Args:
+        wanting: the Leases for which, none where a person wants it.
+        starts: seconds that the start of its engine may take.
     """
+    held = {pod.places for pod in pods if pod.held and not pod.deleting}
     runs, priority = frozenset(lease.run for lease in wanting), max((lease.priority for lease in wanting), default=0)
-    return [Claim(mine.owner, slot, places, runs, priority, starts=starts) for slot, places in mine.slots.items()]
+    return [
+        Claim(mine.owner, slot, places, runs, priority, starts=starts)
+        for slot, places in mine.slots.items()
+        if places not in held
+    ]
 
 
 @dataclass(frozen=True, slots=True)

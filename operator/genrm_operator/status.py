@@ -24,6 +24,7 @@ from genrm_operator.demand import Demand, Desired
 from genrm_operator.labels import Heard
 from genrm_operator.lifecycle import PodState, count, pod_state
 from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
+from genrm_operator.one_revision import expected
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.slots import Turn
 from genrm_operator.surging import NO_ROLLOUT, Surge
@@ -191,7 +192,7 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
         case Desired.AWAKE:
             if rm.spec.replicas == 0:
                 return "Sleeping" if states else "Off"
-            if count(states, PodState.SERVING) == len(states) == rm.spec.replicas:
+            if count(states, PodState.SERVING) == len(states) == expected(rm.spec.replicas, seen.pods):
                 return "Serving"
             if seen.waits is not None:
                 return "Waiting"
@@ -199,7 +200,7 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
         case Desired.ASLEEP:
             if not seen.has_door:
                 return "Serving" if count(states, PodState.SERVING) else _starting(states)
-            if count(states, PodState.ASLEEP, PodState.GATED) == len(states) == rm.spec.replicas:
+            if count(states, PodState.ASLEEP, PodState.GATED) == len(states) == expected(rm.spec.replicas, seen.pods):
                 return "Asleep"
             if count(states, PodState.PENDING, PodState.STARTING, PodState.VERIFYING):
                 return "Starting"
@@ -217,7 +218,9 @@ def _conditions(rm: RewardModel, seen: Seen, states: Sequence[PodState], trouble
     later = "" if seen.shrinks_to is None else f"; spec.replicas: {seen.shrinks_to} counts from the next wake"
     waits = "" if seen.waits is None or awake == want else f"; {seen.waits.waits}"
     rolls = "" if seen.surge.says is None else f"; {seen.surge.says}"
-    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}{rolls}"
+    held = sum(pod.held and not pod.deleting for pod in seen.pods)
+    aside = "" if not held else f"; {held} of another revision may not score the run and rest"
+    summary = f"{awake} of {want} awake, {asleep} asleep; {because}{later}{waits}{rolls}{aside}"
     unread = labels.trouble_of(rm, seen.labels)
     if seen.problem is not None:
         degraded = (True, *seen.problem)

@@ -12,7 +12,7 @@ Slots are no affair of this module, nor are engines that span nodes (`children`)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -22,6 +22,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 
 from genrm_operator.observed import Pod
+from genrm_operator.rollout import ANNOTATION_INPUTS
 from genrm_operator.trouble import Trouble
 
 ANNOTATION_RECREATES: Final = f"{GROUP}/recreates"
@@ -46,18 +47,23 @@ _QUOTA: Final = "exceeded quota"
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """What a Deployment says of its pods: which revision they should be, and how they become that."""
+    """What makes engine pods says of them: which revision they should be, and how they become that."""
 
     revision: str
     recreates: str | None
+    inputs: str | None = None
+    """What its template was made from (`rollout`)."""
 
     @classmethod
-    def of(cls, deployment: Mapping[str, Any]) -> Self | None:
-        template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-        if (revision := template.get(ANNOTATION_REVISION)) is None:
+    def of(cls, owner: Mapping[str, Any]) -> Self | None:
+        """Of a Deployment or a LeaderWorkerSet; `None` if its pods are no engines."""
+        spec = owner.get("spec") or {}
+        template = spec.get("template") or (spec.get("leaderWorkerTemplate") or {}).get("leaderTemplate") or {}
+        notes = (template.get("metadata") or {}).get("annotations") or {}
+        if (revision := notes.get(ANNOTATION_REVISION)) is None:
             return None
-        notes = deployment["metadata"].get("annotations") or {}
-        return cls(str(revision), notes.get(ANNOTATION_RECREATES))
+        notes = owner["metadata"].get("annotations") or {}
+        return cls(str(revision), notes.get(ANNOTATION_RECREATES), notes.get(ANNOTATION_INPUTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,31 +135,12 @@ class Surge:
             return NO_ROLLOUT
         return Surge(revision, recreates=True, lacks=lacks, since=since, last=True, look_again_at=due)
 
-    def judge(self, pods: Iterable[Pod], *, run: bool) -> list[Pod]:
-        """The pods, without a complaint of those that wait for the room of others, which is how a rollout goes; and
-        with a word on those that are kept from serving, lest a run be scored by two revisions.
-
-        `run`: one is under way that wants one revision.
-        """
-        told = [dataclasses.replace(pod, trouble=None) if _waits(pod, self.revision) else pod for pod in pods]
-        if not run or self.revision is None:
-            return told
-        scores = _who_scores(self.revision, [pod for pod in told if not pod.deleting])
-        return [dataclasses.replace(pod, held=pod.revision != scores) for pod in told]
+    def judge(self, pods: Iterable[Pod]) -> list[Pod]:
+        """The pods, without a complaint of those that wait for the room of others, which is how a rollout goes."""
+        return [dataclasses.replace(pod, trouble=None) if _waits(pod, self.revision) else pod for pod in pods]
 
 
 NO_ROLLOUT: Final = Surge()
-
-
-def _who_scores(new: str, pods: Sequence[Pod]) -> str | None:
-    """The revision that scores a run which came in the middle of a rollout: the one that serves, or that would without
-    the rollout. Of two that do it is the new one, which stays."""
-    serving = {pod.revision for pod in pods if pod.serving}
-    joined = {pod.revision for pod in pods if pod.passed or (pod.ready and not pod.gated)}
-    for some in (serving, joined):
-        if some:
-            return new if new in some else min(some, key=str)
-    return new
 
 
 def strategy(effective: EffectiveSpec) -> dict[str, Any]:

@@ -79,8 +79,12 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
         (make_pod(door=CLOSED, passed=False), Desired.ASLEEP, [Join, (Begin, Transition.SLEEP)]),
         (make_pod(door=ASLEEP, passed=False), Desired.ASLEEP, [Join]),
         (make_pod(door=ASLEEP, passed=False, held=True), Desired.ASLEEP, []),
-        (make_pod(door=CLOSED, verified_boot_id=None, passed=False, held=True), Desired.AWAKE, []),
-        (make_pod(door=SERVING, **LABELLED, held=True), Desired.AWAKE, [StopServing]),
+        (make_pod(door=CLOSED, verified_boot_id=None, passed=False, held=True), Desired.AWAKE,
+         [(Begin, Transition.VERIFY)]),
+        (make_pod(door=CLOSED, passed=False, held=True), Desired.AWAKE, [(Begin, Transition.SLEEP)]),
+        (make_pod(door=SERVING, **LABELLED, held=True), Desired.AWAKE, [StopServing, (Begin, Transition.SLEEP)]),
+        (make_pod(door=SERVING, held=True, retry_at=NOW + 1), Desired.AWAKE, []),
+        (make_pod(door=SERVING, **LABELLED, held=True), Desired.OFF, [StopServing]),
     ],
 )  # fmt: skip
 def test_each_pod_gets_its_next_action(pod: Pod, desired: Desired, expected: list[object]) -> None:

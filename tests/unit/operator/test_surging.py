@@ -65,7 +65,7 @@ def test_who_waits_for_the_room_of_the_last_old_pod_is_in_no_trouble_until_the_s
     recreates = after(PATIENCE_SECONDS, [OLD, WAITS])
     gone = look([WAITS], recreates, now=100.0, recreates="new")
     assert (gone.recreates, gone.begins, gone.look_again_at) == (True, False, 100.0 + PATIENCE_SECONDS)
-    assert [pod.trouble for pod in gone.judge([WAITS], run=False)] == [None]
+    assert [pod.trouble for pod in gone.judge([WAITS])] == [None]
     still = look([WAITS], gone, now=99.9 + PATIENCE_SECONDS, recreates="new")
     assert still.look_again_at == gone.look_again_at
     assert look([NEW], still, now=101.0, recreates="new") == NO_ROLLOUT
@@ -141,29 +141,10 @@ def test_what_cannot_be_written_is_decided_again_and_told_once() -> None:
 
 
 def test_who_waits_for_room_in_a_rollout_is_in_no_trouble() -> None:
-    (old, waits, nowhere) = Surge("new").judge([OLD, WAITS, pod("new", NOWHERE)], run=False)
+    (old, waits, nowhere) = Surge("new").judge([OLD, WAITS, pod("new", NOWHERE)])
     assert old == OLD and waits.trouble is None
     assert nowhere.trouble is not None, "no room of others would help it"
-    assert Surge().judge([WAITS], run=False) == [WAITS], "and without a rollout nobody makes room"
-
-
-@pytest.mark.parametrize(
-    ("pods", "held"),
-    [
-        ([OLD, NEW], "new"),
-        ([OLD, dataclasses.replace(NEW, passed=False)], "new"),
-        ([OLD, dataclasses.replace(NEW, serving=True)], "old"),
-        ([dataclasses.replace(OLD, serving=False), dataclasses.replace(NEW, passed=False)], "new"),
-        ([dataclasses.replace(OLD, serving=False), NEW], "old"),
-        ([dataclasses.replace(OLD, deleting=True), dataclasses.replace(NEW, passed=False)], "old"),
-        ([dataclasses.replace(OLD, serving=False, passed=False), dataclasses.replace(NEW, passed=False)], "old"),
-    ],
-)
-def test_a_run_that_comes_in_the_middle_of_a_rollout_is_scored_by_one_revision(pods: list[Pod], held: str) -> None:
-    judged = Surge("new").judge(pods, run=True)
-    assert {pod.revision for pod in judged if pod.held} == {held}
-    assert Surge("new").judge(pods, run=False) == pods
-    assert Surge().judge(pods, run=True) == pods
+    assert Surge().judge([WAITS]) == [WAITS], "and without a rollout nobody makes room"
 
 
 ROLLS = {"maxSurge": 1, "maxUnavailable": 0}
@@ -230,7 +211,7 @@ def test_the_status_tells_of_both_pods_of_a_surge_and_is_ready_again_with_the_ne
 
 def test_the_status_tells_that_old_pods_go_first_and_why() -> None:
     surge = after(PATIENCE_SECONDS, [OLD, WAITS])
-    waits = surge.judge([pod("old", **SERVES), WAITS], run=False)
+    waits = surge.judge([pod("old", **SERVES), WAITS])
     phase, conditions = told(AWAKE, *waits, surge=surge)
     assert (phase, conditions["Progressing"], conditions["Degraded"][0]) == (
         "Starting",
@@ -242,6 +223,9 @@ def test_the_status_tells_that_old_pods_go_first_and_why() -> None:
 
 
 def test_a_pod_that_a_run_keeps_from_serving_is_none_that_is_waited_for() -> None:
-    pods = Surge("new").judge([pod("old", **SERVES), pod("new", **STARTS)], run=True)
-    phase, conditions = told(AWAKE, *pods)
-    assert (phase, conditions["Ready"][0]) == ("Serving", "True")
+    for old, new in (
+        (pod("old", **SERVES), pod("new", held=True, **STARTS)),
+        (pod("old", held=True), pod("new", **SERVES)),
+    ):
+        phase, conditions = told(AWAKE, old, new)
+        assert (phase, conditions["Ready"][0]) == ("Serving", "True")

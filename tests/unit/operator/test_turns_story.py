@@ -160,7 +160,7 @@ class Turns(RuleBasedStateMachine):
         wanted = bool(leases) or name in self.persons
         looked = [pod for pod in self.pods(looked=True) if pod.reward_model == name]
         found, _ = self.book.settle(
-            mine, asks(mine, leases) if wanted else [], looked, {}, self.pods(looked=False), self.trainers.takers(),
+            mine, asks(mine, (), leases) if wanted else [], looked, {}, self.pods(looked=False), self.trainers.takers(),
             self.cache.wanting, self.now,
         )  # fmt: skip
         self.told[name] = refusals(found.values())
