@@ -91,9 +91,17 @@ class Published:
         self._slices = slices
 
     def __iter__(self) -> Iterator[set[str]]:
-        for found in list(self._slices):
-            ready = (e for e in found.get("endpoints") or [] if e.get("conditions", {}).get("ready"))
+        for ready in self._ready():
             yield {address for endpoint in ready for address in endpoint["addresses"]}
+
+    def uids(self) -> Iterator[set[str]]:
+        """The same by pod: who comes may have the address of one that has gone."""
+        for ready in self._ready():
+            yield {endpoint["targetRef"]["uid"] for endpoint in ready}
+
+    def _ready(self) -> Iterator[list[dict[str, Any]]]:
+        for found in list(self._slices):
+            yield [e for e in found.get("endpoints") or [] if e.get("conditions", {}).get("ready")]
 
     @property
     def now(self) -> set[str]:
