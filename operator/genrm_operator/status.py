@@ -156,7 +156,7 @@ def _pinned(rm: RewardModel, seen: Seen) -> dict[str, Any] | None:
     effective = effective_spec(rm)
     if not seen.demand.held or not effective.pin_during_lease:
         return None
-    there = [pod for pod in seen.pods if not pod.deleting and not pod.astray]
+    there = [pod for pod in seen.pods if not pod.deleting and not pod.astray and not pod.held]
     template = _one({pod.chat_template for pod in there})
     found = {
         "revision": _one({pod.revision for pod in there}),

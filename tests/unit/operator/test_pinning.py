@@ -201,7 +201,8 @@ def test_the_status_tells_what_a_run_is_scored_by_while_it_holds_its_lease() -> 
     held = Demand(Desired.ASLEEP, "", (lease,), (), None)
     run = {"demand": held, "pin": Pin("hf://org/judge@main", ONE), "image": f"vllm:1@{FOLDER}"}
     rm = model(engine=spec["engine"])
-    told = seen(rm, pods=[there, make_pod(astray=True, revision="another")], **run)["pinned"]
+    others = [make_pod(astray=True, revision="another"), make_pod(held=True, revision="another")]
+    told = seen(rm, pods=[there, *others], **run)["pinned"]
     assert told == {
         "revision": stamp,
         "weights": ONE,
