@@ -78,8 +78,9 @@ def _is_pinned(rm: RewardModel, wants: Demand, pods: Iterable[Pod]) -> bool:
     """
     if not wants.held or not effective_spec(rm).pin_during_lease:
         return False
+    if rm.status is not None and rm.status.pinned is not None and rm.status.pinned.revision is not None:
+        return True
     there = [pod for pod in pods if not pod.deleting]
     if not there:  # they were taken away for the night
         return rm.status is not None and rm.status.last_wake_seconds is not None
-    # Without a gate nobody writes down what was verified: there the engine's life is all that is known.
-    return any(pod.serving or pod.verified_boot_id is not None or (pod.ready and not pod.gated) for pod in there)
+    return any(pod.may_have_scored for pod in there)

@@ -297,6 +297,11 @@ class Pod:
     retry_at: float = 0.0
     """Monotonic seconds before which a failed transition is not tried again."""
 
+    @property
+    def may_have_scored(self) -> bool:
+        """Without a gate nobody writes down what was verified: there the engine's life is all that is known."""
+        return self.serving or self.verified_boot_id is not None or (self.ready and not self.gated)
+
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Pod:
         meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}

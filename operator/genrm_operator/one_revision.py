@@ -59,13 +59,16 @@ def expected(replicas: int, pods: Iterable[Pod]) -> int:
     return replicas if may == len(there) else min(replicas, max(may, 1))
 
 
-def choose(pods: Sequence[Pod], shelf: Mapping[str, Rolling], made_from: str | None, *, run: bool) -> Choice:
+def choose(
+    pods: Sequence[Pod], shelf: Mapping[str, Rolling], made_from: str | None, *, run: bool, before: str | None = None
+) -> Choice:
     """Who scores a run.
 
     Args:
         shelf: what the model's Deployments say, or its LeaderWorkerSet; by name.
         made_from: what they would be made from now (`rollout.inputs`).
         run: one is under way that wants one revision.
+        before: the revision that scored it until now. It does as long as there is a pod of it, or will be again.
     """
     if not run or not shelf:
         return EVERYBODY
@@ -76,13 +79,24 @@ def choose(pods: Sequence[Pod], shelf: Mapping[str, Rolling], made_from: str | N
     else:
         (rolling,) = shelf.values()
         new = rolling.revision
-    if {_name(pod, names) for pod in pods} <= {new}:
-        return EVERYBODY
     there = [pod for pod in pods if not pod.deleting]
+    to_come = {names.get(rolling.revision, rolling.revision) for rolling in shelf.values()}
+    if before is not None and (was := names.get(before, before)) in {_name(pod, names) for pod in there} | to_come:
+        name: str | None = was
+    else:
+        name = _first(there, new, names)
+    return EVERYBODY if {_name(pod, names) for pod in pods} | {name} <= {new} else Choice(name, new, names)
+
+
+def _first(there: Sequence[Pod], new: str | None, names: Mapping[str | None, str]) -> str | None:
+    """Who scores a run that nobody has scored yet."""
     serving = {_name(pod, names) for pod in there if pod.serving}
     joined = {_name(pod, names) for pod in there if pod.passed or (pod.ready and not pod.gated)}
     some = serving or joined
-    return Choice(new if new in some or not some else min(some), new, names)
+    if new in some or not some:
+        return new
+    proven = some & {_name(pod, names) for pod in there if pod.may_have_scored}
+    return min(proven or some)
 
 
 def _name(pod: Pod, names: Mapping[str | None, str]) -> str:

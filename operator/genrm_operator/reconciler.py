@@ -191,7 +191,9 @@ class Reconciler:
             memory.idle = Idle(min(told), self._now())
         memory.pin = pinning.settle(rm, pods)
         made_from, before = memory.made.made_from if memory.made else None, memory.choice.finishes
-        memory.choice = one_revision.choose(pods, self.cache.rolling[key], made_from, run=run)
+        scored = rm.status.pinned.revision if rm.status and rm.status.pinned else None
+        shelf = self.cache.rolling[key]
+        memory.choice = one_revision.choose(pods, shelf, made_from, run=run, before=scored)
         if memory.choice.finishes != before:
             self.queue.add(key)  # the children follow from it
         pods = judge_scores(rm, self._judged(rm, memory, pods), memory.golden)

@@ -158,8 +158,10 @@ def _pinned(rm: RewardModel, seen: Seen) -> dict[str, Any] | None:
         return None
     there = [pod for pod in seen.pods if not pod.deleting and not pod.astray and not pod.held]
     template = _one({pod.chat_template for pod in there})
+    scored = _one({pod.revision for pod in there if pod.may_have_scored})
+    before = rm.status.pinned if rm.status is not None else None
     found = {
-        "revision": _one({pod.revision for pod in there}),
+        "revision": scored or (before.revision if before is not None else None),
         "weights": seen.pin.revision if seen.pin is not None else None,
         "image": seen.image,
         "dtype": _one({pod.dtype for pod in there}),

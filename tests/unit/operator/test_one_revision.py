@@ -83,6 +83,26 @@ def test_a_second_change_of_the_spec_changes_nobody_that_scores() -> None:
     assert [pod.held for pod in choose(still, SLOTS, "later still", run=True).apply(still)] == [p.held for p in first]
 
 
+@pytest.mark.parametrize("shelf", [DEPLOYMENT, SLOTS], ids=["a Deployment", "slots"])
+@pytest.mark.parametrize("before", ["old", "new", "gone"])
+@pytest.mark.parametrize(
+    "pods",
+    [[but(OLD, serving=False, passed=False), but(NEW, serving=True)], [OLD, but(NEW, passed=False)]],
+    ids=["the old one has restarted", "the new one waits"],
+)
+def test_who_has_scored_a_run_goes_on(shelf: dict[str, Rolling], before: str, pods: list[Pod]) -> None:
+    choice = choose(pods, shelf, "after", run=True, before=before)
+    without = choose(pods, shelf, "after", run=True)
+    scores = {pod.revision for pod in choice.apply(pods) if not pod.held}
+    assert scores == {before} if before != "gone" else choice == without
+
+
+def test_the_slot_whose_old_pod_was_lost_brings_another_one() -> None:
+    (new,) = pods = [but(NEW, passed=False)]
+    assert [pod.held for pod in choose(pods, SLOTS, "after", run=True, before="old").apply([new])] == [True]
+    assert [pod.held for pod in choose(pods, DEPLOYMENT, "after", run=True, before="old").apply([new])] == [False]
+
+
 @pytest.mark.parametrize(
     ("pods", "count"),
     [

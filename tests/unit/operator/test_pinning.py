@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -194,7 +195,8 @@ def test_the_status_tells_what_a_run_is_scored_by_while_it_holds_its_lease() -> 
     made = make(spec)["Deployment/judge"]["spec"]["template"]
     stamp = made["metadata"]["annotations"]["genrm.dev/revision"]
     meta = {**made["metadata"], "namespace": "rl", "uid": "u0", "name": "judge-0"}
-    there = Pod.from_object({"metadata": meta, "spec": made["spec"]})
+    starts = Pod.from_object({"metadata": meta, "spec": made["spec"]})
+    there = dataclasses.replace(starts, verified_boot_id="b1")
     lease = DemandLease.from_object(
         lease_manifest("run-1", "judge", "rl", Phase.IDLE, datetime(2026, 11, 21, tzinfo=UTC))
     )
@@ -212,6 +214,10 @@ def test_the_status_tells_what_a_run_is_scored_by_while_it_holds_its_lease() -> 
         "scoring": scoring_digest(effective_spec(rm).scoring),
     }
     RewardModelStatus.model_validate({"pinned": told})
+    waits = seen(rm, pods=[starts], **run)["pinned"]
+    assert set(told) - set(waits) == {"revision"}, "nobody has scored yet"
+    lost = seen(model(engine=spec["engine"], known={"pinned": told}), pods=[starts], **run)["pinned"]
+    assert lost == told, "it is what the run was scored by"
     two = seen(rm, pods=[there, make_pod(dtype="float16", revision="another")], **run)["pinned"]
     assert set(told) - set(two) == {"revision", "dtype", "chatTemplate"}, "what they differ in is not said"
     assert "pinned" not in seen(rm, pods=[there]), "no run holds a Lease"
