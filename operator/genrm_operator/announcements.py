@@ -48,7 +48,7 @@ class Announcer:
         await self._troubles(rm, memory, pods)
         if problem is not None:
             return
-        there = self._are_there(rm, wants.desired, pods, has_door=has_door)
+        there = self._are_there(rm, memory.surge, wants.desired, pods, has_door=has_door)
         if wants.desired is not memory.desired:
             new = rm.status is None or rm.status.phase is None
             # A new operator process finds the model as its predecessor left it: that was announced.
@@ -65,23 +65,23 @@ class Announcer:
                 word = {Desired.AWAKE: "Waking", Desired.ASLEEP: "Sleeping", Desired.OFF: "TurningOff"}[wants.desired]
                 await self._say(rm, word, wants.because)
         engines_end = rests_at_gate(rm)  # and start: that is what their wakes take
-        if waits or not (memory.from_nothing or engines_end or all(pod.ready for pod in pods)):
+        if waits or not (memory.from_nothing or engines_end or all(pod.ready for pod in pods if not pod.held)):
             memory.desired_since = now  # an engine still starts; the seconds of a wake or sleep are counted from then
         if there and not memory.settled:
-            await self._arrived(rm, memory, expected(rm.spec.replicas, pods), round(now - memory.desired_since, 3))
+            await self._arrived(rm, memory, expected(rm, memory.surge, pods), round(now - memory.desired_since, 3))
         if not there and memory.settled:
             memory.desired_since = now  # a pod was lost or added: the way back is measured from here
         memory.settled = there
         memory.from_nothing &= not there
 
     @staticmethod
-    def _are_there(rm: RewardModel, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
+    def _are_there(rm: RewardModel, surge: Surge, desired: Desired, pods: Sequence[Pod], *, has_door: bool) -> bool:
         """Whether every pod is where `desired` wants it."""
         states = [pod_state(pod, has_door=has_door) for pod in pods if not pod.deleting and not pod.held]
         if desired is Desired.OFF:
             return not pods
         goal = (PodState.SERVING,) if desired is Desired.AWAKE else (PodState.ASLEEP, PodState.GATED)
-        return count(states, *goal) == len(states) == expected(rm.spec.replicas, pods)
+        return count(states, *goal) == len(states) == expected(rm, surge, pods)
 
     async def _arrived(self, rm: RewardModel, memory: Memory, number: int, seconds: float) -> None:
         if not number and memory.desired is not Desired.OFF:

@@ -18,7 +18,8 @@ from genrm_api.names import DOOR_PATH, ENGINE_PORT, HEADER_BOOT_ID, HEADER_EPOCH
 from genrm_operator.calls import Answer, Calls, Unreachable
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import Deposed, DoorUnreachable, EngineError, NotVerified
-from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod
+from genrm_operator.night import DeviceMemory
+from genrm_operator.observed import Door, DoorState, Pod
 
 LOOK_TIMEOUT: Final = 1.0
 """Seconds for a look: an answer comes in milliseconds, or the pod is in trouble and the others must not wait for it."""

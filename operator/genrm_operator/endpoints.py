@@ -19,7 +19,7 @@ from genrm_api.names import ANNOTATION_LABELLED, LABEL_SERVING
 
 from genrm_operator.apply import put
 from genrm_operator.cache import Cache, Key
-from genrm_operator.errors import Conflict, NotFound
+from genrm_operator.errors import ApiError
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 
@@ -50,7 +50,8 @@ async def settle(kube: Kube, cache: Cache, key: Key, memory: Memory, now: float)
             or memory.applied.get(child) != (digest, there.fingerprint)
         ):
             continue  # one that was refused, or touched by others, is applied in its own time
-        with contextlib.suppress(NotFound, Conflict):  # it was deleted since: none comes of this
+        # It was deleted since, and none comes of this; or it cannot be written: then they are late by that second.
+        with contextlib.suppress(ApiError):
             await put(kube, cache, memory, _touched(manifest, there.uid, date), digest)
     memory.relabelled = None
     return None

@@ -13,7 +13,8 @@ from typing import Final
 from genrm_operator.calls import Answer
 from genrm_operator.doors import ADMIN_TIMEOUT, LOOK_TIMEOUT, Doors
 from genrm_operator.engines.adapter import Call, Hooks
-from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod, stand_in
+from genrm_operator.night import DeviceMemory
+from genrm_operator.observed import Door, DoorState, Pod, stand_in
 
 LINGER_SECONDS: Final = 2.0
 """After a pod has lost its serving label: for how long a request may still be on its way to it by an older word."""

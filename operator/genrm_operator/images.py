@@ -27,7 +27,7 @@ def pinned(rm: RewardModel, pods: Sequence[Pod], *, run: bool) -> str | None:
     """
     if not run or not effective_spec(rm).pin_during_lease:
         return None
-    there = [pod for pod in pods if not pod.deleting]
+    there = [pod for pod in pods if not pod.deleting and not pod.held]
     before = rm.status.pinned.image if rm.status is not None and rm.status.pinned is not None else None
     if before is not None and (not there or any(_is_named(pod, before) for pod in there)):
         return before

@@ -90,16 +90,22 @@ class Plan:
     """Monotonic seconds of the next retry; `None` if nothing waits for time to pass."""
 
 
-def decide(pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool, at_gate: bool = False) -> Plan:
+def decide(
+    pods: Iterable[Pod], desired: Desired, now: float, *, has_door: bool, at_gate: bool = False, sleeps: bool = True
+) -> Plan:
     """Plan the next actions for all pods of a RewardModel.
 
-    `has_door`: or hooks that stand for one. `at_gate`: its engines rest at their start gates.
+    Args:
+        has_door: or hooks that stand for one.
+        at_gate: its engines rest at their start gates.
+        sleeps: its pods are kept when it rests. Of one whose pods go then, or that never does, nobody knows that its
+            engines may sleep.
     """
     actions: list[Action] = []
     retries: list[float] = []
     for pod in pods:
         wanted = Desired.ASLEEP if desired is Desired.AWAKE and not pod.may_be_up else desired
-        actions += _for_pod(pod, wanted, now, at_gate) if has_door else _without_door(pod, desired)
+        actions += _for_pod(pod, wanted, now, at_gate, sleeps) if has_door else _without_door(pod, desired)
         if pod.retry_at > now:
             retries.append(pod.retry_at)
         elif has_door and pod.ready and not pod.deleting and (pod.door is None or pod.door.engine_asleep is None):
@@ -117,12 +123,18 @@ def _without_door(pod: Pod, desired: Desired) -> list[Action]:
     return []
 
 
-def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]:
+def _for_pod(pod: Pod, desired: Desired, now: float, at_gate: bool, sleeps: bool) -> list[Action]:
     if not pod.held:
         return _next(pod, desired, now, at_gate)
     # It rests while a run is under way that another revision scores; nor does it join: the rollout goes on after that.
     rests = Desired.OFF if desired is Desired.OFF else Desired.ASLEEP
-    return [action for action in _next(pod, rests, now, at_gate) if not isinstance(action, Serve | Rest | Join)]
+    may_sleep = sleeps or bool(pod.places)
+    return [
+        action
+        for action in _next(pod, rests, now, at_gate)
+        if isinstance(action, StopServing | GiveUp)
+        or (isinstance(action, Begin) and (may_sleep or action.transition is not Transition.SLEEP))
+    ]
 
 
 def _next(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]:

@@ -20,7 +20,8 @@ from genrm_api.status import Reason, RewardModelStatus
 from genrm_operator.canary import Recordings
 from genrm_operator.demand import Demand, Desired, Idle, Past
 from genrm_operator.labels import Heard
-from genrm_operator.observed import Door, Night, Pod, Transition
+from genrm_operator.night import Night
+from genrm_operator.observed import Door, Pod, Transition
 from genrm_operator.one_revision import EVERYBODY, Choice
 from genrm_operator.pinning import Pin
 from genrm_operator.rollout import Kept

@@ -5,7 +5,6 @@ The decisions (`demand`, `lifecycle`, `status`) read these and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import itertools
@@ -22,10 +21,12 @@ from genrm_api.names import (
     CONDITION_VERIFIED,
     LABEL_REWARD_MODEL,
     LABEL_SERVING,
+    LABEL_SLOT,
 )
 from genrm_api.status import Reason
 
 from genrm_operator import trouble
+from genrm_operator.night import Night
 from genrm_operator.trouble import Trouble
 
 DOOR_VOLUME: Final = "door"
@@ -52,15 +53,6 @@ VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 
 Place = tuple[str, str, str]
 """What a slot stands for: ("claim", namespace, its name), or ("device", node, number)."""
-
-KEPT_BYTES: Final = 4 << 30
-KEPT_SHARE: Final = 0.2
-MOST_KEPT: Final = 0.5
-"""What a good sleep may leave: so many bytes or this share of what was in use, whichever is more, but never more than
-the most. It is the context and captured graphs of each GPU, some hundred MiB to a few GiB, and what others that sleep
-there left; pooling runners are known to keep 80 to 87 % (vllm#45107). Whether the next engine finds the room that it
-needs beside that is asked anew before it gets the GPUs (`room`)."""
-
 
 MEMORY_TAGS: Final = frozenset({"kv_cache", "weights"})
 """What doors call the parts of an engine's memory that are released."""
@@ -89,62 +81,6 @@ class Weights:
             return None
         revision, size = found.get("revision"), found.get("bytes")
         return cls(None if revision is None else str(revision), None if size is None else max(int(size), 0))
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """(bytes in use by whomever, bytes in all) of each of a pod's GPUs."""
-
-    gpus: tuple[tuple[int, int], ...]
-
-    @property
-    def used(self) -> int:
-        return sum(used for used, _ in self.gpus)
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> DeviceMemory | None:
-        """`None`: nobody can say, or the door is of before. One that does not tell GPUs apart tells of them as one."""
-        if (found := document.get("deviceMemory")) is None:
-            return None
-        each = found.get("gpus") or ((found["used"], found["total"]),)
-        return cls(tuple((int(used), int(total)) for used, total in each))
-
-
-@dataclass(frozen=True, slots=True)
-class Night:
-    """What a sleep gave back: bytes in use on the pod's GPUs before and after, by whomever; `None` is not measurable.
-
-    With 0 before, all that is known is that too much was kept.
-    """
-
-    before: int | None
-    after: int | None
-    slept: bool = False
-    """The engine said that it slept already when `before` was read: it may have had nothing left to give."""
-
-    @property
-    def effective(self) -> bool | None:
-        """`None`: nobody can tell."""
-        if self.before is None or self.after is None:
-            return None
-        may_stay = max(KEPT_BYTES, self.before * KEPT_SHARE)
-        return self.after <= (may_stay if self.slept else min(may_stay, self.before * MOST_KEPT))
-
-    @property
-    def released(self) -> int | None:
-        """Bytes that its wake takes again; `None`: nobody can tell."""
-        return None if not self.before or self.after is None or self.slept else self.before - self.after
-
-    def over(self) -> Night:
-        """What could be seen before and nobody can see any more was kept."""
-        return dataclasses.replace(self, after=self.before) if self.after is None else self
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Night | None:
-        if (found := document.get("night")) is None:
-            return None
-        before, after = (None if found[when] is None else int(found[when]) for when in ("before", "after"))
-        return cls(before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +211,9 @@ class Pod:
     """The same: a text, or the path of one."""
     arguments: str | None = None
     """A digest of what its engine is started with: command, arguments, variables; not with which of equal GPUs."""
+    slot: str | None = None
     places: frozenset[Place] = frozenset()
-    """The GPUs of its slot (`slots`)."""
+    """The GPUs of its slot (`slots`), once they are known."""
     runs: bool = True
     """The kubelet's word that the engine's container runs, or no word that it does not."""
     released_boot_id: str | None = None
@@ -333,6 +270,7 @@ class Pod:
             revision=annotations.get(ANNOTATION_REVISION),
             dtype=_told(spec, "--dtype"),
             chat_template=_told(spec, "--chat-template"),
+            slot=labels.get(LABEL_SLOT),
             arguments=_arguments(spec),
             places=_places(meta["namespace"], spec),
             runs=next(("running" in c.get("state", {}) for c in containers if c["name"] == ENGINE_CONTAINER), True),

@@ -17,7 +17,8 @@ from genrm_operator.engines.adapter import answers
 from genrm_operator.errors import EngineError
 from genrm_operator.hooked import Hooked
 from genrm_operator.memory import Memory
-from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
+from genrm_operator.night import Night
+from genrm_operator.observed import Door, DoorState, Pod, Transition
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from genrm_api.effective import effective_spec
+from genrm_api.rewardmodel import RewardModel
+
 from genrm_operator.observed import Pod
-from genrm_operator.surging import Rolling
+from genrm_operator.surging import Rolling, Surge
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,13 @@ class Choice:
 EVERYBODY: Final = Choice()
 
 
-def expected(replicas: int, pods: Iterable[Pod]) -> int:
+def expected(rm: RewardModel, surge: Surge, pods: Iterable[Pod]) -> int:
     """How many pods there are when all have come that may score: fewer than its replicas where others take the places
-    of some."""
-    there = [pod for pod in pods if not pod.deleting]
-    may = sum(not pod.held for pod in there)
-    return replicas if may == len(there) else min(replicas, max(may, 1))
+    of some, because none comes beside those that are there."""
+    replicas, held = rm.spec.replicas, sum(pod.held and not pod.deleting for pod in pods)
+    if not held or (effective_spec(rm).surges and not surge.recreates):
+        return replicas
+    return max(replicas - held, 1)
 
 
 def choose(

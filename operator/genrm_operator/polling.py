@@ -23,6 +23,11 @@ from genrm_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 KIND: Final = "LeaderWorkerSet"
+ABSENT: Final = (
+    "spec.gpu.nodes: replicas that span nodes need LeaderWorkerSet (leaderworkerset.x-k8s.io/v1), which this cluster "
+    "does not have; install it (https://lws.sigs.k8s.io), or write a model that fits one node and nodes: 1"
+)
+"""What is said of a model that needs one."""
 RETRY_SECONDS: Final = 1.0
 
 

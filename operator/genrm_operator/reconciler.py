@@ -16,6 +16,7 @@ from typing import Final
 
 from genrm_api.effective import effective_spec
 from genrm_api.leases import Sighting
+from genrm_api.lifecycle import SleepMode
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 from pydantic import ValidationError
@@ -60,6 +61,7 @@ from genrm_operator.memory import Memory, Running
 from genrm_operator.metrics import Metrics, reason_of
 from genrm_operator.observed import JOINED, VERIFIED, Place, Pod, Transition
 from genrm_operator.observing import Observer
+from genrm_operator.polling import ABSENT
 from genrm_operator.reporting import Reporter
 from genrm_operator.routers import Routers, workers
 from genrm_operator.settings import Settings
@@ -69,11 +71,6 @@ from genrm_operator.trainers import Trainers
 from genrm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
-
-_NO_LEADER_WORKER_SET: Final = (
-    "spec.gpu.nodes: replicas that span nodes need LeaderWorkerSet (leaderworkerset.x-k8s.io/v1), which this cluster "
-    "does not have; install it (https://lws.sigs.k8s.io), or write a model that fits one node and nodes: 1"
-)
 
 API_RETRY_SECONDS: Final = 1.0
 ROUTE_RETRY_SECONDS: Final = 1.0
@@ -158,7 +155,8 @@ class Reconciler:
         problem: tuple[str, str] | None = None if twice is None else (Reason.SLOT_TWICE, twice)
         apply_again, refusal = None, next(iter(self.cache.refusals[key].values()), None)
         there = self.cache.pods[key].values()
-        memory.surge = surge = memory.surge.look(rm, self.cache.rolling[key], there, refusal, self._now())
+        waits = memory.choice.name is not None and not memory.choice.goes_on
+        memory.surge = surge = memory.surge.look(rm, self.cache.rolling[key], there, refusal, self._now(), waits=waits)
         try:
             memory.made = made(
                 self.cache, key, rm, adapter, self._settings, memory.made, wants,
@@ -172,7 +170,7 @@ class Reconciler:
         except (NotFound, Terminating):
             raise
         except KindAbsent:
-            problem, apply_again = ("ApplyFailed", _NO_LEADER_WORKER_SET), self._now() + memory.apply_refused()
+            problem, apply_again = ("ApplyFailed", ABSENT), self._now() + memory.apply_refused()
         except ApiError as error:
             # A child that cannot be made must not keep those that run from being slept and woken.
             problem, apply_again = ("ApplyFailed", str(error)), self._now() + memory.apply_refused()
@@ -203,7 +201,10 @@ class Reconciler:
         trainers_due = await self._trainers.settle(key, self._now())
         pods, turns = await self._take_turns(key, rm, memory, wants, pods)
         at_gate = transitions.rests_at_gate(rm)
-        plan = lifecycle.decide(pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate)
+        plan = lifecycle.decide(
+            pods, wants.desired, self._now(), has_door=answers(adapter, rm), at_gate=at_gate,
+            sleeps=effective_spec(rm).lifecycle.sleep_mode in (SleepMode.ENGINE, SleepMode.RESTART),
+        )  # fmt: skip
         if plan.actions:
             by_pod: dict[str, list[lifecycle.Action]] = {}
             for action in plan.actions:
@@ -235,8 +236,6 @@ class Reconciler:
             *(turn.look_again_at for turn in turns.values()),
         ]
         return min(at for at in due if at is not None)
-
-    # ------------------------------------------------------------------ observe
 
     @staticmethod
     def _judged(rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> list[Pod]:

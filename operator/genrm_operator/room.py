@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -18,12 +17,15 @@ from genrm_api.engine import EngineName
 from genrm_api.rewardmodel import RewardModel
 
 from genrm_operator.errors import EngineError
-from genrm_operator.observed import KEPT_BYTES, KEPT_SHARE, DeviceMemory, DoorState, Night, Pod
+from genrm_operator.night import KEPT_BYTES, KEPT_SHARE, DeviceMemory, Night
+from genrm_operator.observed import DoorState, Pod
 from genrm_operator.slots import Holding, Turn
 
 SHARES: Final = {EngineName.VLLM: 0.9, EngineName.SGLANG: 0.7}
 """Of each GPU, what an engine takes that nobody told how much: vLLM's own default, 0.92 in newer ones; SGLang computes
 it from what the GPU has, 0.8 to 0.9 of one of 80 GiB and less of a small one."""
+MOST_SHARE: Final = 0.95
+"""Of each GPU, what an engine takes at most that nobody told how much, or told in its arguments."""
 SLACK: Final = 0.01
 """Of each GPU: the driver keeps some for itself, which is in use for us and not there at all for the engine."""
 SETTLE_SECONDS: Final = 2.0
@@ -43,8 +45,9 @@ def lacks(rm: RewardModel, found: DeviceMemory, *, asleep: bool, night: Night | 
     released = None if night is None else night.released
     for used, total in found.gpus:
         if asleep and released is not None:
-            # More than its share was somebody else's, who went while it fell asleep.
-            needs = min(released / len(found.gpus), math.inf if share is None else share * total)
+            # More than it may take was somebody else's, who went while it fell asleep.
+            most = rm.spec.engine.gpu_memory_utilization or MOST_SHARE
+            needs = min(released / len(found.gpus), most * total)
         elif share is None:
             return None
         else:  # who sleeps has what it kept already; nobody knows how much that is

@@ -27,7 +27,8 @@ from genrm_api.status import Reason
 from genrm_operator import deadlocks
 from genrm_operator.claims import Claim, Owner
 from genrm_operator.deadlocks import Refusal
-from genrm_operator.observed import Door, DoorState, Night, Place, Pod
+from genrm_operator.night import Night
+from genrm_operator.observed import Door, DoorState, Place, Pod
 from genrm_operator.precedence import in_order
 
 
@@ -110,12 +111,12 @@ def asks(mine: Holding, pods: Iterable[Pod], wanting: Sequence[DemandLease], sta
         wanting: the Leases for which, none where a person wants it.
         starts: seconds that the start of its engine may take.
     """
-    held = {pod.places for pod in pods if pod.held and not pod.deleting}
+    held = {pod.slot for pod in pods if pod.held and not pod.deleting}
     runs, priority = frozenset(lease.run for lease in wanting), max((lease.priority for lease in wanting), default=0)
     return [
         Claim(mine.owner, slot, places, runs, priority, starts=starts)
         for slot, places in mine.slots.items()
-        if places not in held
+        if slot not in held
     ]
 
 

@@ -23,7 +23,8 @@ from genrm_operator import images, labels
 from genrm_operator.demand import Demand, Desired
 from genrm_operator.labels import Heard
 from genrm_operator.lifecycle import PodState, count, pod_state
-from genrm_operator.observed import WORST_FIRST, Check, Night, Pod
+from genrm_operator.night import Night
+from genrm_operator.observed import WORST_FIRST, Check, Pod
 from genrm_operator.one_revision import expected
 from genrm_operator.pinning import Pin, node_folder
 from genrm_operator.slots import Turn
@@ -194,7 +195,7 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
         case Desired.AWAKE:
             if rm.spec.replicas == 0:
                 return "Sleeping" if states else "Off"
-            if count(states, PodState.SERVING) == len(states) == expected(rm.spec.replicas, seen.pods):
+            if count(states, PodState.SERVING) == len(states) == expected(rm, seen.surge, seen.pods):
                 return "Serving"
             if seen.waits is not None:
                 return "Waiting"
@@ -202,7 +203,7 @@ def _phase(rm: RewardModel, seen: Seen, states: Sequence[PodState]) -> str:
         case Desired.ASLEEP:
             if not seen.has_door:
                 return "Serving" if count(states, PodState.SERVING) else _starting(states)
-            if count(states, PodState.ASLEEP, PodState.GATED) == len(states) == expected(rm.spec.replicas, seen.pods):
+            if count(states, PodState.ASLEEP, PodState.GATED) == len(states) == expected(rm, seen.surge, seen.pods):
                 return "Asleep"
             if count(states, PodState.PENDING, PodState.STARTING, PodState.VERIFYING):
                 return "Starting"

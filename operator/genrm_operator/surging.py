@@ -12,6 +12,7 @@ Slots are no affair of this module, nor are engines that span nodes (`children`)
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -22,7 +23,7 @@ from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
 
 from genrm_operator.observed import Pod
-from genrm_operator.rollout import ANNOTATION_INPUTS
+from genrm_operator.rollout import ANNOTATION_INPUTS, ANNOTATION_TEMPLATE
 from genrm_operator.trouble import Trouble
 
 ANNOTATION_RECREATES: Final = f"{GROUP}/recreates"
@@ -56,13 +57,15 @@ class Rolling:
 
     @classmethod
     def of(cls, owner: Mapping[str, Any]) -> Self | None:
-        """Of a Deployment or a LeaderWorkerSet; `None` if its pods are no engines."""
-        spec = owner.get("spec") or {}
-        template = spec.get("template") or (spec.get("leaderWorkerTemplate") or {}).get("leaderTemplate") or {}
-        notes = (template.get("metadata") or {}).get("annotations") or {}
-        if (revision := notes.get(ANNOTATION_REVISION)) is None:
-            return None
+        """Of a Deployment or a LeaderWorkerSet; `None` if its pods are no engines.
+
+        Of a LeaderWorkerSet only the metadata is known, and the template by what the operator has noted there.
+        """
         notes = owner["metadata"].get("annotations") or {}
+        template = (owner.get("spec") or {}).get("template")
+        found = _noted(notes) if template is None else template["metadata"].get("annotations") or {}
+        if (revision := found.get(ANNOTATION_REVISION)) is None:
+            return None
         return cls(str(revision), notes.get(ANNOTATION_RECREATES), notes.get(ANNOTATION_INPUTS))
 
 
@@ -94,13 +97,15 @@ class Surge:
         return None if self.lacks is None else f"a pod of the new revision finds no room yet{why}; the old ones stay"
 
     def look(
-        self, rm: RewardModel, shelf: Mapping[str, Rolling], pods: Collection[Pod], refusal: Trouble | None, now: float
-    ) -> Surge:
+        self, rm: RewardModel, shelf: Mapping[str, Rolling], pods: Collection[Pod], refusal: Trouble | None,
+        now: float, *, waits: bool = False,
+    ) -> Surge:  # fmt: skip
         """What has become of the rollout since this one.
 
         Args:
             shelf: what the model's Deployments say, by name.
             refusal: why the cluster makes no pods.
+            waits: the old pods score a run that is under way, and none of them goes before it is over.
         """
         rolling, effective = shelf.get(deployment_name(rm.name)), effective_spec(rm)
         if rolling is None:
@@ -119,6 +124,8 @@ class Surge:
         waited = self.revision == rolling.revision and self.lacks is not None and self.ending == ending
         since = self.since if waited else now
         surge = dataclasses.replace(surge, since=since, ending=ending)
+        if waits:
+            return surge
         due = since + PATIENCE_SECONDS + (effective.lifecycle.drain_timeout + END_SECONDS if ending else 0.0)
         if now < due:
             return dataclasses.replace(surge, look_again_at=due)
@@ -141,6 +148,15 @@ class Surge:
 
 
 NO_ROLLOUT: Final = Surge()
+
+
+def _noted(notes: Mapping[str, str]) -> Mapping[str, Any]:
+    """The annotations of the pods that answer, as they are noted; anybody may have written that."""
+    try:
+        found = json.loads(notes[ANNOTATION_TEMPLATE])["leaderTemplate"]["metadata"]["annotations"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def strategy(effective: EffectiveSpec) -> dict[str, Any]:

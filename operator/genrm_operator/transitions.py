@@ -37,7 +37,8 @@ from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.hooked import Hooked
-from genrm_operator.observed import DeviceMemory, Door, DoorState, Night, Pod, Transition
+from genrm_operator.night import DeviceMemory, Night
+from genrm_operator.observed import Door, DoorState, Pod, Transition
 
 CUT_SECONDS: Final = 5.0
 """What the door may take to end those inside: an engine notices a request that was given up within a step or two."""

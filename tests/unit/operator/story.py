@@ -11,7 +11,8 @@ from genrm_door.record import Record, Refused, State
 from genrm_operator.calls import Answer
 from genrm_operator.engines.adapter import Call
 from genrm_operator.errors import DoorUnreachable, EngineError
-from genrm_operator.observed import DeviceMemory, Door, DoorState, Pod
+from genrm_operator.night import DeviceMemory
+from genrm_operator.observed import Door, DoorState, Pod
 
 from tests.unit.operator.test_lifecycle import make_pod
 

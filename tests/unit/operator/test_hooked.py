@@ -21,7 +21,8 @@ from genrm_operator.errors import Deposed, DrainTimeout, EngineError, Impossible
 from genrm_operator.hooked import Hooked
 from genrm_operator.lifecycle import Begin, GiveUp, PodState, Serve, StopServing, decide, pod_state
 from genrm_operator.making import made
-from genrm_operator.observed import Door, DoorState, Night, Pod, Transition, stand_in
+from genrm_operator.night import Night
+from genrm_operator.observed import Door, DoorState, Pod, Transition, stand_in
 from genrm_operator.settings import Settings
 from genrm_operator.transitions import Target, run
 from hypothesis import given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from genrm_operator.demand import Desired
@@ -90,6 +91,16 @@ LABELLED = {"serving": True, "labelled_boot_id": "b1"}
 def test_each_pod_gets_its_next_action(pod: Pod, desired: Desired, expected: list[object]) -> None:
     plan = decide([pod], desired, NOW, has_door=True)
     assert [_kind(action) for action in plan.actions] == expected
+
+
+@pytest.mark.parametrize("places", [frozenset(), frozenset({("device", "n", "0")})], ids=["GPUs of its own", "a slot"])
+def test_who_may_not_score_a_run_is_told_to_sleep_only_where_engines_do(places: frozenset[Any]) -> None:
+    """By default those with GPUs of their own never do, and nothing is known of whether they can."""
+    serves = make_pod(door=SERVING, **LABELLED, held=True, places=places)
+    unverified = make_pod(door=CLOSED, verified_boot_id=None, passed=False, held=True, places=places)
+    plan = decide([serves, unverified], Desired.AWAKE, NOW, has_door=True, sleeps=False)
+    sleeps = [(Begin, Transition.SLEEP)] if places else []
+    assert [_kind(action) for action in plan.actions] == [StopServing, *sleeps, (Begin, Transition.VERIFY)]
 
 
 def _kind(action: object) -> object:

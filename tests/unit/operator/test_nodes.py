@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator import rollout
+from genrm_operator.cache import Cache
 from genrm_operator.children import children
 from genrm_operator.door_source import DoorSource
 from genrm_operator.engines import adapter_for
 from genrm_operator.rollout import Kept
 from genrm_operator.settings import Settings
+from genrm_operator.surging import Rolling
 
 from tests.unit.network_policy import Pod, may_connect
 
@@ -36,6 +38,22 @@ def group(made: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def pods(made: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     return group(made)["leaderTemplate"], group(made)["workerTemplate"]
+
+
+def test_which_revision_a_group_should_be_is_known_of_its_metadata() -> None:
+    """Nothing else of a LeaderWorkerSet is ever read."""
+    manifests = list(make().values())
+    settled = rollout.settle(manifests, "inputs", {}, (), SETTINGS.master_key)
+    (found,) = (m for m in settled if m["kind"] == "LeaderWorkerSet")
+    meta = {"metadata": found["metadata"] | {"uid": "u", "resourceVersion": "1"}}
+    leader, _ = pods(make())
+    cache = Cache()
+    cache.child_putter("LeaderWorkerSet")(meta, deleted=False)
+    (rolling,) = cache.rolling["rl", "judge"].values()
+    assert (rolling.revision, rolling.inputs) == (leader["metadata"]["annotations"]["genrm.dev/revision"], "inputs")
+    wrong = ("7", '{"metadata": 7}', '{"metadata": {"annotations": 7}}', '{"metadata": {"annotations": {}}}')
+    for forged in ("", "[]", "{}", "[" * 100_000, *(f'{{"leaderTemplate": {template}}}' for template in wrong)):
+        assert Rolling.of({"metadata": {"annotations": {"genrm.dev/template": forged}}}) is None
 
 
 def test_a_replica_is_a_group_of_pods_and_there_is_no_deployment() -> None:

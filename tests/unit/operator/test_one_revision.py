@@ -8,11 +8,12 @@ from typing import Final
 import pytest
 from genrm_operator.observed import Pod
 from genrm_operator.one_revision import EVERYBODY, choose, expected
-from genrm_operator.surging import Rolling
+from genrm_operator.surging import NO_ROLLOUT, Rolling, Surge
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.test_lifecycle import make_pod
+from tests.unit.operator.test_surging import model
 
 DEPLOYMENT: Final = {"judge": Rolling("new", None, "after")}
 SLOTS: Final = {
@@ -104,19 +105,22 @@ def test_the_slot_whose_old_pod_was_lost_brings_another_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pods", "count"),
+    ("pods", "in_place", "beside"),
     [
-        ([OLD, OLD], 2),
-        ([OLD], 2),
-        ([], 2),
-        ([OLD, but(NEW, held=True)], 1),
-        ([OLD, OLD, but(NEW, held=True)], 2),
-        ([but(OLD, held=True), but(OLD, held=True)], 1),
-        ([OLD, but(NEW, held=True, deleting=True)], 2),
+        ([OLD, OLD], 2, 2),
+        ([OLD], 2, 2),
+        ([], 2, 2),
+        ([OLD, but(NEW, held=True)], 1, 2),
+        ([but(OLD, held=True), but(OLD, held=True)], 1, 2),
+        ([OLD, but(NEW, held=True, deleting=True)], 2, 2),
     ],
 )
-def test_who_may_not_score_is_not_waited_for(pods: list[Pod], count: int) -> None:
-    assert expected(2, pods) == count
+def test_whose_place_is_taken_by_one_that_may_not_score_is_not_waited_for(
+    pods: list[Pod], in_place: int, beside: int
+) -> None:
+    ordered, surging = model(replicas=2, rollout={"surge": False}), model(replicas=2)
+    assert expected(ordered, NO_ROLLOUT, pods) == expected(surging, Surge("new", recreates=True), pods) == in_place
+    assert expected(surging, NO_ROLLOUT, pods) == beside
 
 
 PODS = st.builds(

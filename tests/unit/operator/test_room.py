@@ -8,7 +8,8 @@ import pytest
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator import room
 from genrm_operator.errors import DoorUnreachable
-from genrm_operator.observed import DeviceMemory, Door, DoorState, Night, Pod, Transition
+from genrm_operator.night import DeviceMemory, Night
+from genrm_operator.observed import Door, DoorState, Pod, Transition
 from genrm_operator.slots import Holding, Turn
 
 from tests.unit.operator.test_lifecycle import make_pod
@@ -60,7 +61,8 @@ def test_a_start(engine: dict[str, Any], used: list[float], missing: str | None)
         pytest.param(Night(72 * GIB, 2 * GIB), 37.0, "43.0 are free, and the engine needs 70.0", id="another's half"),
         pytest.param(Night(72 * GIB, 61 * GIB), 61.0, None, id="it kept most of it, and needs little"),
         pytest.param(Night(None, None), 9.0, None, id="nobody measured it"),
-        pytest.param(Night(80 * GIB, 2 * GIB), 7.0, None, id="another one's, who went, counted as its own"),
+        pytest.param(Night(80 * GIB, 1 * GIB), 4.0, None, id="another one's, who went, counted as its own"),
+        pytest.param(Night(80 * GIB, 1 * GIB), 7.0, "73.0 are free, and the engine needs 76.0", id="it may take that"),
         pytest.param(Night(2 * GIB, 2 * GIB, True), 37.0, "43.0 are free, and the engine needs 57.6", id="it slept"),
         pytest.param(None, 37.0, "43.0 are free, and the engine needs 57.6", id="nobody knows of it, and too much"),
         pytest.param(Night(0, 1), 37.0, "43.0 are free, and the engine needs 57.6", id="too much was kept once"),

@@ -112,6 +112,19 @@ def test_it_is_looked_at_again_when_patience_ends() -> None:
     assert look([OLD, NEW], first, 105.0) == Surge("new"), "it has found room"
 
 
+def test_no_old_pod_goes_first_while_it_scores_a_run() -> None:
+    """Where the rollout had begun to recreate before, it goes on as it did: the Deployment is asked for nothing new."""
+    shelf, pods = {"judge": Rolling("new", None)}, [OLD, WAITS]
+    first = NO_ROLLOUT.look(model(), shelf, pods, None, 0.0, waits=True)
+    later = first.look(model(), shelf, pods, None, 10 * PATIENCE_SECONDS, waits=True)
+    assert not later.recreates and later.lacks is not None and later.look_again_at is None
+    assert later.look(model(), shelf, pods, None, 10 * PATIENCE_SECONDS).recreates, "it has waited long enough"
+    soon = first.look(model(), shelf, pods, None, 1.0)
+    assert not soon.recreates and soon.look_again_at == PATIENCE_SECONDS
+    begun = NO_ROLLOUT.look(model(), {"judge": Rolling("new", "new")}, pods, None, 0.0, waits=True)
+    assert begun.recreates
+
+
 def test_the_end_of_a_pod_is_waited_for_because_it_makes_room() -> None:
     """Of two replicas one is replaced, and its pod still ends when the next new one comes."""
     ending = dataclasses.replace(OLD, uid="ending", deleting=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from genrm_operator.claims import Claim
-from genrm_operator.observed import Door, DoorState, Night, Pod, Transition
+from genrm_operator.night import Night
+from genrm_operator.observed import Door, DoorState, Pod, Transition
 from genrm_operator.slots import Book, Holding, Taker, Turn, Use, let_in, taker, turns
 
 from tests.unit.operator.test_lifecycle import make_pod

@@ -26,6 +26,7 @@ from genrm_operator.routers import Routers
 from genrm_operator.settings import Settings
 from genrm_operator.trainers import has
 
+from tests.unit.operator import deployments
 from tests.unit.operator.hours import Hours
 from tests.unit.operator.machines import TOOK, Network, Replica, StoryDoors
 
@@ -215,6 +216,7 @@ class World:
         self.late = 0.0
         """So many seconds the last call of who is killed is on the road."""
         self._heard_at = 0.0
+        self._is_deploying = False
         self._epochs, self._numbers = itertools.count(1), itertools.count(1)
         self._tasks = [self.loop.create_task(self._kubelet()), self.loop.create_task(self._renewals())]
         for model in models:
@@ -256,8 +258,8 @@ class World:
 
     def hears(self, kind: str, obj: Obj, *, deleted: bool) -> None:
         """Whoever watches, in the order in which it happened."""
-        if kind == "Deployment":
-            self.loop.call_later(0.05, self._deployed)
+        if kind in ("Deployment", "Pod"):
+            self._deploys()
         if not _is_watched(kind, obj) or (operator := self.operator) is None:
             return
         self._heard_at = max(self._heard_at + 1e-6, self.loop.time() + self.watch_lag)
@@ -265,16 +267,17 @@ class World:
 
     # -- Deployments and kubelets
 
-    def _deployed(self) -> None:
-        for deployment in self.api.of("Deployment"):
-            name, spec = deployment["metadata"]["name"], deployment["spec"]
-            mine = [r for r in self.replicas.values() if r.owner == name and not r.deleting]
-            for _ in range(spec["replicas"] - len(mine)):
-                self._schedule(name, spec["template"])
-            for replica in mine[spec["replicas"] :]:
-                self.delete("Pod", replica.name)
+    def _deploys(self) -> None:
+        if not self._is_deploying:
+            self._is_deploying = True
+            self.loop.call_later(0.05, self._deployed)
 
-    def _schedule(self, owner: str, template: Mapping[str, Any]) -> None:
+    def _deployed(self) -> None:
+        self._is_deploying = False
+        for deployment in self.api.of("Deployment"):
+            deployments.settle(self, deployment)
+
+    def schedule(self, owner: str, template: Mapping[str, Any]) -> None:
         number = next(self._numbers)
         name, ip = f"{owner}-{number}", f"10.0.0.{number}"
         obj = {
@@ -303,7 +306,6 @@ class World:
         if replica.container is not None and (front := replica.container.gate or replica.container.door) is not None:
             front.record.terminate(admit=False)
         self.loop.call_later(GRACE_SECONDS, self._gone, name)
-        self._deployed()
 
     def _gone(self, name: str) -> None:
         replica = self.replicas.pop(name)

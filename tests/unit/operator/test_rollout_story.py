@@ -1,0 +1,312 @@
+"""Changes of the spec at any time, with runs that come and go, pods that are lost, and operators that die: one revision
+scores each run, and when nobody holds a Lease any more, every pod is what was asked for last.
+
+The world is that of the whole story (`test_whole_story`), with fewer faults of engines and a Deployment controller that
+rolls out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+from genrm_api.leases import Phase, lease_manifest, lease_name
+from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_PHASE, ANNOTATION_REVISION, LABEL_SERVING
+from genrm_operator.observed import Pod
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.unit.operator.deployments import revision
+from tests.unit.operator.machines import WELL, Replica, worse
+from tests.unit.operator.test_whole_story import LIFECYCLE, RESTART, model, on
+from tests.unit.operator.world import BEGAN, NAMESPACE, Obj, World
+
+MODELS: Final = {
+    "slotted": model("slotted", gpu=on(a=0, b=1, c=2), replicas=3),
+    "ending": model("ending", gpu=on(x=3, y=4), replicas=2, lifecycle=RESTART),
+    "surging": model("surging", replicas=2),
+    "ordered": model("ordered", replicas=2, rollout={"surge": False}, lifecycle={**LIFECYCLE, "state": "Awake"}),
+}
+PODS: Final = 9
+DTYPES: Final = ("float16", "bfloat16", "float32")
+RUNS: Final = ("p", "q")
+STATES: Final = ("Auto", "Auto", "Awake", "Asleep", "Off")
+CALM_SECONDS: Final = 900.0
+"""Until every change has gone through every pod, each of which may first have to be drained."""
+names, runs, numbers = st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.integers(0, 8)
+
+
+class Rolls(World):
+    """Also knows what scored whom."""
+
+    def __init__(self, models: Sequence[Obj], *, measurable: bool) -> None:
+        self.scored: dict[str, str] = {}
+        """The revision that served when a Lease was granted, by its uid."""
+        super().__init__(models, measurable=measurable)
+
+    def serving(self, name: str) -> set[str]:
+        """The revisions of a model to whose pods Services send clients."""
+        return {revision(self, r) for r in self.replicas.values() if r.model == name and self._is_served(r)}
+
+    def _is_served(self, replica: Replica) -> bool:
+        meta = self.api.there["Pod", replica.name]["metadata"]
+        boot = (meta.get("annotations") or {}).get(ANNOTATION_BOOT_ID)
+        labelled = meta["labels"].get(LABEL_SERVING) is not None
+        return labelled and replica.container is not None and boot == replica.container.boot_id
+
+    def can_score(self, name: str, wanted: str) -> bool:
+        """Whether there is a pod of this revision, or will be one."""
+        pods = (r for r in self.replicas.values() if r.model == name and not r.deleting)
+        templates = (d["spec"]["template"]["metadata"] for d in self.api.of("Deployment"))
+        owned = (meta["annotations"][ANNOTATION_REVISION] for meta in templates)
+        return wanted in {revision(self, replica) for replica in pods} | set(owned)
+
+    def labelled(self, name: str) -> None:
+        super().labelled(name)
+        if (replica := self.replicas.get(name)) is not None:
+            self._look(replica.model)
+
+    def granted(self, lease: Any) -> None:
+        super().granted(lease)
+        if lease.granted is not None:
+            self._look(lease.reward_model)
+
+    def _look(self, name: str) -> None:
+        serving = self.serving(name)
+        for obj in self.api.of("Lease"):
+            lease = next(found for found in self.leases if found.name == obj["metadata"]["name"])
+            uid = obj["metadata"]["uid"]
+            if lease.reward_model != name or lease.run not in self.alive:
+                continue  # nobody renews it: it may have expired
+            if lease.granted is not None and uid not in self.scored and serving:
+                if len(serving) > 1:
+                    self.broke(f"{lease.run} is scored by {sorted(serving)} of {name}")
+                self.scored[uid] = min(serving)
+            was = self.scored.get(uid)
+            if was is not None and serving - {was} and self.can_score(name, was):
+                self.broke(f"{lease.run} was scored by {was} of {name}, and now by {sorted(serving)}")
+            elif was is not None and serving - {was}:
+                self.scored[uid] = min(serving)  # what scored it is lost
+
+
+class Rollouts(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.world = Rolls(list(MODELS.values()), measurable=True)
+        self.time_passes(30.0)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.calm()
+        finally:
+            self.world.close()
+
+    # -- what people and programs do
+
+    def change(self, name: str, **spec: Any) -> None:
+        obj = self.world.api.there["RewardModel", name]
+        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
+        self.world.api.put("RewardModel", {**obj, "metadata": meta, "spec": {**obj["spec"], **spec}})
+
+    @rule(name=names, dtype=st.sampled_from(DTYPES), seconds=st.sampled_from([0.0, 0.5, 1.5, 3.0, 5.0, 8.0]))
+    def the_spec_changes(self, name: str, dtype: str, seconds: float) -> None:
+        self.change(name, engine={"dtype": dtype})
+        self.time_passes(seconds)
+
+    @rule(name=names, state=st.sampled_from(STATES))
+    def a_person_wants(self, name: str, state: str) -> None:
+        lives = self.world.api.there["RewardModel", name]["spec"]["lifecycle"]
+        self.change(name, lifecycle={**lives, "state": state})
+
+    @rule(run=runs, name=names, phase=st.sampled_from([Phase.IDLE, Phase.SCORING, Phase.SCORING]))
+    def a_run_says(self, run: str, name: str, phase: Phase) -> None:
+        api, lease = self.world.api, lease_name(run, name)
+        self.world.alive.add(run)
+        if ("Lease", lease) not in api.there:
+            at = BEGAN + timedelta(seconds=self.world.loop.time())
+            made = lease_manifest(run, name, NAMESPACE, Phase.IDLE, at)
+            api.put("Lease", {**made, "metadata": {**made["metadata"], "uid": f"{lease}-{self.world.loop.time()}"}})
+        self.world.renew(api.annotate("Lease", lease, annotations={ANNOTATION_PHASE: str(phase)}))
+
+    @rule(run=runs)
+    def a_run_ends(self, run: str) -> None:
+        for lease in self.world.leases:
+            if lease.run == run:
+                self.world.api.remove("Lease", lease.name)
+
+    @rule(run=runs)
+    def a_run_crashes(self, run: str) -> None:
+        self.world.alive.discard(run)
+
+    @rule(
+        run=runs, name=names, dtype=st.sampled_from(DTYPES), state=st.sampled_from(["Auto", "Awake"]),
+        sick=st.integers(0, 3), seconds=st.sampled_from([0.1, 0.7, 1.5, 3.5, 6.0, 9.0]),
+    )  # fmt: skip
+    def a_run_comes_in_the_middle(self, run: str, name: str, dtype: str, state: str, sick: int, seconds: float) -> None:
+        """While some pods are new ones; from the `sick`th on these cannot be verified."""
+        world = self.world
+        for lease in world.leases:
+            if lease.reward_model == name:
+                world.api.remove("Lease", lease.name)
+        self.a_person_wants(name, state)
+        self.time_passes(20.0)
+        before = set(world.replicas)
+        self.change(name, engine={"dtype": dtype})
+        ends = world.loop.time() + 15.0
+        while world.loop.time() < ends:
+            self.time_passes(0.1)
+            new = [r for r in world.replicas.values() if r.name not in before and r.model == name and not r.deleting]
+            for replica in new[sick:]:
+                replica.told(worse(WELL, status={"/v1/models": 500}))
+            if len(new) > sick:
+                break
+        self.time_passes(seconds)
+        self.a_run_says(run, name, Phase.SCORING)
+        self.time_passes(seconds)
+
+    # -- what happens to pods and operators
+
+    def replica(self, which: int) -> Replica:
+        there = list(self.world.replicas.values())
+        return there[which % len(there)]
+
+    @precondition(lambda self: self.world.replicas)
+    @rule(which=numbers)
+    def a_pod_is_deleted(self, which: int) -> None:
+        self.world.delete("Pod", self.replica(which).name)
+
+    @precondition(lambda self: self.world.replicas)
+    @rule(which=numbers)
+    def its_container_restarts(self, which: int) -> None:
+        self.world.restart(self.replica(which))
+
+    @precondition(lambda self: self.world.replicas)
+    @rule(which=numbers, sick=st.booleans())
+    def it_cannot_be_verified(self, which: int, sick: bool) -> None:
+        self.replica(which).told(worse(WELL, status={"/v1/models": 500}) if sick else WELL)
+
+    @precondition(lambda self: self.world.replicas)
+    @rule(which=numbers, cut=st.booleans())
+    def its_network(self, which: int, cut: bool) -> None:
+        reachable = self.replica(which).reachable
+        (reachable.clear if cut else reachable.set)()
+
+    @rule(away=st.sampled_from([0.0, 0.0, 3.0, 40.0]))
+    def the_operator_is_killed(self, away: float) -> None:
+        self.world.operator_dies()
+        if away:
+            self.world.loop.pass_by(away)
+        self.world.starts()
+
+    @rule(seconds=st.sampled_from([2.0, 30.0]))
+    def the_api_server_is_away(self, seconds: float) -> None:
+        self.world.api.away_until = self.world.loop.time() + seconds
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 8.0]))
+    def watches_lag(self, seconds: float) -> None:
+        self.world.watch_lag = seconds
+
+    @rule(seconds=st.sampled_from([0.05, 0.5, 2.0, 7.0, 20.0, 45.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.loop.pass_by(seconds)
+
+    # -- what must hold
+
+    @invariant()
+    def nothing_broke(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        assert not self.world.broken, self.world.broken
+        wrong = {name: self.world.serves_wrongly(replica) for name, replica in self.world.replicas.items()}
+        assert not any(wrong.values()), wrong
+
+    def calm(self) -> None:
+        """No more faults: runs that score are granted what they ask for, and then the last change goes everywhere."""
+        world = self.world
+        world.api.away_until, world.watch_lag = 0.0, 0.01
+        for replica in list(world.replicas.values()):
+            replica.told(WELL)
+            replica.reachable.set()
+        for lease in world.leases:
+            if lease.run not in world.alive:
+                world.api.remove("Lease", lease.name)
+        self.until("wait for ever", self.waiting)
+        for lease in world.leases:
+            world.api.remove("Lease", lease.name)
+        for name in MODELS:
+            self.a_person_wants(name, "Auto")
+        self.until("are not what was asked for", self.behind)
+
+    def until(self, what: str, look: Any) -> None:
+        end = self.world.loop.time() + CALM_SECONDS
+        while found := look():
+            self.world.loop.pass_by(1.0)
+            self.nothing_broke()
+            if self.world.loop.time() > end:
+                raise AssertionError(f"{found} {what}: {self.story()}")
+
+    def waiting(self) -> list[str]:
+        return [f"{lease.run} for {lease.reward_model}" for lease in self.world.leases if not self.is_met(lease)]
+
+    def is_met(self, lease: Any) -> bool:
+        state = self.world.api.there["RewardModel", lease.reward_model]["spec"]["lifecycle"].get("state", "Auto")
+        asks = lease.phase is Phase.SCORING and state in ("Auto", "Awake")
+        return not asks or lease.granted is not None
+
+    def behind(self) -> list[str]:
+        """Pods that are not of the newest spec, or not at rest."""
+        there = list(self.world.replicas.values())
+        lacking = [f"{len(there)} pods"] if len(there) != PODS else []
+        return [*lacking, *(replica.name for replica in there if not self.is_as_asked(replica))]
+
+    def is_as_asked(self, replica: Replica) -> bool:
+        obj = self.world.api.there["Pod", replica.name]
+        asked = self.world.api.there["RewardModel", replica.model]["spec"].get("engine", {}).get("dtype")
+        rests = obj["metadata"]["labels"].get(LABEL_SERVING) is None
+        return Pod.from_object(obj).dtype == asked and rests and replica.ready and not replica.deleting
+
+    def story(self) -> str:
+        pods = {
+            r.name: (
+                revision(self.world, r),
+                str(c.state.value) if (c := r.container) is not None else None,
+                r.deleting,
+            )
+            for r in self.world.replicas.values()
+        }
+        said = {
+            obj["metadata"]["name"]: [
+                obj["status"].get("pinned", {}).get("revision"),
+                *(f"{c['type']}={c['status']}: {c['message']}" for c in obj["status"]["conditions"]
+                  if c["type"] in ("Ready", "Degraded", "RolloutWaiting")),
+            ]
+            for obj in self.world.api.of("RewardModel")
+        }  # fmt: skip
+        leases = {(x.run, x.reward_model): (str(x.phase), x.granted) for x in self.world.leases}
+        return f"{pods} {leases} {said}"
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+def test_rollouts_at_length() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Rollouts, settings=settings(TestRollouts.settings, max_examples=1000, stateful_step_count=40)
+    )
