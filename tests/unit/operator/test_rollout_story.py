@@ -44,6 +44,8 @@ STATES: Final = ("Auto", "Auto", "Awake", "Asleep", "Off")
 CALM_SECONDS: Final = 900.0
 """Until every change has gone through every pod, each of which may first have to be drained."""
 names, runs, numbers = st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.integers(0, 8)
+dtypes, awake, sick = st.sampled_from(DTYPES), st.sampled_from(["Auto", "Awake"]), st.integers(0, 2)
+soon = st.sampled_from([0.1, 0.7, 1.5, 3.5, 6.0, 9.0])
 
 
 class Rolls(World):
@@ -100,10 +102,11 @@ class Rolls(World):
 
 
 class Rollouts(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(run=runs, name=names, dtype=dtypes, state=awake, sick=sick, seconds=soon)
+    def begin(self, run: str, name: str, dtype: str, state: str, sick: int, seconds: float) -> None:
         self.world = Rolls(list(MODELS.values()), measurable=True)
         self.time_passes(30.0)
+        self.a_run_comes_in_the_middle(run, name, dtype, state, sick, seconds)
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -120,7 +123,7 @@ class Rollouts(RuleBasedStateMachine):
         meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
         self.world.api.put("RewardModel", {**obj, "metadata": meta, "spec": {**obj["spec"], **spec}})
 
-    @rule(name=names, dtype=st.sampled_from(DTYPES), seconds=st.sampled_from([0.0, 0.5, 1.5, 3.0, 5.0, 8.0]))
+    @rule(name=names, dtype=dtypes, seconds=st.sampled_from([0.0, 0.5, 1.5, 3.0, 5.0, 8.0]))
     def the_spec_changes(self, name: str, dtype: str, seconds: float) -> None:
         self.change(name, engine={"dtype": dtype})
         self.time_passes(seconds)
@@ -150,10 +153,7 @@ class Rollouts(RuleBasedStateMachine):
     def a_run_crashes(self, run: str) -> None:
         self.world.alive.discard(run)
 
-    @rule(
-        run=runs, name=names, dtype=st.sampled_from(DTYPES), state=st.sampled_from(["Auto", "Awake"]),
-        sick=st.integers(0, 3), seconds=st.sampled_from([0.1, 0.7, 1.5, 3.5, 6.0, 9.0]),
-    )  # fmt: skip
+    @rule(run=runs, name=names, dtype=dtypes, state=awake, sick=sick, seconds=soon)
     def a_run_comes_in_the_middle(self, run: str, name: str, dtype: str, state: str, sick: int, seconds: float) -> None:
         """While some pods are new ones; from the `sick`th on these cannot be verified."""
         world = self.world
@@ -300,8 +300,52 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+@pytest.mark.parametrize("state", ["Auto", "Awake"])
+@pytest.mark.parametrize("sick", [0, 1])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_run_is_scored_by_one_revision_from_its_beginning_to_its_end(name: str, sick: int, state: str) -> None:
+    story = Rollouts()
+    story.begin("p", name, "float16", state, sick, 6.0)
+    try:
+        (scores,) = story.world.serving(name)
+        for replica in story.world.replicas.values():
+            replica.told(WELL)
+        for phase in (Phase.SCORING, Phase.IDLE, Phase.SCORING):
+            story.a_run_says("p", name, phase)
+            story.the_operator_is_killed(3.0)
+            story.time_passes(45.0)
+            awake = phase is Phase.SCORING or state == "Awake"
+            assert story.world.serving(name) == ({scores} if awake else set())
+        assert set(story.world.scored.values()) == {scores}
+        all_ = {revision(story.world, r) for r in story.world.replicas.values() if r.model == name and not r.deleting}
+        assert (all_ == {scores}) is (sick == 1), "where new ones scored it, the rollout went on; else it waits"
+        story.nothing_broke()
+        story.calm()
+    finally:
+        story.world.close()
+
+
+@pytest.mark.parametrize("name", ["slotted", "ending"])
+def test_who_scored_a_run_comes_back_though_all_such_pods_were_lost(name: str) -> None:
+    story = Rollouts()
+    story.begin("p", name, "float16", "Auto", 0, 6.0)
+    try:
+        (scores,) = story.world.serving(name)
+        for replica in list(story.world.replicas.values()):
+            replica.told(WELL)
+            if replica.model == name and revision(story.world, replica) == scores:
+                story.world.delete("Pod", replica.name)
+        story.the_operator_is_killed(3.0)
+        story.time_passes(60.0)
+        assert story.world.serving(name) == {scores}
+        story.nothing_broke()
+        story.calm()
+    finally:
+        story.world.close()
 
 
 @pytest.mark.proof
