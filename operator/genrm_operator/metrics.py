@@ -131,7 +131,8 @@ TRANSITION_FAILURES: Final = Metric(
 ABORTED_REQUESTS: Final = Metric(
     "genrm_aborted_requests_total",
     "counter",
-    "Requests that were still inside at the end of a drain and were ended for a sleep (`onDrainTimeout: Abort`).",
+    "Requests that were still inside at the end of a drain and were ended for a sleep (`onDrainTimeout: Abort`, or "
+    "an engine that had fallen asleep by itself).",
     ("engine",),
 )
 STRAY_REQUESTS: Final = Metric(

@@ -7,7 +7,7 @@ and after each wake.
 door `asleep`. The serving label is already off when this begins. The door keeps what is measured: an operator whose
 predecessor died after the order finds the engine asleep, and what was in use before. If requests stay inside past the
 drain deadline the pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered
-503, and asked again elsewhere by a client that can.
+503, and asked again elsewhere by a client that can. It does so too where the engine has fallen asleep by itself.
 *Wake*: engine wake if it sleeps → verified if this boot was not → compared → door `serving`, which asks the engine
 whether it is awake, and stays shut if not. The label follows in the next look.
 *Start*: the release of an engine that waits at its gate; when it has started it is verified like any other. With
@@ -272,7 +272,7 @@ async def _drain(target: Target, front: Front) -> int:
     """Shut the door and wait until nobody is inside; return how many had to be ended for that.
 
     Raises:
-        DrainTimeout: somebody stays; the pod serves on.
+        DrainTimeout: somebody stays; the pod serves on, unless its engine sleeps.
     """
     pod, token, how = target.pod, target.token, target.rm.spec.lifecycle.sleep
     door = await front.look(pod, token)
@@ -281,11 +281,16 @@ async def _drain(target: Target, front: Front) -> int:
     drain = durations.seconds(how.drain_timeout)
     if not (door := await _empty(pod, token, door, front, drain)).inside:
         return 0
-    stayed = door.inside
-    if how.on_drain_timeout is OnDrainTimeout.ABORT and door.state is DoorState.DRAINING:
+    stayed, sleeps = door.inside, door.engine_asleep is True  # by itself, and so it answers none of them
+    ends = how.on_drain_timeout is OnDrainTimeout.ABORT or (sleeps and target.adapter.capabilities.lets_go)
+    if ends and door.state is DoorState.DRAINING:
         door = await front.set_state(pod, token, DoorState.DRAINING, cut=True)
         if not (door := await _empty(pod, token, door, front, CUT_SECONDS)).inside:
             return stayed
+    if sleeps:
+        raise DrainTimeout(
+            pod.name, f"{door.inside} requests are still inside after {drain:g} s, and its engine sleeps"
+        )
     if door.state is DoorState.DRAINING:
         await front.set_state(pod, token, DoorState.SERVING)
     raise DrainTimeout(pod.name, f"{door.inside} requests were still inside after {drain:g} s; the pod serves on")

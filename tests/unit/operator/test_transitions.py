@@ -275,6 +275,25 @@ async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
             assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["vllm", "vllm-pooling"])
+async def test_requests_inside_an_engine_that_fell_asleep_by_itself_are_ended(simulator: Simulator, kind: str) -> None:
+    """Nobody would answer them, and the pod cannot go back into service: its door opens on no sleeper. (Of SGLang a
+    release with somebody inside is the end.)"""
+    dialect, pod = DIALECTS[kind], target(simulator, kind)
+    lives = {"sleep": {"drainTimeout": "100ms"}}
+    spec = pod.rm.spec.model_copy(update={"lifecycle": Lifecycle.model_validate(lives)})
+    pod = dataclasses.replace(pod, rm=pod.rm.model_copy(update={"spec": spec}))
+    async with Doors() as doors, httpx.AsyncClient(base_url=f"http://{ADDRESS}:8000", timeout=20) as clients:
+        await run(Transition.WAKE, pod, doors)
+        assert simulator.past_the_door(ADDRESS, "POST", "/sleep") == 200
+        stays = asyncio.create_task(clients.post(dialect.scores_at, json=dialect.ask("x")))
+        async with asyncio.timeout(20):
+            while not simulator.pod(ADDRESS)["inside"]:  # noqa: ASYNC110  (it is another process that knows)
+                await asyncio.sleep(0.01)
+        assert await run(Transition.SLEEP, pod, doors) == 1
+        assert ((await stays).status_code, simulator.pod(ADDRESS)["state"]) == (503, "asleep")
+
+
 async def idle(pod: Target, doors: Doors) -> None:
     """Wait until nobody has been inside for as long as metrics lag."""
     async with asyncio.timeout(30):
