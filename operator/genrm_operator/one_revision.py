@@ -48,7 +48,7 @@ class Choice:
         """The pods, with a word on those that are kept from serving."""
         if self.name is None:
             return list(pods)
-        return [dataclasses.replace(pod, held=self.names.get(pod.revision, pod.revision) != self.name) for pod in pods]
+        return [dataclasses.replace(pod, held=_name(pod, self.names) != self.name) for pod in pods]
 
 
 EVERYBODY: Final = Choice()

@@ -84,6 +84,11 @@ def test_a_second_change_of_the_spec_changes_nobody_that_scores() -> None:
     assert [pod.held for pod in choose(still, SLOTS, "later still", run=True).apply(still)] == [p.held for p in first]
 
 
+def test_pods_from_before_there_were_revisions_are_of_one_too() -> None:
+    pods = [but(OLD, revision=None), but(NEW, passed=False)]
+    assert [pod.held for pod in choose(pods, DEPLOYMENT, None, run=True).apply(pods)] == [False, True]
+
+
 @pytest.mark.parametrize("shelf", [DEPLOYMENT, SLOTS], ids=["a Deployment", "slots"])
 @pytest.mark.parametrize("before", ["old", "new", "gone"])
 @pytest.mark.parametrize(
