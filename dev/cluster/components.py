@@ -103,6 +103,9 @@ def _controller_manager(settings: Settings) -> Component:
             f"--service-account-private-key-file={pki}/sa.key",
             f"--cluster-signing-cert-file={pki}/ca.crt",
             f"--cluster-signing-key-file={pki}/ca.key",
+            # A disk that was just given gigabytes keeps everybody, etcd too, for longer than the default of 50 s: nodes
+            # whose heartbeats could not be written would be tainted, and no pod scheduled.
+            "--node-monitor-grace-period=600s",
         ),
     )
 

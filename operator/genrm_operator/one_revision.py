@@ -55,12 +55,15 @@ EVERYBODY: Final = Choice()
 
 
 def expected(rm: RewardModel, surge: Surge, pods: Iterable[Pod]) -> int:
-    """How many pods there are when all have come that may score: fewer than its replicas where others take the places
-    of some, because none comes beside those that are there."""
-    replicas, held = rm.spec.replicas, sum(pod.held and not pod.deleting for pod in pods)
-    if not held or (effective_spec(rm).surges and not surge.recreates):
+    """How many pods there are when all have come that may score: fewer than its replicas where others have taken the
+    places of some, and nobody can give these back before the run is over."""
+    replicas, there = rm.spec.replicas, [pod for pod in pods if not pod.deleting]
+    if not (held := [pod for pod in there if pod.held]):
         return replicas
-    return max(replicas - held, 1)
+    if not effective_spec(rm).surges or surge.recreates:
+        return max(replicas - len(held), 1)  # nobody comes beside those that are there
+    waits = any(pod.revision == surge.revision for pod in held)
+    return min(replicas, max(len(there) - len(held), 1)) if waits else replicas
 
 
 def choose(

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from dev.cluster import Cluster
 from tests.cluster import fleet_manifests, model_manifests
-from tests.cluster.conftest import wait_for
+from tests.cluster.conftest import PATIENT, wait_for
 from tests.cluster.manifests import Grammar, smallest, text
 from tests.unit.api import cases, fleet_cases, shapes
 
@@ -144,12 +144,16 @@ class Api:
         context.load_cert_chain(files[0], files[1])
         address = urlsplit(cluster["server"])
         assert address.hostname is not None
-        self._connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=30, context=context)
+        self._connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=PATIENT, context=context)
 
     def call(self, method: str, path: str, body: str) -> tuple[int, dict[str, Any]]:
-        self._connection.request(method, path, body.encode(), {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        try:
+            self._connection.request(method, path, body.encode(), {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except OSError:
+            self._connection.close()  # or who comes next is told that an answer is still due, and nobody what it was
+            raise
 
     def close(self) -> None:
         self._connection.close()

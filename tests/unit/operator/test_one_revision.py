@@ -115,7 +115,10 @@ def test_the_slot_whose_old_pod_was_lost_brings_another_one() -> None:
         ([OLD, OLD], 2, 2),
         ([OLD], 2, 2),
         ([], 2, 2),
-        ([OLD, but(NEW, held=True)], 1, 2),
+        ([OLD, but(NEW, held=True)], 1, 1),
+        ([OLD, but(NEW, held=True), but(NEW, held=True)], 1, 1),
+        ([but(NEW, held=True)], 1, 1),
+        ([NEW, but(OLD, held=True)], 1, 2),
         ([but(OLD, held=True), but(OLD, held=True)], 1, 2),
         ([OLD, but(NEW, held=True, deleting=True)], 2, 2),
     ],
@@ -125,7 +128,7 @@ def test_whose_place_is_taken_by_one_that_may_not_score_is_not_waited_for(
 ) -> None:
     ordered, surging = model(replicas=2, rollout={"surge": False}), model(replicas=2)
     assert expected(ordered, NO_ROLLOUT, pods) == expected(surging, Surge("new", recreates=True), pods) == in_place
-    assert expected(surging, NO_ROLLOUT, pods) == beside
+    assert expected(surging, Surge("new"), pods) == beside
 
 
 PODS = st.builds(
