@@ -225,7 +225,7 @@ class Pod:
     """Whether it started with other weights than the model's (`pinning`), or with another image than those who score
     a run (`images`)."""
     held: bool = False
-    """Whether a run is under way that is scored by another revision (`surging`)."""
+    """Whether a run is under way that is scored by another revision (`one_revision`)."""
     outvoted: bool = False
     """Whether others have shown since it was let in that it computes something else (`canary`)."""
     may_be_up: bool = True
