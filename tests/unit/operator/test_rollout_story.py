@@ -337,7 +337,7 @@ def test_a_run_is_scored_by_one_revision_from_its_beginning_to_its_end(name: str
 @pytest.mark.parametrize("name", SLOTTED)
 def test_who_scored_a_run_comes_back_though_all_such_pods_were_lost(name: str) -> None:
     story = Rollouts()
-    story.begin("p", name, "float16", "Auto", 0, 6.0)
+    story.begin("p", name, "float16", "Awake", 0, 6.0)
     try:
         (scores,) = story.world.serving(name)
         for replica in list(story.world.replicas.values()):
