@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from genrm_api.rewardmodel import RewardModel
 
-from genrm_operator import labels
+from genrm_operator import labels, status
 from genrm_operator.cache import Cache, Key
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
@@ -43,7 +43,9 @@ class Observer:
         memory.forget_pods({pod.uid for pod in pods})
         if answers(adapter, rm):
             working = set(memory.running)
-            pods = list(await asyncio.gather(*(self._look(pod, token, memory, hooked) for pod in pods)))
+            doubted = status.doubts_sleep(rm)
+            looks = (self._look(pod, token, memory, hooked, doubted=doubted) for pod in pods)
+            pods = list(await asyncio.gather(*looks))
             memory.doors = {pod.uid: pod.door for pod in pods if pod.door is not None}
             memory.nights |= nights_told(pods, working)
             await self._learn_engine(rm, adapter, memory, pods)
@@ -65,7 +67,7 @@ class Observer:
             else (pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
         )
 
-    async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None) -> Pod:
+    async def _look(self, pod: Pod, token: str, memory: Memory, hooked: Hooked | None, *, doubted: bool) -> Pod:
         if not pod.ready or pod.ip is None or pod.deleting:
             return pod
         running = memory.running.get(pod.uid)
@@ -74,7 +76,8 @@ class Observer:
             return dataclasses.replace(pod, door=memory.doors[pod.uid])
         try:
             if hooked is None:
-                door = await self._measured(pod, token, await self._doors.take_charge(pod, token), memory)
+                door = await self._doors.take_charge(pod, token)
+                door = await self._measured(pod, token, door, memory, doubted=doubted)
             else:
                 door = await hooked.look(pod, token)
         except EngineError as error:
@@ -88,14 +91,19 @@ class Observer:
     def _asking(self, token: str) -> labels.Ask:
         return lambda pod, call: self._doors.call_engine(pod, token, call, labels.ASK_SECONDS)
 
-    async def _measured(self, pod: Pod, token: str, door: Door, memory: Memory) -> Door:
+    async def _measured(self, pod: Pod, token: str, door: Door, memory: Memory, *, doubted: bool) -> Door:
         """With what its sleep gave back, where that was not seen when it was over, or too little was: it counts as
-        kept until then, and nobody gets the GPUs. It may have been somebody else's, who had them for that moment."""
+        kept until then, and nobody gets the GPUs. It may have been somebody else's, who had them for that moment.
+
+        `doubted`: an operator process of before judged so, of a pod whose door may know of no such sleep: one whose
+        engine slept before it was told to. What is in use now is all that can be known of it."""
+        if door.state is not DoorState.ASLEEP or pod.uid in memory.running:
+            return door
         night = door.night or memory.nights.get(pod.uid)
-        if night is None or door.state is not DoorState.ASLEEP or pod.uid in memory.running:
+        suspect = doubted and door.engine_asleep is True if night is None else night.over().effective is False
+        if not suspect or (found := await self._doors.device_memory(pod, token)) is None:
             return door
-        if night.over().effective is not False or (found := await self._doors.device_memory(pod, token)) is None:
-            return door
+        night = night or Night(found.used, None, slept=True)
         least = found.used if night.after is None else min(night.after, found.used)
         return dataclasses.replace(door, night=dataclasses.replace(night, after=least))
 

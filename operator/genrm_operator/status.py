@@ -337,8 +337,12 @@ def _slots(rm: RewardModel, seen: Seen) -> list[Said]:
 
 def remembered_nights(rm: RewardModel, pods: Sequence[Pod], nights: Mapping[str, Night]) -> Mapping[str, Night]:
     """The nights, and in a new operator process what the status says of those before: that some memory was kept."""
-    kept = any(true is False for _, true, *_ in _as_before(rm, "SleepEffective"))
-    return {**{pod.uid: Night(before=0, after=1) for pod in pods if kept}, **nights}
+    return {**{pod.uid: Night(before=0, after=1) for pod in pods if doubts_sleep(rm)}, **nights}
+
+
+def doubts_sleep(rm: RewardModel) -> bool:
+    """Whether the status says that the sleep of some pod kept memory."""
+    return any(true is False for _, true, *_ in _as_before(rm, "SleepEffective"))
 
 
 def _as_before(rm: RewardModel, kind: str) -> list[Said]:

@@ -8,28 +8,25 @@ rolls out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, Final
 
 import pytest
-from genrm_api.leases import DemandLease, Phase, lease_manifest, lease_name
+from genrm_api.leases import DemandLease, Phase
 from genrm_api.names import ANNOTATION_BOOT_ID, ANNOTATION_PHASE, ANNOTATION_REVISION, LABEL_SERVING
 from genrm_operator.observed import Pod
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from tests.unit.operator.deployments import revision
+from tests.unit.operator.happenings import LIFECYCLE, RESTART, Happenings, model, numbers, on, runs, states
 from tests.unit.operator.machines import WELL, Replica, worse
-from tests.unit.operator.test_whole_story import LIFECYCLE, RESTART, model, on
-from tests.unit.operator.world import BEGAN, NAMESPACE, Obj, World
+from tests.unit.operator.world import Obj, World
 
 MODELS: Final = {
     "slotted": model("slotted", gpu=on(a=0, b=1, c=2), replicas=3),
@@ -40,12 +37,11 @@ MODELS: Final = {
 SLOTTED: Final = ("ending", "slotted")
 PODS: Final = 9
 DTYPES: Final = ("float16", "bfloat16", "float32")
-RUNS: Final = ("p", "q")
-STATES: Final = ("Auto", "Auto", "Awake", "Asleep", "Off")
 CALM_SECONDS: Final = 900.0
 """Until every change has gone through every pod, each of which may first have to be drained."""
-names, runs, numbers = st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.integers(0, 8)
-dtypes, awake, sick = st.sampled_from(DTYPES), st.sampled_from(["Auto", "Awake"]), st.integers(0, 2)
+names, dtypes, awake, sick = (
+    st.sampled_from(sorted(MODELS)), st.sampled_from(DTYPES), st.sampled_from(["Auto", "Awake"]), st.integers(0, 2)
+)  # fmt: skip
 soon = st.sampled_from([0.1, 0.7, 1.5, 3.5, 6.0, 9.0])
 
 
@@ -101,53 +97,29 @@ class Rolls(World):
                 self.scored[uid] = min(serving)  # what scored it is lost
 
 
-class Rollouts(RuleBasedStateMachine):
+class Rollouts(Happenings):
+    world: Rolls
+
     @initialize(run=runs, name=names, dtype=dtypes, state=awake, sick=sick, seconds=soon)
     def begin(self, run: str, name: str, dtype: str, state: str, sick: int, seconds: float) -> None:
         self.world = Rolls(list(MODELS.values()), measurable=True)
         self.time_passes(30.0)
         self.a_run_comes_in_the_middle(run, name, dtype, state, sick, seconds)
 
-    def teardown(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        try:
-            self.calm()
-        finally:
-            self.world.close()
-
     # -- what people and programs do
-
-    def change(self, name: str, **spec: Any) -> None:
-        obj = self.world.api.there["RewardModel", name]
-        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
-        self.world.api.put("RewardModel", {**obj, "metadata": meta, "spec": {**obj["spec"], **spec}})
 
     @rule(name=names, dtype=dtypes, seconds=st.sampled_from([0.0, 0.5, 1.5, 3.0, 5.0, 8.0]))
     def the_spec_changes(self, name: str, dtype: str, seconds: float) -> None:
         self.change(name, engine={"dtype": dtype})
         self.time_passes(seconds)
 
-    @rule(name=names, state=st.sampled_from(STATES))
+    @rule(name=names, state=states)
     def a_person_wants(self, name: str, state: str) -> None:
-        lives = self.world.api.there["RewardModel", name]["spec"]["lifecycle"]
-        self.change(name, lifecycle={**lives, "state": state})
+        self.wants(name, state)
 
     @rule(run=runs, name=names, phase=st.sampled_from([Phase.IDLE, Phase.SCORING, Phase.SCORING]))
     def a_run_says(self, run: str, name: str, phase: Phase) -> None:
-        api, lease = self.world.api, lease_name(run, name)
-        self.world.alive.add(run)
-        if ("Lease", lease) not in api.there:
-            at = BEGAN + timedelta(seconds=self.world.loop.time())
-            made = lease_manifest(run, name, NAMESPACE, Phase.IDLE, at)
-            api.put("Lease", {**made, "metadata": {**made["metadata"], "uid": f"{lease}-{self.world.loop.time()}"}})
-        self.world.renew(api.annotate("Lease", lease, annotations={ANNOTATION_PHASE: str(phase)}))
-
-    @rule(run=runs)
-    def a_run_ends(self, run: str) -> None:
-        for lease in self.world.leases:
-            if lease.run == run:
-                self.world.api.remove("Lease", lease.name)
+        self.write(run, name, (), {ANNOTATION_PHASE: str(phase)})
 
     @rule(run=runs)
     def a_run_crashes(self, run: str) -> None:
@@ -182,59 +154,12 @@ class Rollouts(RuleBasedStateMachine):
 
     # -- what happens to pods and operators
 
-    def replica(self, which: int) -> Replica:
-        there = list(self.world.replicas.values())
-        return there[which % len(there)]
-
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers)
-    def a_pod_is_deleted(self, which: int) -> None:
-        self.world.delete("Pod", self.replica(which).name)
-
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers)
-    def its_container_restarts(self, which: int) -> None:
-        self.world.restart(self.replica(which))
-
     @precondition(lambda self: self.world.replicas)
     @rule(which=numbers, sick=st.booleans())
     def it_cannot_be_verified(self, which: int, sick: bool) -> None:
         self.replica(which).told(worse(WELL, status={"/v1/models": 500}) if sick else WELL)
 
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers, cut=st.booleans())
-    def its_network(self, which: int, cut: bool) -> None:
-        reachable = self.replica(which).reachable
-        (reachable.clear if cut else reachable.set)()
-
-    @rule(away=st.sampled_from([0.0, 0.0, 3.0, 40.0]))
-    def the_operator_is_killed(self, away: float) -> None:
-        self.world.operator_dies()
-        if away:
-            self.world.loop.pass_by(away)
-        self.world.starts()
-
-    @rule(seconds=st.sampled_from([2.0, 30.0]))
-    def the_api_server_is_away(self, seconds: float) -> None:
-        self.world.api.away_until = self.world.loop.time() + seconds
-
-    @rule(seconds=st.sampled_from([0.01, 1.0, 8.0]))
-    def watches_lag(self, seconds: float) -> None:
-        self.world.watch_lag = seconds
-
-    @rule(seconds=st.sampled_from([0.05, 0.5, 2.0, 7.0, 20.0, 45.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.world.loop.pass_by(seconds)
-
-    # -- what must hold
-
-    @invariant()
-    def nothing_broke(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        assert not self.world.broken, self.world.broken
-        wrong = {name: self.world.serves_wrongly(replica) for name, replica in self.world.replicas.items()}
-        assert not any(wrong.values()), wrong
+    # -- what must come
 
     def calm(self) -> None:
         """No more faults: runs that score are granted what they ask for, and then the last change goes everywhere."""
@@ -246,28 +171,15 @@ class Rollouts(RuleBasedStateMachine):
         for lease in world.leases:
             if lease.run not in world.alive:
                 world.api.remove("Lease", lease.name)
-        self.until("wait for ever", self.waiting)
+        self.until_none(self.waiting, CALM_SECONDS, "wait for ever")
         for lease in world.leases:
             world.api.remove("Lease", lease.name)
         for name in MODELS:
             self.a_person_wants(name, "Auto")
-        self.until("are not what was asked for", self.behind)
-
-    def until(self, what: str, look: Any) -> None:
-        end = self.world.loop.time() + CALM_SECONDS
-        while found := look():
-            self.world.loop.pass_by(1.0)
-            self.nothing_broke()
-            if self.world.loop.time() > end:
-                raise AssertionError(f"{found} {what}: {self.story()}")
+        self.until_none(self.behind, CALM_SECONDS, "are not what was asked for")
 
     def waiting(self) -> list[str]:
         return [f"{lease.run} for {lease.reward_model}" for lease in self.world.leases if not self.is_met(lease)]
-
-    def is_met(self, lease: Any) -> bool:
-        state = self.world.api.there["RewardModel", lease.reward_model]["spec"]["lifecycle"].get("state", "Auto")
-        asks = lease.phase is Phase.SCORING and state in ("Auto", "Awake")
-        return not asks or lease.granted is not None
 
     def behind(self) -> list[str]:
         """Pods that are not of the newest spec, or not at rest."""
@@ -354,7 +266,7 @@ def test_who_scored_a_run_comes_back_though_all_such_pods_were_lost(name: str) -
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(9000)
 def test_rollouts_at_length() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Rollouts, settings=settings(TestRollouts.settings, max_examples=1000, stateful_step_count=40)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from datetime import timedelta
 from typing import Any, Final
 
 import pytest
-from genrm_api.leases import Phase, lease_manifest, lease_name
+from genrm_api.leases import Phase, lease_name
 from genrm_api.names import (
     ANNOTATION_ASKED,
     ANNOTATION_NEEDED_IN,
@@ -31,7 +30,6 @@ from genrm_operator.trainers import wants
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -39,33 +37,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.unit.operator.happenings import RESTART, RUNS, Happenings, model, numbers, on, runs, states
 from tests.unit.operator.machines import CHAT, WELL, Replica, comes, worse
-from tests.unit.operator.world import BEGAN, NAMESPACE, Obj, World
+from tests.unit.operator.world import Obj, World
 
-LIFECYCLE: Final[Obj] = {
-    "sleep": {"drainTimeout": "10s", "timeout": "20s"}, "wake": {"timeout": "20s", "verify": True, "maxFailures": 3}
-}  # fmt: skip
 MOST_SECONDS: Final = 150.0
 """Of a transition: a drain, a sleep that hangs, and what is asked before and after."""
 CALM_SECONDS: Final = 600.0
 """Until everybody has had what he asked for; turns are of 20 s, Leases of 30."""
 REST_SECONDS: Final = 120.0
 PODS: Final = 5
-
-
-def on(**slots: int) -> Obj:
-    return {"sharing": "Colocated", "slots": [{"name": n, "node": "n", "devices": [d]} for n, d in slots.items()]}
-
-
-def model(name: str, **spec: Any) -> Obj:
-    return {
-        "apiVersion": "genrm.dev/v1alpha1", "kind": "RewardModel",
-        "metadata": {"name": name, "namespace": NAMESPACE, "uid": f"rm-{name}", "generation": 1},
-        "spec": {"model": {"uri": "hf://a/b", "servedName": name}, "lifecycle": LIFECYCLE, **spec},
-    }  # fmt: skip
-
-
-RESTART: Final = {**LIFECYCLE, "sleep": {**LIFECYCLE["sleep"], "mode": "Restart", "onDrainTimeout": "Abort"}}
 MODELS: Final = {
     "judge": model("judge", gpu=on(left=0)),
     "critic": model("critic", gpu=on(one=0, two=1), replicas=2, lifecycle=RESTART),
@@ -73,11 +54,7 @@ MODELS: Final = {
 }
 TRAINERS: Final = (("q", ("one",)), ("r", ("two",)), ("r", ("one", "two")))
 """Runs, and slots of the critic."""
-RUNS: Final = ("p", "q")
-STATES: Final = ("Auto", "Auto", "Awake", "Asleep", "Off")
-names, runs, trainers, numbers = (
-    st.sampled_from(sorted(MODELS)), st.sampled_from(RUNS), st.sampled_from(TRAINERS), st.integers(0, 5)
-)  # fmt: skip
+names, trainers = st.sampled_from(sorted(MODELS)), st.sampled_from(TRAINERS)
 late = st.sampled_from([0.0, 0.0, 3.0, 12.0])
 ORDERS: Final = ("/sleep", "/wake_up", "/is_sleeping", "/v1/completions", "/v1/models", CHAT)
 FAULTS: Final[tuple[Obj, ...]] = (
@@ -116,7 +93,7 @@ def _agreed(obj: Obj) -> Obj:
     return {**made, "metadata": {**made["metadata"], "uid": obj["metadata"]["uid"]}}
 
 
-class Everything(RuleBasedStateMachine):
+class Everything(Happenings):
     @initialize(measurable=st.booleans())
     def begin(self, measurable: bool) -> None:
         before = recorded()
@@ -132,22 +109,11 @@ class Everything(RuleBasedStateMachine):
         self.since: dict[tuple[str, int], float] = {}
         self.time_passes(15.0)
 
-    def teardown(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        try:
-            self.calm()
-        finally:
-            self.world.close()
-
     # -- what people and programs do
 
-    @rule(name=names, state=st.sampled_from(STATES))
+    @rule(name=names, state=states)
     def a_person_wants(self, name: str, state: str) -> None:
-        obj = self.world.api.there["RewardModel", name]
-        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
-        lives = {**obj["spec"]["lifecycle"], "state": state}
-        self.world.api.put("RewardModel", {**obj, "metadata": meta, "spec": {**obj["spec"], "lifecycle": lives}})
+        self.wants(name, state)
 
     @rule(
         run=runs, name=names, phase=st.sampled_from([*Phase, Phase.SCORING]), needed_in=st.sampled_from([None, 5, 60])
@@ -168,18 +134,6 @@ class Everything(RuleBasedStateMachine):
     def a_trainer_gives_back(self, who: tuple[str, tuple[str, ...]]) -> None:
         if ("Lease", lease_name(who[0], "critic", who[1])) in self.world.api.there:
             self.write(who[0], "critic", who[1], {ANNOTATION_PHASE: str(Phase.IDLE), ANNOTATION_ASKED: None})
-
-    def write(self, run: str, name: str, slots: tuple[str, ...], said: dict[str, str | None]) -> None:
-        """As its process does, which lives from then on, in a pod of its own."""
-        api, lease = self.world.api, lease_name(run, name, slots)
-        self.world.alive.add(run)
-        if ("Pod", run) not in api.there:
-            api.put("Pod", {"metadata": {"name": run, "namespace": NAMESPACE, "uid": run}, "spec": {}, "status": {}})
-        if ("Lease", lease) not in api.there:
-            at = BEGAN + timedelta(seconds=self.world.loop.time())
-            made = lease_manifest(run, name, NAMESPACE, Phase.IDLE, at, slots=slots, pods=[run] if slots else ())
-            api.put("Lease", {**made, "metadata": {**made["metadata"], "uid": f"{lease}-{self.world.loop.time()}"}})
-        self.world.renew(api.annotate("Lease", lease, annotations=said))
 
     @rule(run=st.sampled_from([*RUNS, "r"]))
     def a_run_crashes(self, run: str) -> None:
@@ -210,12 +164,6 @@ class Everything(RuleBasedStateMachine):
         self.the_operator_is_killed(0.0)
         self.time_passes(7.0)
 
-    @rule(run=runs)
-    def a_run_ends(self, run: str) -> None:
-        for lease in self.world.leases:
-            if lease.run == run:
-                self.world.api.remove("Lease", lease.name)
-
     @precondition(lambda self: self.world.replicas)
     @rule(which=numbers, many=st.integers(1, 3))
     def clients_come(self, which: int, many: int) -> None:
@@ -223,10 +171,6 @@ class Everything(RuleBasedStateMachine):
             self.world.loop.create_task(comes(self.world, self.replica(which)))
 
     # -- what happens to pods
-
-    def replica(self, which: int) -> Replica:
-        there = list(self.world.replicas.values())
-        return there[which % len(there)]
 
     @precondition(lambda self: self.world.replicas)
     @rule(which=numbers, fault=st.sampled_from(FAULTS))
@@ -252,27 +196,10 @@ class Everything(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.replicas)
     @rule(which=numbers)
-    def its_container_restarts(self, which: int) -> None:
-        """With its old labels."""
-        self.world.restart(self.replica(which))
-
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers)
     def its_engine_changes_by_itself(self, which: int) -> None:
         container = self.replica(which).container
         if container is not None and container.door is not None and not container.starting:
             container.strays()
-
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers)
-    def a_pod_is_deleted(self, which: int) -> None:
-        self.world.delete("Pod", self.replica(which).name)
-
-    @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers, cut=st.booleans())
-    def its_network(self, which: int, cut: bool) -> None:
-        reachable = self.replica(which).reachable
-        (reachable.clear if cut else reachable.set)()
 
     @precondition(lambda self: self.world.replicas)
     @rule(which=numbers, many=st.integers(1, 3))
@@ -284,14 +211,12 @@ class Everything(RuleBasedStateMachine):
     def somebody_labels_it(self, which: int) -> None:
         self.world.api.annotate("Pod", self.replica(which).name, labels={LABEL_SERVING: "true"})
 
-    # -- what happens to the operator
+    @rule(bytes_=st.sampled_from([0, 0, 6 << 30]))
+    def a_stranger_has_memory(self, bytes_: int) -> None:
+        """On every GPU, and it asks nobody."""
+        self.world.stranger = bytes_
 
-    @rule(away=st.sampled_from([0.0, 0.0, 3.0, 40.0]))
-    def the_operator_is_killed(self, away: float) -> None:
-        self.world.operator_dies()
-        if away:
-            self.world.loop.pass_by(away)
-        self.world.starts()
+    # -- what happens to the operator
 
     @rule(calls=st.integers(1, 40), seconds=st.sampled_from([1.0, 5.0]), dies=st.booleans(), late=late)
     def it_gets_no_answer(self, calls: int, seconds: float, dies: bool, late: float) -> None:
@@ -320,27 +245,7 @@ class Everything(RuleBasedStateMachine):
         self.world.starts()
         self.world.loop.call_later(seconds, old.dies)
 
-    @rule(seconds=st.sampled_from([2.0, 30.0]))
-    def the_api_server_is_away(self, seconds: float) -> None:
-        self.world.api.away_until = self.world.loop.time() + seconds
-
-    @rule(seconds=st.sampled_from([0.01, 1.0, 8.0]))
-    def watches_lag(self, seconds: float) -> None:
-        self.world.watch_lag = seconds
-
-    @rule(seconds=st.sampled_from([0.003, 0.05, 0.5, 2.0, 7.0, 20.0, 45.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.world.loop.pass_by(seconds)
-
     # -- what must hold
-
-    @invariant()
-    def nothing_broke(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        assert not self.world.broken, self.world.broken
-        wrong = {name: self.world.serves_wrongly(replica) for name, replica in self.world.replicas.items()}
-        assert not any(wrong.values()), wrong
 
     @invariant()
     def nothing_waits_for_ever(self) -> None:
@@ -355,7 +260,7 @@ class Everything(RuleBasedStateMachine):
     def calm(self) -> None:
         """No more faults: whoever asks gets it or hears that he never will, and then everything rests."""
         world = self.world
-        world.api.away_until, world.watch_lag, world.calls_left = 0.0, 0.01, None
+        world.api.away_until, world.watch_lag, world.calls_left, world.stranger = 0.0, 0.01, None, 0
         for replica in list(world.replicas.values()):
             replica.told(WELL)
             replica.rots, replica.lose = False, 0
@@ -366,20 +271,12 @@ class Everything(RuleBasedStateMachine):
             world.api.remove("Pod", run)
         if world.operator is None:
             world.starts()
-        end = world.loop.time() + CALM_SECONDS
-        while waiting := self.waiting():
-            self.pass_a_second()
-            if world.loop.time() > end:
-                raise AssertionError(f"{sorted(waiting)} wait for ever: {self.story()}")
+        self.until_none(self.waiting, CALM_SECONDS, "wait for ever")
         for name in MODELS:
             self.a_person_wants(name, "Auto")
         for lease in world.leases:
             world.api.remove("Lease", lease.name)
-        end = world.loop.time() + REST_SECONDS
-        while moving := self.moving():
-            self.pass_a_second()
-            if world.loop.time() > end:
-                raise AssertionError(f"{moving} for ever: {self.story()}")
+        self.until_none(self.moving, REST_SECONDS, "for ever")
 
     def moving(self) -> list[str]:
         """What does not rest yet."""
@@ -390,8 +287,7 @@ class Everything(RuleBasedStateMachine):
         return [*lacking, *awake, *(what for what, _ in operator.running)]
 
     def pass_a_second(self) -> None:
-        self.world.loop.pass_by(1.0)
-        self.nothing_broke()
+        super().pass_a_second()
         self.nothing_waits_for_ever()
 
     def waiting(self) -> set[str]:
@@ -408,9 +304,7 @@ class Everything(RuleBasedStateMachine):
     def is_met(self, lease: Any) -> bool:
         if lease.slots:
             return not wants(lease) or lease.granted == lease.asked
-        obj = self.world.api.there["RewardModel", lease.reward_model]
-        asks = lease.phase is Phase.SCORING and obj["spec"]["lifecycle"].get("state", "Auto") in ("Auto", "Awake")
-        return not asks or lease.granted is not None
+        return super().is_met(lease)
 
     def is_granted(self, run: str) -> bool:
         return any(lease.run == run and lease.granted is not None for lease in self.world.leases)
@@ -517,8 +411,34 @@ def test_what_somebody_else_had_while_an_engine_fell_asleep_is_not_held_against_
         story.world.close()
 
 
+def test_what_a_stranger_had_is_not_held_against_an_engine_by_the_operators_that_come_after() -> None:
+    """It had fallen asleep by itself, so its door knows nothing of its night, and who judged it has died."""
+    story = Everything()
+    story.begin(measurable=True)
+    try:
+        story.a_run_says("p", "judge", Phase.SCORING, None)
+        story.time_passes(20.0)
+        assert story.is_granted("p")
+        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
+        assert judge.container is not None
+        judge.container.strays()
+        story.a_stranger_has_memory(6 << 30)
+        story.a_run_ends("p")
+        story.time_passes(45.0)
+        said = story.world.api.there["RewardModel", "judge"]["status"]["conditions"]
+        assert [c["reason"] for c in said if c["type"] == "SleepEffective"] == ["MemoryKept"]
+        story.the_operator_is_killed(3.0)
+        story.a_stranger_has_memory(0)
+        story.a_run_says("q", "critic", Phase.SCORING, None)
+        story.time_passes(45.0)
+        assert story.is_granted("q")
+        story.nothing_broke()
+    finally:
+        story.world.close()
+
+
 @pytest.mark.proof
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(9000)
 def test_everything_at_length() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Everything, settings=settings(TestEverything.settings, max_examples=2000, stateful_step_count=50)

@@ -200,6 +200,8 @@ class Operator:
 class World:
     def __init__(self, models: Sequence[Obj], *, measurable: bool) -> None:
         self.measurable = measurable
+        self.stranger = 0
+        """Bytes that a process of which nobody here knows has on every GPU."""
         self.loop = Hours()
         self.broken: list[str] = []
         self.api = Api(self)
@@ -378,7 +380,8 @@ class World:
             lease for lease in self.leases
             if lease.slots and has(lease) and any(("Pod", pod) in self.api.there for pod in lease.pods)
         ]  # fmt: skip
-        return found + [(lease.name, TOOK, True) for lease in trainers if not places.isdisjoint(self.places_of(lease))]
+        found += [(lease.name, TOOK, True) for lease in trainers if not places.isdisjoint(self.places_of(lease))]
+        return [*found, ("a stranger", self.stranger, False)]
 
     # -- what must never be
 
