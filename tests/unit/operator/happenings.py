@@ -12,8 +12,9 @@ from genrm_api.leases import DemandLease, Phase, lease_manifest, lease_name
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.unit.operator.api_server import Obj
 from tests.unit.operator.machines import Replica
-from tests.unit.operator.world import BEGAN, NAMESPACE, Obj, World
+from tests.unit.operator.world import BEGAN, NAMESPACE, World
 
 LIFECYCLE: Final[Obj] = {
     "sleep": {"drainTimeout": "10s", "timeout": "20s"}, "wake": {"timeout": "20s", "verify": True, "maxFailures": 3}

@@ -23,10 +23,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.unit.operator.api_server import Obj
 from tests.unit.operator.deployments import revision
 from tests.unit.operator.happenings import LIFECYCLE, RESTART, Happenings, model, numbers, on, runs, states
 from tests.unit.operator.machines import WELL, Replica, worse
-from tests.unit.operator.world import Obj, World
+from tests.unit.operator.world import World
 
 MODELS: Final = {
     "slotted": model("slotted", gpu=on(a=0, b=1, c=2), replicas=3),

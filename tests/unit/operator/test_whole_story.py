@@ -37,9 +37,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.unit.operator.api_server import Obj
 from tests.unit.operator.happenings import RESTART, RUNS, Happenings, model, numbers, on, runs, states
 from tests.unit.operator.machines import CHAT, WELL, Replica, comes, worse
-from tests.unit.operator.world import Obj, World
+from tests.unit.operator.world import World
 
 MOST_SECONDS: Final = 150.0
 """Of a transition: a drain, a sleep that hangs, and what is asked before and after."""
@@ -340,101 +341,6 @@ TestEverything = Everything.TestCase
 TestEverything.settings = settings(
     max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-
-
-def test_a_sleep_that_nobody_could_measure_is_measured_later() -> None:
-    """The driver, or the network, may be away for just the seconds in which it is asked."""
-    story = Everything()
-    story.begin(measurable=True)
-    try:
-        story.a_run_says("p", "judge", Phase.SCORING, None)
-        story.time_passes(20.0)
-        assert story.is_granted("p")
-        story.a_run_says("p", "judge", Phase.IDLE, None)
-        story.time_passes(0.5)  # it is on its way down
-        story.world.measurable = False
-        story.time_passes(20.0)
-        story.a_run_says("q", "critic", Phase.SCORING, None)
-        story.time_passes(45.0)
-        assert not story.is_granted("q"), "who may have kept everything has the GPUs"
-        story.world.measurable = True
-        story.time_passes(45.0)
-        assert story.is_granted("q")
-        story.nothing_broke()
-    finally:
-        story.world.close()
-
-
-def test_an_engine_that_had_fallen_asleep_by_itself_is_not_blamed_for_giving_back_nothing() -> None:
-    story = Everything()
-    story.begin(measurable=True)
-    try:
-        story.a_run_says("p", "judge", Phase.SCORING, None)
-        story.time_passes(20.0)
-        assert story.is_granted("p")
-        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
-        assert judge.container is not None
-        judge.container.strays()
-        story.a_run_says("p", "judge", Phase.IDLE, None)
-        story.a_run_says("q", "critic", Phase.SCORING, None)
-        story.time_passes(45.0)
-        assert story.is_granted("q")
-        story.nothing_broke()
-    finally:
-        story.world.close()
-
-
-def test_what_somebody_else_had_while_an_engine_fell_asleep_is_not_held_against_it() -> None:
-    """It woke by itself while a trainer had its GPU, and went back to sleep: nobody can tell apart whose memory is
-    left, until the trainer has gone."""
-    story = Everything()
-    story.begin(measurable=True)
-    try:
-        story.a_run_says("p", "judge", Phase.SCORING, None)
-        story.time_passes(20.0)
-        story.a_run_ends("p")
-        story.time_passes(20.0)
-        story.a_trainer_asks(("q", ("one",)))
-        story.time_passes(20.0)
-        assert story.is_granted("q")
-        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
-        assert judge.container is not None and judge.container.engine.asleep
-        judge.container.strays()
-        story.time_passes(45.0)
-        assert judge.container.engine.asleep
-        story.a_trainer_gives_back(("q", ("one",)))
-        story.a_run_says("p", "critic", Phase.SCORING, None)
-        story.time_passes(60.0)
-        assert story.is_granted("p")
-        story.nothing_broke()
-    finally:
-        story.world.close()
-
-
-def test_what_a_stranger_had_is_not_held_against_an_engine_by_the_operators_that_come_after() -> None:
-    """It had fallen asleep by itself, so its door knows nothing of its night, and who judged it has died."""
-    story = Everything()
-    story.begin(measurable=True)
-    try:
-        story.a_run_says("p", "judge", Phase.SCORING, None)
-        story.time_passes(20.0)
-        assert story.is_granted("p")
-        judge = next(r for r in story.world.replicas.values() if r.model == "judge")
-        assert judge.container is not None
-        judge.container.strays()
-        story.a_stranger_has_memory(6 << 30)
-        story.a_run_ends("p")
-        story.time_passes(45.0)
-        said = story.world.api.there["RewardModel", "judge"]["status"]["conditions"]
-        assert [c["reason"] for c in said if c["type"] == "SleepEffective"] == ["MemoryKept"]
-        story.the_operator_is_killed(3.0)
-        story.a_stranger_has_memory(0)
-        story.a_run_says("q", "critic", Phase.SCORING, None)
-        story.time_passes(45.0)
-        assert story.is_granted("q")
-        story.nothing_broke()
-    finally:
-        story.world.close()
 
 
 @pytest.mark.proof
