@@ -5,10 +5,10 @@ Handlers write, the reconciler reads. Nothing here decides or waits.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from genrm_api.leases import DemandLease
 from genrm_api.names import COMPONENT_ROUTER, COMPONENT_WORKER, LABEL_COMPONENT, LABEL_REWARD_MODEL
@@ -23,6 +23,9 @@ from genrm_operator.trouble import Trouble, of_deployment
 K = TypeVar("K")
 V = TypeVar("V")
 P = TypeVar("P", Pod, SidePod)
+
+ENDED: Final = 4096
+"""Of so many objects that were deleted last the versions are remembered."""
 
 Key = tuple[str, str]
 """(namespace, name) of a RewardModel."""
@@ -100,6 +103,8 @@ class Cache:
     """By RewardModel, then Deployment name: why the cluster makes no pods for it."""
     _versions: dict[str, int] = field(default_factory=dict)
     """uid → newest resourceVersion seen. We also store answers to our own writes, and the watch lags behind these."""
+    _ended: deque[str] = field(default_factory=deque)
+    """Whose deletion was heard of, by uid: the answer to a write from before may come after that."""
 
     def put_reward_model(self, obj: Mapping[str, Any], *, deleted: bool) -> Put:
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
@@ -108,7 +113,7 @@ class Cache:
             # Kopf tells of each uid by itself: of the end of one its successor of the same name may have been heard.
             if before is not None and before["metadata"]["uid"] == obj["metadata"]["uid"]:
                 del self.reward_models[key]
-            self._versions.pop(obj["metadata"]["uid"], None)
+            self._end(obj)
         elif self._is_newer(obj):
             metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
             self.reward_models[key] = {
@@ -153,7 +158,7 @@ class Cache:
         before = shelf.get(pod.uid)
         if deleted:
             shelf.pop(pod.uid, None)
-            self._versions.pop(pod.uid, None)
+            self._end(obj)
         elif self._is_newer(obj):
             shelf[pod.uid] = pod
         return Put((pod.namespace, pod.reward_model), before != shelf.get(pod.uid))
@@ -165,7 +170,7 @@ class Cache:
         before = shelf.get(lease.name)
         if deleted:
             shelf.pop(lease.name, None)
-            self._versions.pop(obj["metadata"]["uid"], None)
+            self._end(obj)
         elif self._is_newer(obj):
             shelf[lease.name] = lease
         return Put(key, before != shelf.get(lease.name))
@@ -186,7 +191,7 @@ class Cache:
             meta = obj["metadata"]
             key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_REWARD_MODEL, ""))
             if deleted:
-                self._versions.pop(meta["uid"], None)
+                self._end(obj)
             elif not self._is_newer(obj):
                 return Put(key, news=False)
             news = _keep(self.children[key], (kind, meta["name"]), None if deleted else Existing.of(obj))
@@ -262,6 +267,14 @@ class Cache:
             return False
         self._versions[uid] = version
         return True
+
+    def _end(self, obj: Mapping[str, Any]) -> None:
+        """It is gone. Only what is newer than its end brings it back: a label that it had lost, and has again."""
+        uid, version = obj["metadata"]["uid"], int(obj["metadata"].get("resourceVersion") or 0)
+        self._versions[uid] = max(version, self._versions.get(uid, 0))
+        self._ended.append(uid)
+        if len(self._ended) > ENDED:
+            self._versions.pop(self._ended.popleft(), None)
 
     def tidy(self, key: Key) -> None:
         """Drop the empty shelves of a RewardModel that is gone; what still exists leaves by its own deletion."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from genrm_api.leases import Phase, lease_manifest
 from genrm_api.names import ANNOTATION_GRANTED
-from genrm_operator.cache import Cache
+from genrm_operator.cache import ENDED, Cache
 
 
 def reward_model(version: int, state: str) -> dict[str, Any]:
@@ -26,13 +26,42 @@ def test_the_late_answer_to_our_own_write_does_not_undo_what_somebody_wrote_afte
     assert cache.reward_models[key]["spec"]["lifecycle"]["state"] == "Off"
 
 
-def test_a_deleted_object_may_come_back_with_any_version() -> None:
+def test_the_late_answer_to_our_own_write_does_not_bring_back_what_was_deleted_after_it() -> None:
+    cache = Cache()
+    key = cache.put_reward_model(reward_model(11, "Off"), deleted=False).key
+    cache.put_reward_model(reward_model(13, "Off"), deleted=True)
+    assert not cache.put_reward_model(reward_model(12, "Auto"), deleted=False).news
+    assert key not in cache.reward_models
+
+
+@pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
+def test_the_same_of_a_child(kind: str) -> None:
+    cache, meta = (
+        Cache(),
+        {"namespace": "rl", "name": "judge", "uid": "d", "labels": {"genrm.dev/reward-model": "judge"}},
+    )
+    put = cache.child_putter(kind)
+    key = put({"metadata": {**meta, "resourceVersion": "11"}}, deleted=False).key
+    put({"metadata": {**meta, "resourceVersion": "13"}}, deleted=True)
+    assert not put({"metadata": {**meta, "resourceVersion": "12"}}, deleted=False).news
+    assert not cache.children[key]
+
+
+def test_what_had_lost_its_label_comes_back_with_it() -> None:
+    """Its watch calls that deleted, and then added."""
     cache = Cache()
     key = cache.put_reward_model(reward_model(11, "Off"), deleted=False).key
     cache.put_reward_model(reward_model(12, "Off"), deleted=True)
-    assert key not in cache.reward_models
-    cache.put_reward_model(reward_model(5, "Auto"), deleted=False)
+    assert cache.put_reward_model(reward_model(13, "Auto"), deleted=False).news
     assert key in cache.reward_models
+
+
+def test_the_ends_of_objects_are_not_remembered_for_ever() -> None:
+    cache = Cache()
+    for number in range(3 * ENDED):
+        obj = reward_model(number + 1, "Off")
+        cache.put_reward_model({**obj, "metadata": {**obj["metadata"], "uid": str(number)}}, deleted=True)
+    assert len(cache._versions) <= ENDED
 
 
 def test_pods_that_are_known_before_their_model_are_kept() -> None:
