@@ -24,6 +24,7 @@ from typing import Any, Final
 from genrm_api.names import (
     ANNOTATION_ASKED,
     ANNOTATION_CREATED_BY,
+    ANNOTATION_EXPIRED,
     ANNOTATION_GRANTED,
     ANNOTATION_NEEDED_IN,
     ANNOTATION_PHASE,
@@ -172,6 +173,13 @@ class DemandLease:
     """See `names.ANNOTATION_ASKED`."""
     pods: tuple[str, ...] = ()
     """See `names.ANNOTATION_PODS`."""
+    expired: str | None = None
+    """See `names.ANNOTATION_EXPIRED`."""
+
+    @property
+    def has_expired(self) -> bool:
+        """An operator has seen it expire, and it was not renewed since."""
+        return self.expired == self.renewal
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> DemandLease:
@@ -197,6 +205,7 @@ class DemandLease:
             slots=_slots(annotations.get(ANNOTATION_SLOTS), labels.get(LABEL_SLOT)),
             asked=annotations.get(ANNOTATION_ASKED),
             pods=tuple(filter(None, annotations.get(ANNOTATION_PODS, "").split(","))),
+            expired=annotations.get(ANNOTATION_EXPIRED),
         )
 
 
@@ -234,7 +243,9 @@ class Sighting:
 
     @classmethod
     def first(cls, lease: DemandLease, now: float) -> Sighting:
-        return cls(lease.renewal, now, (lease.phase, lease.needed_in))
+        """It has a whole TTL from now on, for nobody knows how long it was there; unless somebody saw it expire."""
+        since = -math.inf if lease.has_expired else now
+        return cls(lease.renewal, since, (lease.phase, lease.needed_in))
 
     def update(self, lease: DemandLease, now: float) -> Sighting:
         wish = (lease.phase, lease.needed_in)

@@ -56,6 +56,9 @@ ANNOTATION_PODS: Final = f"{GROUP}/pods"
 """On a Lease for a slot's GPUs: names of pods, with commas, whose processes have memory there while it is granted."""
 ANNOTATION_REFUSED: Final = f"{GROUP}/refused"
 """On a Lease, written by the operator: why what it asks for can never be, a sentence; absent while it can."""
+ANNOTATION_EXPIRED: Final = f"{GROUP}/expired"
+"""On a Lease, written by the operator: the `renewTime` after which none came for a TTL. As long as these are the same
+it has expired for every operator that comes after, too."""
 ANNOTATION_PRIORITY: Final = f"{GROUP}/priority"
 """On a Lease: an integer, 0 if absent; of those who wait for the same GPUs the larger comes first."""
 

@@ -6,6 +6,7 @@ It is released, not set to idle: an idle Lease pins its model's revision, and a 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class Demand:
     def __init__(self, cluster: Cluster, model: RewardModel, run: str, linger: float = LINGER_SECONDS) -> None:
         self._cluster, self._model, self._run, self._linger = cluster, model, run, linger
         self._users = 0
+        self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -53,9 +55,10 @@ class Demand:
 
     async def _hold(self) -> None:
         while self._users:
-            model = self._model
+            # By another name each time: one that could not be deleted is there until it has expired.
+            model, run = self._model, f"{self._run}-{next(self._numbers)}"
             held = model_lease(
-                self._cluster, self._run, model.name, model.namespace, reward_model_uid=model.metadata.get("uid")
+                self._cluster, run, model.name, model.namespace, reward_model_uid=model.metadata.get("uid")
             )
             try:
                 async with held as lease:

@@ -34,8 +34,9 @@ from genrm_scoring.errors import GenrmError
 from genrm_scoring.fleet_leases import FleetLease, fleet_lease
 from genrm_scoring.journal import JudgementLog
 from genrm_scoring.lease_thread import AsyncLease, LeaseThread
-from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
+from genrm_scoring.leases import gpu_lease, model_lease, run_phase
 from genrm_scoring.resolve import resolve, resolve_target
+from genrm_scoring.run_lease import RunLease
 from genrm_scoring.scorer import Scorer, score_of
 from genrm_scoring.slot_thread import AsyncSlots, SlotThread
 from genrm_scoring.transport import AiohttpTransport, Transport

@@ -180,8 +180,11 @@ def _slots(slots: Sequence[str], reward_model: str, namespace: str) -> str:
 
 
 class LeaseTaken(GenrmError):
-    def __init__(self, name: str, holder: str) -> None:
-        super().__init__(f"Lease {name} is held by another process of run {holder}")
+    def __init__(self, name: str, holder: str, why: str) -> None:
+        super().__init__(
+            f"Lease {name} is held by another process of run {holder} ({why}): end that, give this run another name, "
+            "or delete the Lease if you know that its process has ended"
+        )
 
 
 class NoEndpoint(GenrmError):

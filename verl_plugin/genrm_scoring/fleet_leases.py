@@ -18,8 +18,9 @@ from genrm_api.rewardmodel import RewardModel
 
 from genrm_scoring.cluster import Cluster
 from genrm_scoring.errors import GenrmError, NoSuchRewardModel
-from genrm_scoring.leases import RunLease, model_lease, run_phase
+from genrm_scoring.leases import model_lease, run_phase
 from genrm_scoring.resolve import models_of, resolve_fleet, resolve_target
+from genrm_scoring.run_lease import RunLease
 
 
 class FleetLease:

@@ -40,8 +40,9 @@ from genrm_scoring.errors import (
 )
 from genrm_scoring.fleet_leases import own_name, target_lease
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, gpu_lease
+from genrm_scoring.leases import gpu_lease
 from genrm_scoring.resolve import resolve
+from genrm_scoring.run_lease import RunLease
 from genrm_scoring.slot_thread import SlotThread
 
 CALL_SECONDS: Final = 4.0
@@ -124,9 +125,8 @@ def slot_lease(
     @asynccontextmanager
     async def hold(cluster: Cluster) -> AsyncIterator[RunLease]:
         rm = await resolve(cluster, reward_model, namespace)
-        uid = rm.metadata.get("uid")
         async with gpu_lease(
-            cluster, run or own_name(), rm.name, slots, rm.namespace, ttl_seconds, uid, priority, pods
+            cluster, run or own_name(), rm.name, slots, rm.namespace, ttl_seconds, priority, pods
         ) as lease:
             yield lease
 

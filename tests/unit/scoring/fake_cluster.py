@@ -79,13 +79,18 @@ class FakeCluster:
         await self._called("create", name)
         if (str(resource), namespace, name) in self.objects:
             raise AlreadyExists(name)
-        self.objects[str(resource), namespace, name] = copy.deepcopy(dict(obj))
+        made = self.objects[str(resource), namespace, name] = copy.deepcopy(dict(obj))
+        self._written(made)
         return obj
 
     async def patch(self, resource: Resource, namespace: str, name: str, patch: Object) -> Object:
         await self._called("patch", name)
         found = self._found(resource, namespace, name)
+        seen = patch["metadata"].get("resourceVersion") if "metadata" in patch else None
+        if seen not in (None, found["metadata"].get("resourceVersion")):
+            raise AlreadyExists(name)
         _merge(found, patch)
+        self._written(found)
         self.patches.append(patch)
         return found
 
@@ -93,6 +98,10 @@ class FakeCluster:
         await self._called("delete", name)
         self._found(resource, namespace, name)
         del self.objects[str(resource), namespace, name]
+
+    def _written(self, obj: dict[str, Any]) -> None:
+        self._version += 1
+        obj["metadata"]["resourceVersion"] = str(self._version)
 
     def _found(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         try:

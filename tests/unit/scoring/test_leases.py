@@ -7,11 +7,14 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 from genrm_api.leases import DemandLease, Phase
 from genrm_api.names import (
+    ANNOTATION_ASKED,
     ANNOTATION_CREATED_BY,
+    ANNOTATION_EXPIRED,
     ANNOTATION_GRANTED,
     ANNOTATION_NEEDED_IN,
     ANNOTATION_PHASE,
@@ -20,7 +23,8 @@ from genrm_api.names import (
 from genrm_scoring.cluster import LEASES, REWARD_MODELS, Cluster, Object, Resource
 from genrm_scoring.errors import ClusterUnreachable, LeaseTaken, NotAwake, WakeRefused
 from genrm_scoring.lease_thread import LeaseThread
-from genrm_scoring.leases import RunLease, gpu_lease, model_lease, run_phase
+from genrm_scoring.leases import gpu_lease, model_lease, run_phase
+from genrm_scoring.run_lease import RunLease
 
 from tests.unit.scoring.fake_cluster import FakeCluster
 
@@ -70,7 +74,8 @@ async def test_writing_the_phase_does_not_touch_the_renewal() -> None:
         phases.set_phase(Phase.SCORING)
         await asyncio.wait_for(phases.settled(), 5)
         assert (stored(cluster).phase, stored(cluster).renewal) == (Phase.SCORING, before)
-    written = {ANNOTATION_PHASE: "scoring", ANNOTATION_NEEDED_IN: None, ANNOTATION_GRANTED: None}
+    answers = {ANNOTATION_GRANTED: None, ANNOTATION_REFUSED: None}  # to whatever was wanted before
+    written = {ANNOTATION_PHASE: "scoring", ANNOTATION_NEEDED_IN: None, **answers}
     assert cluster.patches == [{"metadata": {"annotations": written}}]
 
 
@@ -132,7 +137,7 @@ async def test_who_said_so_ahead_waits_from_when_it_scores() -> None:
 async def test_what_a_wake_took_is_told_once_whether_somebody_waits_for_it_or_not(
     said: str, told: str, asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="genrm_scoring.leases")
+    caplog.set_level(logging.INFO, logger="genrm_scoring.run_lease")
     cluster = FakeCluster()
     async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1) as lease:
         (found,) = cluster.objects.values()
@@ -172,6 +177,7 @@ async def test_who_waits_for_what_can_never_be_is_told_so_at_once(caplog: pytest
     cluster = FakeCluster()
     async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1, priority=7) as lease, lease.scoring():
         assert stored(cluster).priority == 7
+        await asyncio.wait_for(lease.settled(), 5)
         (found,) = cluster.objects.values()
         found["metadata"]["annotations"][ANNOTATION_REFUSED] = "run run-1 holds slot a by rl/policy"
         with pytest.raises(WakeRefused, match=r"rl/judge is not woken: run run-1 holds slot a by rl/policy$"):
@@ -225,7 +231,8 @@ async def test_several_slots_are_one_lease_and_one_answer() -> None:
         found["metadata"]["annotations"][ANNOTATION_REFUSED] = "SlotDeadlock: run run-1 waits for itself"
         with pytest.raises(WakeRefused, match=r"slots gpu-0, gpu-1 of .* are not given to this run: SlotDeadlock: run"):
             await hold(slots)
-        with pytest.raises(LeaseTaken):
+        found["metadata"]["annotations"] |= {ANNOTATION_GRANTED: "word", ANNOTATION_ASKED: "word"}
+        with pytest.raises(LeaseTaken, match="it was given GPUs and has not given them back"):
             async with gpu_lease(cluster, "run-1", "judge", ("gpu-0", "gpu-1", "gpu-0"), "rl"):
                 pass
 
@@ -317,11 +324,114 @@ async def test_a_lease_that_is_there_although_two_attempts_to_create_it_failed_i
 
 async def test_two_processes_never_hold_the_lease_of_one_run() -> None:
     cluster = FakeCluster()
-    async with model_lease(cluster, "run-1", "judge", "rl"):
-        with pytest.raises(LeaseTaken):
+    async with model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=1):
+        with pytest.raises(LeaseTaken, match=r"run run-1 \(it is renewed\): end that, give this run another name"):
             async with model_lease(cluster, "run-1", "judge", "rl"):
                 pass
         assert stored(cluster).run == "run-1"
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["expires now", "an operator saw it expire"])
+async def test_what_a_run_left_behind_is_taken_over_by_its_next_process(seen: bool) -> None:
+    cluster = FakeCluster()
+    left = await left_behind(cluster, ttl_seconds=30 if seen else 1)
+    left["metadata"]["annotations"] |= {ANNOTATION_GRANTED: "then", ANNOTATION_REFUSED: "no"}
+    if seen:
+        left["metadata"]["annotations"][ANNOTATION_EXPIRED] = left["spec"]["renewTime"]
+    before = stored(cluster)
+    async with asyncio.timeout(10), model_lease(cluster, "run-1", "judge", "rl", ttl_seconds=7, priority=2):
+        lease = stored(cluster)
+        assert (lease.phase, lease.ttl_seconds, lease.priority) == (Phase.IDLE, 7, 2)
+        assert (lease.granted, lease.refused, lease.expired) == (None, None, None)
+        assert lease.renewal != before.renewal
+    assert not cluster.objects
+
+
+@pytest.mark.parametrize("event", ["deleted", "taken by another"])
+async def test_what_happens_to_it_meanwhile(event: str) -> None:
+    class Eventful(FakeCluster):
+        async def patch(self, resource: Resource, namespace: str, name: str, patch: Object) -> Object:
+            if "acquireTime" in patch.get("spec", {}):
+                if event == "deleted":
+                    self.objects.clear()
+                else:
+                    (found,) = self.objects.values()
+                    self._written(found)
+            return await super().patch(resource, namespace, name, patch)
+
+    cluster = Eventful()
+    await left_behind(cluster, ttl_seconds=1)
+    held = model_lease(cluster, "run-1", "judge", "rl")
+    if event == "deleted":
+        async with asyncio.timeout(10), held:
+            assert stored(cluster).phase is Phase.IDLE
+    else:
+        with pytest.raises(LeaseTaken, match="another process was faster"):
+            async with asyncio.timeout(10), held:
+                pass
+
+
+async def left_behind(cluster: FakeCluster, ttl_seconds: int) -> dict[str, Any]:
+    """The Lease of a process that was killed while it scored."""
+    lease = RunLease(cluster, "run-1", "judge", "rl", ttl_seconds, holds=True)
+    await lease.acquire()
+    (left,) = cluster.objects.values()
+    left["metadata"]["annotations"][ANNOTATION_PHASE] = "scoring"
+    return left
+
+
+async def test_a_refusal_of_before_is_no_answer_to_a_new_wish() -> None:
+    cluster = FakeCluster()
+    async with gpu_lease(cluster, "run-1", "judge", "gpu-0", "rl") as slot:
+        (found,) = cluster.objects.values()
+        found["metadata"]["annotations"][ANNOTATION_REFUSED] = "SlotDeadlock: run run-1 waits for itself"
+        waiting = asyncio.create_task(hold(slot))
+        await cluster.until(lambda: stored(cluster).asked is not None)
+        assert stored(cluster).refused is None
+        found["metadata"]["annotations"][ANNOTATION_GRANTED] = stored(cluster).asked
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_lease_of_which_nobody_heard_that_it_was_made_says_what_was_wanted_since() -> None:
+    """The first try went through, saying idle, and its answer was lost."""
+
+    class Lossy(FakeCluster):
+        lost = False
+
+        async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
+            made = await super().create(resource, namespace, obj)
+            if not self.lost:
+                self.lost = True
+                raise AWAY
+            return made
+
+    cluster = Lossy()
+    lease = RunLease(cluster, "run-1", "judge", "rl", 30, holds=True)
+    keeper = asyncio.create_task(lease.keep())
+    try:
+        await cluster.until(lambda: cluster.lost)
+        lease.set_phase(Phase.SCORING)
+        await asyncio.wait_for(lease.settled(), 5)
+        assert stored(cluster).phase is Phase.SCORING
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def test_a_lease_is_deleted_though_the_first_try_got_no_answer() -> None:
+    class Away(FakeCluster):
+        tries = 0
+
+        async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise AWAY
+            await super().delete(resource, namespace, name)
+
+    cluster = Away()
+    async with model_lease(cluster, "run-1", "judge", "rl"):
+        assert cluster.objects
+    assert not cluster.objects
 
 
 async def test_a_lease_that_cannot_be_created_says_why_at_once() -> None:
