@@ -34,12 +34,15 @@ class Doors:
         """`epoch` says under which leadership orders are given, and raises if they may not be given any more."""
         self._epoch = epoch
         self._calls = Calls(most_connections=256)
+        self._orders = Calls(most_connections=0)
+        """For what engines take minutes for: nobody who only looks waits for that. There is one for a pod at most."""
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._calls.__aexit__(*exc)
+        await self._orders.__aexit__(*exc)
 
     async def look(self, pod: Pod, token: str, timeout: float = LOOK_TIMEOUT) -> Door:
         """Read the door's document."""
@@ -73,7 +76,7 @@ class Doors:
 
     async def call_engine(self, pod: Pod, token: str | None, call: Call, timeout: float = ADMIN_TIMEOUT) -> Answer:
         path = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
-        return await self._send(pod, token, call.method, path, timeout, call.body)
+        return await self._send(pod, token, call.method, path, timeout, call.body, by=self._orders)
 
     async def is_asleep(self, pod: Pod, token: str, call: Call | None, timeout: float = LOOK_TIMEOUT * 5) -> bool:
         """Whether the engine sleeps, in its own word; in the door's where there is no call that asks the engine.
@@ -129,16 +132,18 @@ class Doors:
         return said
 
     async def _send(
-        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
-    ) -> Answer:
-        answer = await self._request(pod, token, method, path, timeout, body)
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float,
+        body: Mapping[str, Any] | None = None, by: Calls | None = None,
+    ) -> Answer:  # fmt: skip
+        answer = await self._request(pod, token, method, path, timeout, body, by)
         if answer.status >= 300:
             raise EngineError(pod.name, f"{method} {path} answered {answer.status}: {answer.text}", answer.status)
         return answer
 
     async def _request(
-        self, pod: Pod, token: str | None, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+        self, pod: Pod, token: str | None, method: str, path: str, timeout: float,
+        body: Mapping[str, Any] | None = None, by: Calls | None = None,
+    ) -> Answer:  # fmt: skip
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Asked for before every order: who does not lead any more gives none to an engine without a door either.
         epoch = self._epoch() if method != "GET" else None
@@ -147,7 +152,7 @@ class Doors:
         if token and method != "GET" and pod.door is not None:
             headers[HEADER_BOOT_ID] = pod.door.boot_id
         try:
-            answer = await self._calls.send(method, f"{_url(pod)}{path}", headers, timeout, body)
+            answer = await (by or self._calls).send(method, f"{_url(pod)}{path}", headers, timeout, body)
         except Unreachable as error:
             raise DoorUnreachable(pod.name, f"{method} {path}: {error}") from error
         if answer.status == HTTPStatus.CONFLICT and token and epoch is not None:

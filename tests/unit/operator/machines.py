@@ -357,7 +357,7 @@ class StoryDoors(Doors):
 
     def __init__(self, epoch: int, network: Network) -> None:
         self._epoch = lambda: epoch
-        self._calls = cast(Calls, network)
+        self._calls = self._orders = cast(Calls, network)
 
 
 async def comes(world: World, replica: Replica) -> None:
