@@ -150,13 +150,14 @@ class Announcer:
         memory.announced_warning = sentence
 
     async def _expired_leases(self, rm: RewardModel, memory: Memory, wants: Demand) -> None:
-        for lease in wants.expired:
-            if (lease.name, lease.renewal) not in memory.announced_expired:
-                memory.announced_expired.add((lease.name, lease.renewal))
-                note = f"run {lease.run} has not renewed its Lease for {lease.ttl_seconds} s: it counts as gone"
-                await self._say(rm, "LeaseExpired", note, warning=True)
-        current = {(lease.name, lease.renewal) for lease in wants.expired}
-        memory.announced_expired &= current
+        now = {(lease.name, lease.renewal): lease for lease in wants.expired}
+        if memory.announced_expired is None:  # an operator of before has said it of whose end it has seen
+            memory.announced_expired = {key for key, lease in now.items() if lease.has_expired}
+        for key in now.keys() - memory.announced_expired:
+            lease = now[key]
+            note = f"run {lease.run} has not renewed its Lease for {lease.ttl_seconds} s: it counts as gone"
+            await self._say(rm, "LeaseExpired", note, warning=True)
+        memory.announced_expired = set(now)
 
     async def _restarts(self, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
         for pod in pods:

@@ -55,6 +55,8 @@ class Failure:
 class Running:
     transition: Transition
     task: asyncio.Task[None]
+    ordered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its engine is being told to sleep: from there on it is not called off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,16 @@ class Memory:
     """What the last sleep of each pod gave back, by uid."""
     tight: dict[str, float] = field(default_factory=dict)
     """Pods whose GPUs have no room for their engines, as `room` has it."""
+    inherited: dict[str, float] = field(default_factory=dict)
+    """Pods of whose engines somebody else, an operator of before, had ordered something that still goes on: since when
+    that is known."""
     shut: dict[str, float | None] = field(default_factory=dict)
     """Pods without a door with which something was begun, as `hooked` has it."""
     replaced: deque[float] = field(default_factory=deque)
     """When pods were deleted so that others come."""
     announced_warning: str | None = None
-    announced_expired: set[tuple[str, str]] = field(default_factory=set)
+    announced_expired: set[tuple[str, str]] | None = None
+    """Leases by name and renewal; `None` before the first look."""
     announced_problem: str | None = None
     announced_slot: Reason | None = None
     announced_troubles: set[Trouble] = field(default_factory=set)
@@ -253,6 +259,15 @@ class Memory:
         if unfit:
             self.unfit[uid] = self.unfit.get(uid, 0) + 1
 
+    def hear(self, doors: Mapping[str, Door], now: float) -> None:
+        """What the doors say in this look, by uid of the pod."""
+        for uid, door in doors.items():
+            if not door.ordered:
+                self.inherited.pop(uid, None)
+            elif uid not in self.doors:  # we have ordered nothing of whom we had not heard
+                self.inherited.setdefault(uid, now)
+        self.doors = dict(doors)
+
     def succeed(self, uid: str, transition: Transition) -> None:
         self.failures.pop(uid, None)
         if transition in (Transition.WAKE, Transition.VERIFY):
@@ -265,7 +280,8 @@ class Memory:
 
     def forget_pods(self, alive: set[str]) -> None:
         golden, wakes = self.golden.checks, self.engine_wakes
-        for store in (self.failures, self.unfit, self.restarts, self.shut, golden, self.nights, wakes):
+        stores = (self.failures, self.unfit, self.restarts, self.shut, golden, self.nights, wakes, self.inherited)
+        for store in stores:
             for uid in set(store) - alive:
                 del store[uid]
         self.unreachable &= alive

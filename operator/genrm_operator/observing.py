@@ -46,7 +46,7 @@ class Observer:
             doubted = status.doubts_sleep(rm)
             looks = (self._look(pod, token, memory, hooked, doubted=doubted) for pod in pods)
             pods = list(await asyncio.gather(*looks))
-            memory.doors = {pod.uid: pod.door for pod in pods if pod.door is not None}
+            memory.hear({p.uid: p.door for p in pods if p.door is not None}, asyncio.get_running_loop().time())
             memory.nights |= nights_told(pods, working)
             await self._learn_engine(rm, adapter, memory, pods)
             memory.labels = await labels.hear(rm, adapter, memory.labels, pods, memory.running, self._asking(token))

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from genrm_api.effective import effective_spec
-from genrm_api.leases import Sighting
 from genrm_api.lifecycle import SleepMode
 from genrm_api.rewardmodel import RewardModel
 from genrm_api.status import Reason
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from genrm_operator import (
     apply,
     endpoints,
+    expiry,
     images,
     lifecycle,
     one_revision,
@@ -37,7 +38,7 @@ from genrm_operator import (
 )
 from genrm_operator.cache import Cache, Key
 from genrm_operator.canary import canary_of, judge_scores
-from genrm_operator.demand import Demand, Desired, Idle, demand
+from genrm_operator.demand import Demand, Desired, Idle
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter, adapter_for
 from genrm_operator.engines.adapter import answers
@@ -138,7 +139,7 @@ class Reconciler:
         obj = self.cache.reward_models.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._forget(key)
-            return None
+            return await self._trainers.settle(key, self._now())  # who has its GPUs has them still
         if (known := self._memory.get(key)) is not None and known.is_of_another(obj):
             self._forget(key)
         memory = self._memory.setdefault(key, Memory())
@@ -148,7 +149,8 @@ class Reconciler:
             # Written under an older schema, or past it: say so and leave what runs alone.
             await self._reporter.unreadable(obj, error)
             return self._now() + self._settings.resync_seconds
-        adapter, wants = adapter_for(rm.spec.engine.name), self._demand(key, rm, memory)
+        adapter = adapter_for(rm.spec.engine.name)
+        wants = await expiry.demanded(self._kube, self.cache, key, rm, memory, self._now())
         asked, rm = rm, scaling.as_it_counts(rm, self.cache.asked[key], wants.desired)
         mine = self.cache.holdings.get(key)
         twice = None if mine is None else mine.twice
@@ -241,19 +243,6 @@ class Reconciler:
     def _judged(rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> list[Pod]:
         return pinning.judge(rm, memory.choice.apply(memory.surge.judge(pods)), memory.pin)
 
-    def _demand(self, key: Key, rm: RewardModel, memory: Memory) -> Demand:
-        now = self._now()
-        leases = self.cache.leases[key]
-        memory.sightings = {
-            name: memory.sightings[name].update(lease, now) if name in memory.sightings else Sighting.first(lease, now)
-            for name, lease in leases.items()
-        }
-        lives = effective_spec(rm).lifecycle
-        wants = demand(lives, leases.values(), memory.sightings, now, memory.past(rm))
-        memory.wants = (wants, rm.metadata.get("generation"))
-        memory.wait(wants.held, now)
-        return wants
-
     # ------------------------------------------------------------------ act
 
     async def _act_in_order(
@@ -287,10 +276,11 @@ class Reconciler:
                     rm, pod, adapter, self._token(rm), hooked, canary, memory.nights, memory.engine_wakes, at_gate
                 )
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
-                memory.running[pod.uid] = Running(transition, task)
+                memory.running[pod.uid] = Running(transition, task, target.ordered)
             case GiveUp(pod):
-                ordered = memory.shut.get(pod.uid, 0.0) is None  # since the look: an order is not called off
-                if (running := memory.running.get(pod.uid)) is not None and not ordered:
+                if (
+                    running := memory.running.get(pod.uid)
+                ) is not None and not running.ordered.is_set():  # none since the look
                     running.task.cancel()
 
     async def _replace(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:
@@ -325,7 +315,10 @@ class Reconciler:
             log.info("%s dropped namespace=%s pod=%s %s", transition, pod.namespace, pod.name, error)
         except Exception as error:
             answered = isinstance(error, EngineError) and not isinstance(error, DoorUnreachable)
-            unfit = isinstance(error, ScoresDiffer) or (answered and transition is Transition.WAKE)
+            # Who is held up by what an operator of before has ordered is not blamed for that, as long as it may take.
+            limit = effective_spec(target.rm).lifecycle.wake_timeout
+            held_up = self._now() - memory.inherited.get(pod.uid, -math.inf) < limit
+            unfit = isinstance(error, ScoresDiffer) or (answered and transition is Transition.WAKE and not held_up)
             memory.fail(pod.uid, str(error), self._now(), unfit=unfit)
             self._metrics.transition_ended(transition, engine, self._now() - began, "failed", reason_of(error))
             if isinstance(error, ApiError | Impossible):  # a hook that cannot be read, which the status says too

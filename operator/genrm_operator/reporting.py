@@ -17,7 +17,7 @@ from genrm_operator.cache import Cache, Key
 from genrm_operator.demand import Demand
 from genrm_operator.engines import Adapter
 from genrm_operator.engines.adapter import answers
-from genrm_operator.errors import NotFound
+from genrm_operator.errors import ApiError, NotFound
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics, ModelView
@@ -115,10 +115,15 @@ class Reporter:
         why none ever will.
 
         `refused`: why, by run.
+
+        Raises:
+            ApiError: one could not be told; all others were.
         """
-        for lease in wants.held:
-            should = granted and lease.phase.wants_awake
-            no = refused.get(lease.run) if lease.phase.wants_awake else None
+        failed: ApiError | None = None
+        for lease in (*wants.held, *wants.expired):
+            # With the Lease its answer ends: a run that comes back after that is told anew.
+            awaited = lease.phase.wants_awake and not lease.has_expired
+            should, no = granted and awaited, refused.get(lease.run) if awaited else None
             if should == (lease.granted is not None) and no == lease.refused:
                 continue
             word = None
@@ -129,7 +134,12 @@ class Reporter:
                 answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
             except NotFound:
                 continue
+            except ApiError as error:  # the others hear of it first
+                failed = error
+                continue
             self._queue.add(self._cache.put_answered_lease(answer))  # it may tell more than what was written
+        if failed is not None:
+            raise failed
 
     async def unreadable(self, obj: Mapping[str, Any], error: ValidationError) -> None:
         meta = obj["metadata"]

@@ -9,6 +9,7 @@ or somebody deletes the Lease.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,12 +21,16 @@ from genrm_api.names import ANNOTATION_GRANTED, ANNOTATION_REFUSED
 
 from genrm_operator.cache import Cache, Key
 from genrm_operator.claims import Claim, Owner
-from genrm_operator.errors import NotFound
+from genrm_operator.errors import ApiError, NotFound
 from genrm_operator.kube import Kube
 from genrm_operator.observed import Place
 from genrm_operator.slots import Book, Holding, Taker, Turn, Use, refusals, trainer
 
+log = logging.getLogger(__name__)
+
 NOT_ASKED: Final = Turn(given=False)
+AGAIN_SECONDS: Final = 1.0
+"""Until a Lease that could not be written is written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +110,27 @@ class Trainers:
         return list(found.values())
 
     async def settle(self, key: Key, now: float) -> float | None:
-        """Take a look at a RewardModel's slots; return when the answer may change without an event."""
+        """Take a look at a RewardModel's slots; return when the answer may change without an event.
+
+        It may be gone: who has some of its GPUs has them until he gives them back.
+        """
         self.drop_the_gone(key)
-        before, leases = self._sightings.get(key, {}), self._cache.trainers[key]
+        if not (leases := self._cache.trainers.get(key)):
+            self._sightings.pop(key, None)
+            return None
+        before = self._sightings.get(key, {})
         self._sightings[key] = {
             name: before[name].update(lease, now) if name in before else Sighting.first(lease, now)
             for name, lease in leases.items()
         }
         ends = []
-        mine = self._cache.holdings.get(key)
         for lease in list(leases.values()):
-            expires_at = self._sightings[key][lease.name].expires_at(lease)
-            if mine is None or (places := mine.places_of(lease.slots)) is None:
-                there = {} if mine is None else mine.slots
-                missing = next(slot for slot in lease.slots if slot not in there)
-                names = ", ".join(there) or "none"
-                await self._tell(lease, None, f"RewardModel {key[1]} names no slot {missing}; it names {names}")
+            if (places := self._places_of(key, lease)) is None:
+                self._drop(key, trainer(lease))
+                if key in self._cache.reward_models and not await self._tell(lease, None, self._unnamed(key, lease)):
+                    ends.append(now + AGAIN_SECONDS)
                 continue
+            expires_at = self._sightings[key][lease.name].expires_at(lease)
             if wants(lease) and expires_at > now:
                 ends.append(expires_at)
             wish = Wish(lease, places, expired=expires_at <= now)
@@ -129,20 +138,38 @@ class Trainers:
                 wish = Wish(lease, places, expired=True, gone=not await self._there(lease))
             turn = self._enter(key, wish, now)
             granted = lease.asked if turn.given or (wish.expired and has(lease) and not wish.gone) else None
-            await self._tell(lease, granted, refusals([turn]).get(lease.run))
+            if not await self._tell(lease, granted, refusals([turn]).get(lease.run)):
+                ends.append(now + AGAIN_SECONDS)
             if turn.look_again_at is not None:
                 ends.append(turn.look_again_at)
         return min(ends, default=None)
 
+    def _places_of(self, key: Key, lease: DemandLease) -> frozenset[Place] | None:
+        """Of slots that its RewardModel names. What a trainer has it has, whatever became of the spec since."""
+        mine = self._cache.holdings.get(key)
+        if mine is not None and (places := mine.places_of(lease.slots)) is not None:
+            return places
+        before = self._entered.get(key, {}).get(trainer(lease))
+        return before.places if before is not None and has(lease) else None
+
+    def _unnamed(self, key: Key, lease: DemandLease) -> str:
+        mine = self._cache.holdings.get(key)
+        there = {} if mine is None else mine.slots
+        missing = next(slot for slot in lease.slots if slot not in there)
+        return f"RewardModel {key[1]} names no slot {missing}; it names {', '.join(there) or 'none'}"
+
     def drop_the_gone(self, key: Key) -> None:
         """Whose Lease was deleted has no GPUs any more: that is what it means."""
-        there = {trainer(lease) for lease in self._cache.trainers[key].values()}
-        for gone in self._entered[key].keys() - there:
-            places = self._entered[key].pop(gone).places
-            self._book.forget(gone)
-            self._share(key, places)
-        if not self._entered[key]:
-            del self._entered[key]
+        there = {trainer(lease) for lease in self._cache.trainers.get(key, {}).values()}
+        for gone in self._entered.get(key, {}).keys() - there:
+            self._drop(key, gone)
+
+    def _drop(self, key: Key, who: Owner) -> None:
+        if (taker := self._entered.get(key, {}).pop(who, None)) is not None:
+            self._book.forget(who)
+            self._share(key, taker.places)
+            if not self._entered[key]:
+                del self._entered[key]
 
     def _enter(self, key: Key, wish: Wish, now: float) -> Turn:
         before = self._entered[key].get(wish.owner)
@@ -159,13 +186,18 @@ class Trainers:
         """Whether one of its pods may have memory."""
         return not (await self._kube.unended_pods(lease.namespace)).isdisjoint(lease.pods)
 
-    async def _tell(self, lease: DemandLease, granted: str | None, refused: str | None) -> None:
+    async def _tell(self, lease: DemandLease, granted: str | None, refused: str | None) -> bool:
+        """Whether it is told; what keeps one Lease from being written keeps no engine from its orders."""
         refused = refused if wants(lease) else None
         if (granted, refused) == (lease.granted, lease.refused):
-            return
+            return True
         patch = {"metadata": {"annotations": {ANNOTATION_GRANTED: granted, ANNOTATION_REFUSED: refused}}}
         try:
             answer = await self._kube.merge_patch("Lease", lease.namespace, lease.name, patch)
         except NotFound:
-            return
+            return True
+        except ApiError as error:
+            log.warning("a Lease is not told what it got lease=%s/%s %s", lease.namespace, lease.name, error)
+            return False
         self._cache.put_answered_lease(answer)
+        return True

@@ -89,6 +89,8 @@ class Target:
     """It sleeps by its end: it rests at its start gate."""
     strays: dict[str, int] = field(default_factory=dict)
     """Where is written, by uid of the pod, how many requests its engine computed when its door knew of none."""
+    ordered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set before its engine is told to sleep: from there on nobody calls it off."""
 
     def front(self, doors: Doors) -> Front:
         return self.hooked or doors
@@ -195,6 +197,7 @@ async def sleep(target: Target, front: Front) -> int:
     aborted = await _drain(target, front)
     if not aborted:
         await _count_strays(target, front)
+    target.ordered.set()
     if target.at_gate:
         await _leave(target, front)
         return aborted

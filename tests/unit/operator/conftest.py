@@ -1,14 +1,16 @@
-"""An API server that says what a test has it say, over real HTTP."""
+"""An API server that says what a test has it say, over real HTTP; and the world of the whole story."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from aiohttp import web
 from genrm_operator.kube import Kube
 from genrm_operator.metrics import Metrics
 from kubernetes.aio import client
+
+from tests.unit.operator.test_whole_story import Everything
 
 Answer = Callable[[web.Request], web.StreamResponse]
 
@@ -42,3 +44,15 @@ async def server() -> AsyncIterator[tuple[Server, Kube]]:
     yield made, kube
     await kube.close()
     await runner.cleanup()
+
+
+@pytest.fixture
+def story() -> Iterator[Everything]:
+    """Three models at rest; what happens to them is the test's affair."""
+    story = Everything()
+    story.begin(measurable=True)
+    try:
+        yield story
+        story.nothing_broke()
+    finally:
+        story.world.close()

@@ -4,26 +4,12 @@ else's. In the world of the whole story, where the ways to this were found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from genrm_api.leases import Phase
 
 from tests.unit.operator.machines import Container
 from tests.unit.operator.test_whole_story import Everything
 
 STRANGERS = 6 << 30
-
-
-@pytest.fixture
-def story() -> Iterator[Everything]:
-    story = Everything()
-    story.begin(measurable=True)
-    try:
-        yield story
-        story.nothing_broke()
-    finally:
-        story.world.close()
 
 
 def scored_by_the_judge(story: Everything) -> Container:

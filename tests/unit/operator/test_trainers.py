@@ -1,4 +1,4 @@
-"""What a trainer's word about a slot's GPUs is worth."""
+"""What a trainer's word about a slot's GPUs is worth, and for how long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 from genrm_api.leases import DemandLease, Phase, lease_manifest
 from genrm_operator.slots import Holding, Use
 from genrm_operator.trainers import Wish
+
+from tests.unit.operator.happenings import on
+from tests.unit.operator.test_whole_story import Everything
 
 GPU = frozenset({("device", "n", "0")})
 
@@ -50,3 +53,38 @@ def test_several_slots_are_one_claim_on_all_of_their_gpus() -> None:
     wish = Wish(asks, places, expired=False)
     assert [(claim.slot, claim.places) for claim in wish.asks] == [("gpu-0, gpu-1", GPU | OTHER)]
     assert wish.taker.places == wish.holding.places == GPU | OTHER
+
+
+@pytest.mark.parametrize("event", ["its slots have other names", "it is deleted", "it is deleted and made anew"])
+@pytest.mark.parametrize("ends", ["gives back", "deletes its Lease", "crashes, and its pod ends"])
+def test_what_became_of_the_reward_model_frees_no_gpu_that_a_trainer_has(
+    story: Everything, event: str, ends: str
+) -> None:
+    world, who = story.world, ("q", ("one",))
+    story.change("critic", replicas=0)
+    story.time_passes(10.0)
+    story.a_trainer_asks(who)
+    story.time_passes(20.0)
+    assert story.is_granted("q")
+    critic = world.api.there["RewardModel", "critic"]
+    if event == "its slots have other names":
+        story.change("critic", gpu=on(three=4))
+    else:
+        world.api.remove("RewardModel", "critic")
+        story.time_passes(5.0)
+    if event == "it is deleted and made anew":
+        world.api.put("RewardModel", {**critic, "metadata": {**critic["metadata"], "uid": "another"}, "status": None})
+    story.a_run_says("p", "judge", Phase.SCORING, None)
+    story.time_passes(60.0)
+    assert not story.is_granted("p"), "the trainer has its GPU"
+    assert [lease.granted == lease.asked for lease in world.leases if lease.run == "q"] == [True]
+    match ends:
+        case "gives back":
+            story.a_trainer_gives_back(who)
+        case "deletes its Lease":
+            story.a_run_ends("q")
+        case _:
+            story.a_runs_pod_is_gone("q")
+            story.time_passes(40.0)
+    story.time_passes(30.0)
+    assert story.is_granted("p")

@@ -100,6 +100,7 @@ class World:
         self.late = 0.0
         """So many seconds the last call of who is killed is on the road."""
         self._heard_at = 0.0
+        self._places: dict[str, frozenset[Place]] = {}
         self._is_deploying = False
         self._epochs, self._numbers = itertools.count(1), itertools.count(1)
         self._tasks = [self.loop.create_task(self._kubelet()), self.loop.create_task(self._renewals())]
@@ -247,9 +248,13 @@ class World:
         return next((replica for replica in self.replicas.values() if replica.ip == ip), None)
 
     def places_of(self, lease: DemandLease) -> frozenset[Place]:
-        spec = self.api.there["RewardModel", lease.reward_model]["spec"]
-        slots = (slot for slot in spec["gpu"]["slots"] if slot["name"] in lease.slots)
-        return frozenset(("device", slot["node"], str(d)) for slot in slots for d in slot["devices"])
+        """What its slots stood for when their RewardModel named them last."""
+        spec = self.api.there.get(("RewardModel", lease.reward_model), {}).get("spec", {})
+        slots = [slot for slot in spec.get("gpu", {}).get("slots", ()) if slot["name"] in lease.slots]
+        if slots:
+            places = frozenset(("device", slot["node"], str(d)) for slot in slots for d in slot["devices"])
+            self._places[lease.name] = places
+        return self._places[lease.name]
 
     def taken(self, places: frozenset[Place]) -> list[tuple[str, int, bool]]:
         """Who has memory on these GPUs: a name, bytes, and whether that could be known."""
