@@ -169,6 +169,12 @@ def _spans(spec: Any) -> bool:
     return spec.gpu is not None and spec.gpu.nodes > 1
 
 
+_KEEPS_PODS: Final = (SleepMode.ENGINE, SleepMode.RESTART)
+"""Sleeps of the pod with the door alone: of a replica over several nodes the workers would stay as they are."""
+_SPANNING_SLEEP: Final = (
+    "spec.lifecycle.sleep.mode: %d with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
+    "write None or ScaleToZero, or remove it"
+)
 _SURGES: Final = "(has(self.rollout) && has(self.rollout.surge) && self.rollout.surge)"
 
 _UNEVEN: Final = (
@@ -328,11 +334,14 @@ SPEC_RULES: Final[tuple[AnyRule, ...]] = (
         "remove it, or write engine vllm or sglang",
         lambda s: _spans(s) and s.engine.name is EngineName.CUSTOM,
     ),
-    rule(
-        f"!{_SPANS} || {_MODE} != 'Engine'",
-        "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
-        "write None, or remove it",
-        lambda s: _spans(s) and s.lifecycle.sleep.mode is SleepMode.ENGINE,
+    Rule(
+        cel=f"!{_SPANS} || !({_MODE} in [{', '.join(map(quoted, _KEEPS_PODS))}])",
+        message=with_found(_SPANNING_SLEEP, _MODE),
+        found_wrong=lambda s: (
+            _SPANNING_SLEEP.replace("%d", s.lifecycle.sleep.mode)
+            if _spans(s) and s.lifecycle.sleep.mode in _KEEPS_PODS
+            else None
+        ),
     ),
     rule(
         f"!{_SPANS} || !has(self.lifecycle) || self.lifecycle.state != 'Asleep'",

@@ -84,7 +84,8 @@ class Gpu(ApiModel):
         ge=1,
         le=64,
         description="Nodes that one replica spans, under sharing Exclusive: so many pods, each with its part of the "
-        "replica's GPUs. More than 1 needs LeaderWorkerSet in the cluster, and such engines never sleep.",
+        "replica's GPUs. More than 1 needs LeaderWorkerSet in the cluster, and such engines never sleep; at most their "
+        "pods go (lifecycle.sleep.mode: ScaleToZero).",
     )
 
     rules: ClassVar = (

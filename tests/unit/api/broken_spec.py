@@ -312,7 +312,12 @@ BROKEN_SPEC: dict[str, tuple[dict[str, Any], str]] = {
     "a surge by a word": ({"rollout": {"surge": "yes"}}, "surge"),
     "a sleep over several nodes": (
         {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, **sleep(mode="Engine")},
-        "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved",
+        "spec.lifecycle.sleep.mode: Engine with spec.gpu.nodes more than 1, and no sleep over several nodes is proved; "
+        "write None or ScaleToZero, or remove it",
+    ),
+    "a restart over several nodes": (
+        {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, **sleep(mode="Restart")},
+        "spec.lifecycle.sleep.mode: Restart with spec.gpu.nodes more than 1, and no sleep over several nodes is proved",
     ),
     "asleep over several nodes": (
         {"gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, "lifecycle": {"state": "Asleep"}},

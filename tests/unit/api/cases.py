@@ -71,6 +71,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "gpu": {"nodes": 2}, "engine": {"name": "sglang", "tensorParallel": 8, "pipelineParallel": 2},
         "routing": {"mode": "Router"}, **sleep(mode="None"),
     },
+    "a replica over two nodes that goes": {
+        "gpu": {"nodes": 2}, "engine": {"tensorParallel": 2}, **sleep(mode="ScaleToZero"),
+    },
     "GPUs chosen by hand": {"gpu": {"nodes": 1}, "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]},
     "an object of a judge": scoring(judge="rider-json", sampling={"structured": {"jsonObject": True}}),
     "an object of one's own": scoring(
