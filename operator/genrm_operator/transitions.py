@@ -8,6 +8,7 @@ door `asleep`. The serving label is already off when this begins. The door keeps
 predecessor died after the order finds the engine asleep, and what was in use before. If requests stay inside past the
 drain deadline the pod goes back into service, or, with `onDrainTimeout: Abort`, the door ends them: each is answered
 503, and asked again elsewhere by a client that can. It does so too where the engine has fallen asleep by itself.
+A version that sleeps badly is not told to, and serves on.
 *Wake*: engine wake if it sleeps → verified if this boot was not → compared → door `serving`, which asks the engine
 whether it is awake, and stays shut if not. The label follows in the next look.
 *Start*: the release of an engine that waits at its gate; when it has started it is verified like any other. With
@@ -34,7 +35,7 @@ from genrm_operator.calls import Answer
 from genrm_operator.canary import ROW_SECONDS, Canary
 from genrm_operator.doors import Doors
 from genrm_operator.engines import Adapter
-from genrm_operator.engines.adapter import Call
+from genrm_operator.engines.adapter import Call, bad_sleeper
 from genrm_operator.errors import DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.hooked import Hooked
 from genrm_operator.night import DeviceMemory, Night
@@ -115,6 +116,7 @@ async def run(transition: Transition, target: Target, doors: Doors) -> int:
         case Transition.WAKE:
             await wake(target, doors)
         case Transition.SLEEP:
+            await _refuse_bad_sleeper(target, doors)
             return await sleep(target, target.front(doors))
     return 0
 
@@ -190,6 +192,17 @@ async def _compute(target: Target, doors: Doors, longest: int | None, *, woken: 
             await doors.set_state(pod, token, DoorState.CLOSED)
         ask = partial(doors.call_engine, pod, token, timeout=ROW_SECONDS)
         await target.canary.ask(pod, ask, longest, woken=woken)
+
+
+async def _refuse_bad_sleeper(target: Target, doors: Doors) -> None:
+    """Before its door shuts, so that it serves on. When this boot was verified the model may have been one that never
+    sleeps. Who has fallen asleep by itself is past that, and must not stay behind an open door."""
+    pod, adapter = target.pod, target.adapter
+    sleeps = pod.door is not None and pod.door.engine_asleep is True
+    if target.at_gate or sleeps or not adapter.capabilities.bad_series:
+        return
+    if (why := bad_sleeper(adapter.capabilities, await doors.about(pod, adapter.about))) is not None:
+        raise EngineError(pod.name, f"is not told to sleep, for it {why}")
 
 
 async def sleep(target: Target, front: Front) -> int:

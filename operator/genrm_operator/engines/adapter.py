@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from genrm_api.lifecycle import OnDrainTimeout
+from genrm_api.effective import effective_spec
+from genrm_api.lifecycle import OnDrainTimeout, SleepMode
 from genrm_api.rewardmodel import LifecycleState, RewardModel
 from genrm_api.status import Reason
 
@@ -76,8 +77,8 @@ class Capabilities:
     lets_go: bool = True
     """It stops at once with a request whose client is gone."""
     bad_series: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    """Major and minor version of releases that must not serve a model that is to sleep, and why: all of the series, its
-    point releases and builds, unless it is known which of them mended it."""
+    """Major and minor version of releases that must not be told to sleep, nor serve a model that is to, and why: all of
+    the series, its point releases and builds, unless it is known which of them mended it."""
 
 
 class Adapter(Protocol):
@@ -185,9 +186,22 @@ def refuse_what_it_cannot(rm: RewardModel, able: Capabilities) -> None:
 
 
 def known_bad(able: Capabilities, rm: RewardModel, about: Mapping[str, Any]) -> str | None:
-    """Why this version must not serve."""
-    if rm.spec.lifecycle.state is LifecycleState.AWAKE:
-        return None
+    """Why this version must not serve the model."""
+    return bad_sleeper(able, about) if _is_told_to_sleep(rm) else None
+
+
+def _is_told_to_sleep(rm: RewardModel) -> bool:
+    """Whether an order to sleep is to be expected. Other ways to rest end the engine; who shares its GPUs gives them up
+    when its turn is over, though it is wanted awake."""
+    effective = effective_spec(rm)
+    if effective.lifecycle.sleep_mode in (SleepMode.RESTART, SleepMode.SCALE_TO_ZERO):
+        return False
+    never = effective.lifecycle.sleep_mode is SleepMode.NONE or effective.lifecycle.state is LifecycleState.AWAKE
+    return bool(effective.slots) or not never
+
+
+def bad_sleeper(able: Capabilities, about: Mapping[str, Any]) -> str | None:
+    """Why the server that says this of itself must not be told to sleep."""
     version = str(about.get("version", ""))
     series = _SERIES.match(version)
     why = able.bad_series.get((int(series[1]), int(series[2]))) if series is not None else None

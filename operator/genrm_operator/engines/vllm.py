@@ -40,7 +40,9 @@ class Vllm:
     capabilities = Capabilities(
         sleep_levels=frozenset({1}),
         bad_series=dict.fromkeys(
-            [(0, 14), (0, 15)], "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32"
+            [(0, 14), (0, 15)],
+            "frees only a part of the memory in its sleep (vllm-project/vllm#32714): use 0.32, or "
+            "spec.lifecycle.sleep.mode: Restart",
         ),
     )
     asleep: Call | None = Call("GET", "/is_sleeping")

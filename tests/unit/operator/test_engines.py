@@ -112,7 +112,21 @@ def test_what_an_engine_cannot_do_is_refused_with_advice(rm: RewardModel, reason
 
 GENERATES = {"is_generation": True, "enable_memory_saver": True, "enable_weights_cpu_backup": True, "version": "0.5.23"}
 BAD_VLLM = ("0.14.0", "0.14.1", "0.14", "0.14.0+cu128", "v0.15.0", "0.15.1.post1", "0.15.0rc1.dev3+g0123abc.cu129")
-ALWAYS_AWAKE = {"lifecycle": {"state": "Awake"}}
+IN_A_SLOT = {"gpu": {"sharing": "SharedClaim", "slots": [{"name": "a"}]}}
+NOT_TOLD_TO_SLEEP: list[dict[str, Any]] = [
+    {"lifecycle": {"state": "Awake"}},
+    {"lifecycle": {"state": "Awake", "sleep": {"mode": "Engine"}}},
+    {"gpu": {}},  # exclusive, so that it never sleeps
+    *({"lifecycle": {"sleep": {"mode": mode}}} for mode in ("None", "Restart", "ScaleToZero")),
+    IN_A_SLOT | {"lifecycle": {"sleep": {"mode": "Restart"}}},
+]
+TOLD_TO_SLEEP: list[dict[str, Any]] = [
+    {"gpu": {}, "lifecycle": {"sleep": {"mode": "Engine"}}},
+    {"gpu": {}, "lifecycle": {"state": "Asleep"}},
+    IN_A_SLOT,
+    IN_A_SLOT | {"lifecycle": {"state": "Awake"}},  # until its turn is over
+    IN_A_SLOT | {"lifecycle": {"sleep": {"mode": "None"}}},
+]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +143,8 @@ ALWAYS_AWAKE = {"lifecycle": {"state": "Awake"}}
         (model("vllm"), {}, None),
         *((model("vllm"), {"version": bad}, f"is version {bad}, which frees only a part") for bad in BAD_VLLM),
         *((model("vllm"), {"version": good}, None) for good in ("0.13.9", "0.16.0", "0.140.0", "1.14.0", "dev", "14")),
-        (model("vllm", **ALWAYS_AWAKE), {"version": "0.14.0"}, None),
+        *((model("vllm", **lives), {"version": "0.14.0"}, None) for lives in NOT_TOLD_TO_SLEEP),
+        *((model("vllm", **lives), {"version": "0.14.0"}, "use 0.32, or") for lives in TOLD_TO_SLEEP),
     ],
 )
 def test_a_server_that_is_not_what_was_asked_for_does_not_serve(

@@ -15,6 +15,7 @@ from genrm_api.rewardmodel import Lifecycle, RewardModel
 from genrm_operator.doors import Doors
 from genrm_operator.engines import adapter_for
 from genrm_operator.engines.adapter import Call
+from genrm_operator.engines.vllm import Vllm
 from genrm_operator.errors import Deposed, DoorUnreachable, DrainTimeout, EngineError, EngineHangs, NotVerified
 from genrm_operator.observed import DoorState, Transition
 from genrm_operator.transitions import LAG_SECONDS, Target, run
@@ -273,6 +274,49 @@ async def test_requests_that_stay_inside_keep_the_pod_awake_or_are_ended(
             simulator.put(ADDRESS, faults={})
             await run(Transition.WAKE, pod, doors)
             assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
+
+
+class SleepsBadly(Vllm):
+    """As if the version that the simulator says were one of those."""
+
+    capabilities = dataclasses.replace(Vllm.capabilities, bad_series={(0, 32): "frees only a part"})
+
+
+def with_lifecycle(pod: Target, **said: Any) -> Target:
+    spec = pod.rm.spec.model_copy(update={"lifecycle": Lifecycle.model_validate(said)})
+    return dataclasses.replace(pod, rm=pod.rm.model_copy(update={"spec": spec}))
+
+
+async def test_a_version_that_sleeps_badly_is_not_told_to_when_the_spec_has_it_sleep_after_all(
+    simulator: Simulator,
+) -> None:
+    pod = with_lifecycle(dataclasses.replace(target(simulator, "vllm"), adapter=SleepsBadly()), state="Awake")
+    dialect = DIALECTS["vllm"]
+    async with Doors() as doors, httpx.AsyncClient(base_url=f"http://{ADDRESS}:8000", timeout=20) as clients:
+        await run(Transition.VERIFY, pod, doors)
+        await run(Transition.WAKE, pod, doors)
+        before = len(truth(simulator)["calls"])
+        with pytest.raises(
+            EngineError, match=r"judge-0: is not told to sleep, for it is version 0\.32\.0, which frees"
+        ):
+            await run(Transition.SLEEP, with_lifecycle(pod, state="Auto"), doors)
+        assert [call["path"] for call in truth(simulator)["calls"][before:]] == ["/version"]
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("serving", False)
+        assert (await clients.post(dialect.scores_at, json=dialect.ask("x"))).status_code == 200
+        with pytest.raises(NotVerified, match="frees only a part"):
+            await run(Transition.VERIFY, with_lifecycle(pod, state="Auto"), doors)
+
+
+async def test_a_version_that_sleeps_badly_and_fell_asleep_by_itself_is_behind_a_shut_door(
+    simulator: Simulator,
+) -> None:
+    pod = with_lifecycle(dataclasses.replace(target(simulator, "vllm"), adapter=SleepsBadly()), state="Awake")
+    async with Doors() as doors:
+        await run(Transition.WAKE, pod, doors)
+        assert simulator.past_the_door(ADDRESS, "POST", "/sleep") == 200
+        seen = dataclasses.replace(pod.pod, door=await doors.look(pod.pod, TOKEN))
+        await run(Transition.SLEEP, with_lifecycle(dataclasses.replace(pod, pod=seen), state="Auto"), doors)
+        assert (truth(simulator)["state"], truth(simulator)["asleep"]) == ("asleep", True)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "vllm-pooling"])
