@@ -11,9 +11,10 @@ KEPT_BYTES: Final = 4 << 30
 KEPT_SHARE: Final = 0.2
 MOST_KEPT: Final = 0.5
 """What a good sleep may leave: so many bytes or this share of what was in use, whichever is more, but never more than
-the most. It is the context and captured graphs of each GPU, some hundred MiB to a few GiB, and what others that sleep
-there left; pooling runners are known to keep 80 to 87 % (vllm#45107). Whether the next engine finds the room that it
-needs beside that is asked anew before it gets the GPUs (`room`)."""
+the most; of one that slept before anybody looked, so many bytes. It is the context and captured graphs of each GPU,
+some hundred MiB to a few GiB, and what others that sleep there left; pooling runners are known to keep 80 to 87 %
+(vllm#45107). Whether the next engine finds the room that it needs beside that is asked anew before it gets the GPUs
+(`room`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ class Night:
         """`None`: nobody can tell."""
         if self.before is None or self.after is None:
             return None
-        may_stay = max(KEPT_BYTES, self.before * KEPT_SHARE)
-        return self.after <= (may_stay if self.slept else min(may_stay, self.before * MOST_KEPT))
+        if self.slept:
+            return self.after <= KEPT_BYTES  # of what it had nobody knows a share
+        return self.after <= min(max(KEPT_BYTES, self.before * KEPT_SHARE), self.before * MOST_KEPT)
 
     @property
     def released(self) -> int | None:

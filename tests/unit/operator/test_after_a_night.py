@@ -74,7 +74,8 @@ def test_a_message_stays_short() -> None:
         ({"u0": Night(5 * GIB, 3 * GIB)}, ("False", "MemoryKept", "pod judge-0 kept 3.0 of 5.0 GiB")),
         # It slept already when it was told to.
         ({"u0": Night(2 * GIB, 2 * GIB, True)}, ("True", "MemoryFreed", "pod judge-0 kept 2.0 of 2.0 GiB")),
-        ({"u0": Night(72 * GIB, 35 * GIB, True)}, ("False", "MemoryKept", "pod judge-0 kept 35.0 of 72.0 GiB")),
+        ({"u0": Night(72 * GIB, 4 * GIB, True)}, ("True", "MemoryFreed", "pod judge-0 kept 4.0 of 72.0 GiB")),
+        ({"u0": Night(72 * GIB, 9 * GIB, True)}, ("False", "MemoryKept", "pod judge-0 kept 9.0 of 72.0 GiB")),
         (
             {"u0": Night(5 * GIB, 2 * GIB), "u1": Night(72 * GIB, 20 * GIB)},
             ("False", "MemoryKept", "pod judge-1 kept 20.0 of 72.0 GiB"),
