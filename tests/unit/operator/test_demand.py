@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from genrm_api.effective import EffectiveLifecycle, effective_spec
 from genrm_api.leases import DemandLease, Phase, Sighting
+from genrm_api.lifecycle import SleepMode
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator.demand import LOOK_AGAIN_SECONDS, Demand, Desired, Idle, Past, demand
 from genrm_operator.memory import Memory
@@ -102,10 +103,13 @@ def test_what_idleness_leads_to(past: Past, spec: dict[str, str], desired: Desir
     assert (answer.desired, answer.next_expiry) == (desired, look_at)
 
 
+@pytest.mark.parametrize("mode", SleepMode)
 @pytest.mark.parametrize("phase", Phase)
-def test_no_pod_is_taken_from_a_run_that_holds_a_lease(phase: Phase) -> None:
+def test_idleness_takes_no_pod_from_a_run_that_holds_a_lease(phase: Phase, mode: SleepMode) -> None:
     past = Past(off=True, idle=Idle(99.0, at=10.0))
-    assert decide("Auto", make_lease("a", phase), past=past, offAfter="9s").desired is not Desired.OFF
+    wants = decide("Auto", make_lease("a", phase), past=past, offAfter="9s", mode=str(mode)).desired
+    rests_without_pods = mode is SleepMode.SCALE_TO_ZERO and not phase.wants_awake
+    assert (wants is Desired.OFF) == rests_without_pods, "as it would without offAfter"
 
 
 @pytest.mark.parametrize(
