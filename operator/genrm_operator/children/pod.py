@@ -60,6 +60,10 @@ _HOME_ENV: Final[Mapping[str, str]] = {
 }
 
 
+_ALLOCATOR: Final = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""What PyTorch's allocator is told by: two names for one thing."""
+
+
 def revision(template: Mapping[str, Any]) -> str:
     """Name of what a pod template runs, stamped on every answer: equal templates, equal revision."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
@@ -87,10 +91,12 @@ def pod_template(
             template, rm.spec.pod_template, token_is_typed=rm.spec.model.credentials_secret_ref is not None
         )
     _refuse_processes_of_others(template["spec"], effective)
+    engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
+    if not adapter.capabilities.frees_expandable_segments:
+        _refuse_expandable_segments(rm, engine)
     stamp = revision(template)
     template["metadata"].setdefault("annotations", {})[ANNOTATION_REVISION] = stamp
     if adapter.has_door:
-        engine = next(c for c in template["spec"]["containers"] if c["name"] == ENGINE_CONTAINER)
         engine["env"].append({"name": "GENRM_REVISION", "value": stamp})
     return template
 
@@ -105,6 +111,21 @@ def _refuse_processes_of_others(spec: Mapping[str, Any], effective: EffectiveSpe
                 Reason.POD_TEMPLATE_REFUSED,
                 f"spec.podTemplate.spec.{field}: found with an engine that ends to give its GPUs back, whose last "
                 "process nobody could be sure of; remove it, or gpu.slots and sleep.mode: Restart",
+            )
+
+
+def _refuse_expandable_segments(rm: RewardModel, engine: Mapping[str, Any]) -> None:
+    """As PyTorch reads them, which passes over spaces. Who sees them by one spelling alone would release nothing under
+    another, and say that it had."""
+    typed = {variable.name: variable.value for variable in rm.spec.env or ()}
+    for variable in engine["env"]:
+        name, value = variable["name"], variable.get("value")
+        if name in _ALLOCATOR and "expandable_segments:true" in "".join(str(value).split()).lower():
+            over = f"spec.podTemplate.spec.containers[{ENGINE_CONTAINER}].env"
+            raise Impossible(
+                Reason.ENVIRONMENT_NOT_SUPPORTED,
+                f"{'spec.env' if typed.get(name) == value else over}: {name} turns on expandable_segments, and "
+                f"{rm.spec.engine.name} cannot give such memory back; remove it",
             )
 
 

@@ -76,6 +76,8 @@ class Capabilities:
     """The parts of its memory that are released and resumed by name; empty: sleep takes all there is."""
     lets_go: bool = True
     """It stops at once with a request whose client is gone."""
+    frees_expandable_segments: bool = True
+    """Its sleep gives back what PyTorch has mapped in expandable segments, too."""
     bad_series: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """Major and minor version of releases that must not be told to sleep, nor serve a model that is to, and why: all of
     the series, its point releases and builds, unless it is known which of them mended it."""

@@ -48,6 +48,7 @@ class Sglang:
         sleep_levels=frozenset({1}),
         tags=("kv_cache", "weights"),
         lets_go=False,
+        frees_expandable_segments=False,  # torch_memory_saver 0.0.10 does not start beside them, if it sees them
     )
     asleep: Call | None = None
     guarded = Call("GET", "/get_server_info")
@@ -59,7 +60,6 @@ class Sglang:
 
     def container(self, rm: RewardModel, settings: Settings) -> Container:
         refuse_what_it_cannot(rm, self.capabilities)
-        _refuse_expandable_segments(rm)
         _refuse_uneven_stages(rm)
         return _container(rm, settings, command=(*DOOR, "launcher", "--engine", "sglang", "--"), rank="0")
 
@@ -163,18 +163,6 @@ def _refuse_uneven_stages(rm: RewardModel) -> None:
             f"spec.gpu.nodes: sglang cannot lay {stages} stages (spec.engine.pipelineParallel) on {span} nodes; write "
             "numbers of which one divides the other",
         )
-
-
-def _refuse_expandable_segments(rm: RewardModel) -> None:
-    """torch_memory_saver (0.0.10) does not start beside them, and without it nothing is released."""
-    for variable in rm.spec.env or ():
-        allocator = variable.name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-        if allocator and "expandable_segments:true" in (variable.value or "").lower():
-            raise Impossible(
-                Reason.ENVIRONMENT_NOT_SUPPORTED,
-                f"spec.env: {variable.name} turns on expandable_segments, and sglang cannot give such memory back; "
-                "remove it",
-            )
 
 
 def _options(engine: Engine) -> list[str]:

@@ -137,6 +137,52 @@ def test_an_engine_has_the_time_to_start_that_its_weights_may_take(spec: dict[st
     assert probe["failureThreshold"] * probe["periodSeconds"] == seconds
 
 
+SGLANG = {"model": {"uri": "hf://a/b"}, "engine": {"name": "sglang", "image": "sglang:test"}}
+EXPANDABLE = {"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "max_split_size_mb:64,expandable_segments:True"}
+SPACED = {"name": "PYTORCH_ALLOC_CONF", "value": "expandable_segments : True"}
+RIGID = {"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "expandable_segments:False"}
+
+
+def overlaid(*env: dict[str, Any], container: str = "engine") -> dict[str, Any]:
+    return {"podTemplate": {"spec": {"containers": [{"name": container, "env": [*env]}]}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"env": [EXPANDABLE]}, r"^spec\.env: PYTORCH_CUDA_ALLOC_CONF turns on expandable_segments, and sglang cannot"),
+        ({"env": [SPACED]}, r"^spec\.env: PYTORCH_ALLOC_CONF turns on expandable_segments"),
+        (
+            overlaid(EXPANDABLE),
+            r"^spec\.podTemplate\.spec\.containers\[engine\]\.env: PYTORCH_CUDA_ALLOC_CONF turns on",
+        ),
+        ({"env": [RIGID], **overlaid(EXPANDABLE)}, r"^spec\.podTemplate\.spec\.containers\[engine\]\.env: PYTORCH"),
+        ({"env": [SPACED], **overlaid(RIGID)}, r"^spec\.env: PYTORCH_ALLOC_CONF turns on"),
+    ],
+)
+def test_memory_that_sglang_could_not_give_back_is_refused_however_it_is_asked_for(
+    spec: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Impossible, match=says) as refused:
+        make(SGLANG | spec)
+    assert refused.value.reason == "EnvironmentNotSupported"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SGLANG | {"env": [RIGID]},
+        SGLANG | {"env": [EXPANDABLE]} | overlaid(RIGID),
+        SGLANG | overlaid(EXPANDABLE, container="beside"),
+        SGLANG | {"env": [{"name": "PYTORCH_ALLOC_CONF", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]},
+        {"model": {"uri": "hf://a/b"}, "env": [EXPANDABLE]},
+    ],
+    ids=["switched off", "switched off by the overlay", "of a container beside", "that nobody can read", "vllm"],
+)
+def test_other_words_to_the_allocator_are_not(spec: dict[str, Any]) -> None:
+    assert "Deployment/judge" in make(spec)
+
+
 def test_a_pod_is_ready_only_when_the_operator_has_verified_it() -> None:
     template = make({"model": {"uri": "hf://a/b"}})["Deployment/judge"]["spec"]["template"]
     assert template["spec"]["readinessGates"] == [{"conditionType": "genrm.dev/verified"}]

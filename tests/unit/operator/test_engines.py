@@ -14,7 +14,6 @@ SETTINGS = Settings(master_key=b"k" * 32, engine_images={"vllm": "vllm:test", "s
 
 
 DEEP = {"model": {"uri": "pvc://weights"}, "lifecycle": {"sleep": {"level": 2}}}
-EXPANDABLE = {"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "max_split_size_mb:64,expandable_segments:True"}
 
 
 def model(name: str, kind: str = "Generative", **more: Any) -> RewardModel:
@@ -101,7 +100,6 @@ def test_sglang_without_a_gpu_takes_its_cpu_engine() -> None:
         (model("vllm", **DEEP), "SleepLevelNotSupported", "write 1"),
         (model("sglang", **DEEP), "SleepLevelNotSupported", "write 1"),
         (model("sglang", lifecycle={"sleep": {"onDrainTimeout": "Abort"}}), "NotSupportedYet", "write Serve"),
-        (model("sglang", env=[EXPANDABLE]), "EnvironmentNotSupported", "PYTORCH_CUDA_ALLOC_CONF"),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_with_advice(rm: RewardModel, reason: str, sentence: str) -> None:
