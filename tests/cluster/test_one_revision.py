@@ -30,7 +30,7 @@ def begun(world: World) -> dict[str, dict[str, Any]]:
 
 
 def test_who_was_there_before_scores_the_run_and_the_rollout_waits(world: World) -> None:
-    world.apply(**colocated(21, 22), type="Classifier", **AWAKE)
+    world.apply(**colocated(41, 42), type="Classifier", **AWAKE)
     world.phase("Serving")
     before = uids(world)
     (old,) = (pod for pod in begun(world).values() if pod["metadata"]["uid"] in before)
@@ -56,16 +56,16 @@ def _states(world: World, before: set[str]) -> set[str]:
 
 
 def test_who_is_new_scores_the_run_and_the_rollout_goes_on(world: World) -> None:
-    world.apply(**colocated(23, 24, 25), type="Classifier", **AWAKE)
+    world.apply(**colocated(43, 44, 45), type="Classifier", **AWAKE)
     world.phase("Serving")
     before = uids(world)
-    first = begun(world)["gpu-23"]
+    first = begun(world)["gpu-43"]
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}}
     world.kubectl("create", "-f", "-", input=json.dumps(quota | {"spec": {"hard": {"pods": "2"}}}))
     wait_for("it counts", lambda: world.kubectl("get", "quota", "full", "-o", "jsonpath={.status.used.pods}").stdout)
     world.patch(pairs(PAIR))
-    wait_for("the second slot has no pod", lambda: set(by_slot(world)) == {"gpu-23", "gpu-25"})
-    last = by_slot(world)["gpu-25"]
+    wait_for("the second slot has no pod", lambda: set(by_slot(world)) == {"gpu-43", "gpu-45"})
+    last = by_slot(world)["gpu-45"]
     assert last["metadata"]["uid"] in before
     new, old = first["status"]["podIP"], last["status"]["podIP"]
     wait_for("both serve", lambda: world.serving() == sorted([new, old]))

@@ -152,7 +152,7 @@ def hand_over(world: World, giver: str, taker: str) -> None:
 
 @pytest.mark.parametrize("mode", ["Engine", "Restart"])
 def test_two_models_take_turns_on_one_gpu(world: World, mode: str) -> None:
-    two_models(world, 2, sleep={"mode": mode})
+    two_models(world, 2 if mode == "Engine" else 11, sleep={"mode": mode})
     world.lease("run-1", Phase.SCORING)
     world.phase("Serving")
     world.lease("run-1", Phase.IDLE, name="second")
@@ -240,7 +240,7 @@ def test_a_slot_that_nobody_sees_to_be_free_is_given_to_nobody(world: World) -> 
 
 
 def test_who_deletes_the_holder_frees_the_slot(world: World) -> None:
-    two_models(world, 7)
+    two_models(world, 12)
     world.lease("run-1", Phase.SCORING)
     world.phase("Serving")
     world.lease("run-2", Phase.SCORING, name="second")
@@ -251,7 +251,7 @@ def test_who_deletes_the_holder_frees_the_slot(world: World) -> None:
 
 
 def test_an_operator_that_dies_in_a_handover_gives_no_slot_twice(world: World) -> None:
-    two_models(world, 9)
+    two_models(world, 13)
     world.lease("run-1", Phase.SCORING)
     world.phase("Serving")
     world.lease("run-1", Phase.IDLE, name="second")
@@ -276,7 +276,7 @@ def test_an_operator_that_dies_in_a_handover_gives_no_slot_twice(world: World) -
 
 
 def test_two_slots_of_one_model_that_are_one_gpu_are_refused(world: World) -> None:
-    slots = [{"name": name, "node": NODE, "devices": [10]} for name in ("x", "y")]
+    slots = [{"name": name, "node": NODE, "devices": [14]} for name in ("x", "y")]
     world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=2)
     wait_for("it says so", lambda: world.condition("Degraded").get("reason") == "SlotTwice")
     assert not world.pods()

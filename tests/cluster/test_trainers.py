@@ -198,7 +198,7 @@ def test_another_runs_judge_waits_until_the_trainer_says_that_it_is_done(world: 
 @pytest.mark.parametrize("mode", ["Engine", "Restart"])
 def test_a_trainer_that_says_that_it_is_done_and_keeps_the_memory_is_seen_through(world: World, mode: str) -> None:
     """By the door of the engine that is next: one that starts, and one that wakes."""
-    device = 26 if mode == "Engine" else 27
+    device = 32 if mode == "Engine" else 33
     slots = [{"name": SLOT, "node": "fake-0", "devices": [device]}]
     world.apply(gpu={"sharing": "Colocated", "slots": slots}, replicas=1, lifecycle={"sleep": {"mode": mode}})
     world.phase("Asleep")
