@@ -137,10 +137,11 @@ async def wake(target: Target, doors: Doors) -> None:
 
 async def _wake(target: Target, doors: Doors) -> None:
     """Few calls, because all pods of a model wake at once: the look that began this is not repeated, what was verified
-    of this boot stays so, and a door does not open before its engine has said that it is awake."""
+    of this boot stays so, and a door does not open before its engine has said that it is awake. Of an engine that was
+    carrying out somebody's order then, what it said is no news any more."""
     pod, token, front = target.pod, target.token, target.front(doors)
     door = pod.door
-    word = None if door is None else door.engine_asleep
+    word = None if door is None or door.ordered else door.engine_asleep
     if await front.is_asleep(pod, token, target.adapter.asleep) if word is None else word:
         if target.canary is not None:
             target.canary.sleeps(pod)

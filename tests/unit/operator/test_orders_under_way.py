@@ -31,6 +31,21 @@ def test_a_long_wake_outlives_its_operator_and_costs_no_pod(story: Everything) -
     assert story.is_granted("p")
 
 
+def test_what_ended_while_a_look_took_long_is_not_ordered_again(story: Everything) -> None:
+    """The look has seen a sleeper with an order under way, and waits a second for a pod that does not answer."""
+    first, second = (r for r in story.world.replicas.values() if r.model == "alone")
+    assert first.container is not None and first.container.engine.asleep
+    first.told(worse(WELL, slow={"/wake_up": 2.0}))
+    story.a_person_wants("alone", "Awake")
+    story.time_passes(0.3)
+    second.reachable.clear()
+    story.the_operator_is_killed(0.0)
+    story.time_passes(10.0)
+    story.nothing_broke()
+    assert not first.container.engine.asleep
+    second.reachable.set()
+
+
 def test_a_wake_that_never_ends_costs_its_pod_though_operators_change(story: Everything) -> None:
     world, judge = story.world, a_sleeper(story)
     judge.told(worse(WELL, hang=frozenset({"/wake_up"})))
