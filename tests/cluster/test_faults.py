@@ -175,13 +175,15 @@ def test_an_engine_that_hangs_in_its_sleep_is_replaced_when_a_run_needs_it(world
 
 
 def test_an_engine_that_hangs_in_its_wake_is_replaced_and_the_others_serve_meanwhile(world: World) -> None:
-    world.apply(lifecycle={"wake": {"timeout": "1s", "maxFailures": 2}})
+    world.apply(lifecycle={"wake": {"timeout": "1s", "maxFailures": 3}})
     world.phase("Asleep")
     stuck = world.pods()[0]
     world.simulator.put(stuck["status"]["podIP"], faults={"hang": ["/wake_up"]})
     began = time.monotonic()
     world.lease("run-1", Phase.SCORING, ttl=300)
     wait_for("it is told", lambda: "WakeFailed" in reasons(world))
+    told = wait_for("so does the status", lambda: (c := world.condition("Degraded"))["status"] == "True" and c)
+    assert told["reason"] == "TransitionFailed" and "/wake_up" in told["message"]
     wait_for("the other one serves", lambda: len(world.serving()) == 1)
     wait_for("it is replaced", lambda: "PodReplaced" in reasons(world))
     world.phase("Serving")

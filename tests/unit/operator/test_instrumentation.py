@@ -12,7 +12,18 @@ from aiohttp import web
 from genrm_api.rewardmodel import RewardModel
 from genrm_operator import transitions
 from genrm_operator.doors import Doors
-from genrm_operator.errors import ApiError, Deposed, DrainTimeout, Forbidden, KindAbsent, NotVerified
+from genrm_operator.errors import (
+    ApiError,
+    Deposed,
+    DoorUnreachable,
+    DrainTimeout,
+    EngineError,
+    EngineHangs,
+    Forbidden,
+    KindAbsent,
+    NotVerified,
+    ScoresDiffer,
+)
 from genrm_operator.kube import Kube
 from genrm_operator.memory import Memory
 from genrm_operator.metrics import Metrics
@@ -201,6 +212,39 @@ async def test_a_transition_is_counted_by_how_it_ended(
     if reason is not None:
         labels = {"transition": "wake", "engine": "vllm", "reason": reason}
         assert world.value("genrm_transition_failures_total", **labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("transition", "error", "counts"),
+    [
+        (Transition.WAKE, EngineError("judge-0", "/wake_up: 500"), True),
+        (Transition.WAKE, EngineHangs("judge-0", "the engine hangs, and its door answers"), True),
+        (Transition.WAKE, ScoresDiffer("judge-0", "-9.0, not -1.0"), True),
+        (Transition.VERIFY, ScoresDiffer("judge-0", "-9.0, not -1.0"), True),
+        (Transition.WAKE, DoorUnreachable("judge-0", "no answer"), False),
+        (Transition.VERIFY, NotVerified("judge-0", "another model"), False),
+        (Transition.VERIFY, DoorUnreachable("judge-0", "no answer"), False),
+        (Transition.SLEEP, EngineError("judge-0", "/sleep: 500"), False),
+        (Transition.SLEEP, DoorUnreachable("judge-0", "no answer"), False),
+        (Transition.WAKE, ApiError("GET x", 503, "no"), False),
+        (Transition.WAKE, ZeroDivisionError(), False),
+    ],
+)
+async def test_what_counts_towards_a_pods_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, transition: Transition, error: Exception, counts: bool
+) -> None:
+    """Whom nobody can reach may be well: the network, the node or the operator may be the trouble."""
+
+    async def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(transitions, "run", fail)
+    pod = Pod.from_object({"metadata": {"namespace": "rl", "name": "judge-0", "uid": "p1"}})
+    target = transitions.Target(RewardModel.model_validate(reward_model()), pod, cast(Any, None), "token")
+    memory = Memory()
+    await world.reconciler._transition(KEY, memory, transition, target)
+    assert memory.unfit == ({"p1": 1} if counts else {})
+    assert memory.failures["p1"].message == str(error), "that it failed is told, and it is tried again"
 
 
 async def test_what_a_deposed_leader_could_not_do_counts_as_no_failure_of_the_pod(
