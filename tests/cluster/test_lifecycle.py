@@ -141,6 +141,9 @@ def test_a_drain_that_takes_too_long_puts_the_pod_back_into_service(world: World
         wait_for("the request is inside", lambda: world.simulator.pod(ip)["inside"] == 1)
         world.patch({"lifecycle": {"sleep": {"drainTimeout": "1s"}, "state": "Asleep"}})
         wait_for("the sleep is given up", lambda: "DrainTimedOut" in [reason for reason, _ in world.events()])
+        pod = world.simulator.pod(ip)
+        states = [entry["call"] for entry in pod["ledger"] if entry["call"].startswith("PUT")]
+        assert states[states.index("PUT draining") :][:2] == ["PUT draining", "PUT serving"] and pod["inside"] == 1
         world.simulator.put(ip, faults={})
         assert answer.result(timeout=30).status_code == 200
     world.phase("Asleep")
