@@ -247,6 +247,31 @@ async def test_what_counts_towards_a_pods_end(
     assert memory.failures["p1"].message == str(error), "that it failed is told, and it is tried again"
 
 
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (0, []),
+        (2, [("u1", "DrainAborted")]),
+        (DrainTimeout("judge-0", "2 inside"), [("u1", "DrainTimedOut")]),
+        (EngineError("judge-0", "/sleep: 500"), [("u1", "SleepFailed")]),
+    ],
+)
+async def test_what_became_of_those_who_were_inside_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, ended: int | Exception, said: list[tuple[str, str]]
+) -> None:
+    async def sleep(*_: Any) -> int:
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    monkeypatch.setattr(transitions, "run", sleep)
+    pod = Pod.from_object({"metadata": {"namespace": "rl", "name": "judge-0", "uid": "p1"}})
+    target = transitions.Target(RewardModel.model_validate(reward_model()), pod, cast(Any, None), "token")
+    await world.reconciler._transition(KEY, Memory(), Transition.SLEEP, target)
+    assert world.kube.events == said
+    assert world.value("genrm_aborted_requests_total", engine="vllm") == (ended if isinstance(ended, int) else 0)
+
+
 async def test_what_a_deposed_leader_could_not_do_counts_as_no_failure_of_the_pod(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
