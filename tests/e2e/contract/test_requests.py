@@ -361,7 +361,7 @@ def test_a_request_that_reaches_a_sleeping_vllm_hangs_until_it_wakes(engine: Eng
         pytest.param(2, ("/resume_memory_occupation", {}), 409, id="resume of everything"),
         pytest.param(2, ("/resume_memory_occupation", {"tags": ["cuda_graph", "weights"]}), 409, id="resume of more"),
         pytest.param(2, ("/continue_generation", {}), 409, id="continue on released memory"),
-        pytest.param(1, ("/pause_generation", {"mode": "in_place"}), 409, id="pause with requests inside"),
+        pytest.param(1, ("/pause_generation", {"mode": "in_place"}), 409, id="pause that keeps who is inside"),
     ],
 )
 def test_sglang_survives_every_order_that_would_end_it(engine: Engine, before: int, order: object, status: int) -> None:

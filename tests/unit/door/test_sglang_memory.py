@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from genrm_door.sglang_memory import CONTINUE, PAUSE, RELEASE, RESUME, TAGS, Sgl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.door.support import SETTINGS, TOKEN, Client, Engine, answer
+from tests.unit.door.support import SETTINGS, TOKEN, Answer, Client, Engine, answer, settle
 
 BOTH = {"tags": ["kv_cache", "weights"]}
 ABORT = {"mode": "abort"}
@@ -170,6 +171,31 @@ async def test_an_engine_that_does_not_finish_keeps_its_memory_and_may_be_asked_
     assert (await client.document())["memory"] == {"paused": True, "released": [], "level": None}
     engine.paths.clear()
     assert (await client.post(RELEASE, token=TOKEN, body=json.dumps(BOTH).encode())).status == 200
+
+
+async def test_a_release_with_somebody_inside_does_not_reach_the_engine() -> None:
+    engine, gate = Engine(), asyncio.Event()
+    client = Client(Door(engine, replace(SETTINGS, engine="sglang")))
+
+    async def generate(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await answer(send, 200)
+
+    async def release() -> Answer:
+        return await client.post(RELEASE, token=TOKEN, body=json.dumps(BOTH).encode())
+
+    engine.paths["/v1/chat/completions"] = generate
+    await client.put_state("serving")
+    stays = asyncio.create_task(client.post("/v1/chat/completions"))
+    await settle()
+    await client.put_state("draining")
+    assert (await client.post(PAUSE, token=TOKEN, body=json.dumps(ABORT).encode())).status == 200
+    refused = await release()
+    assert refused.status == 409 and "1 requests are inside" in refused.json()["error"]
+    assert f"POST {RELEASE}" not in engine.calls
+    gate.set()
+    assert (await stays).status == 200
+    assert (await release()).status == 200
 
 
 class MortalEngine:
