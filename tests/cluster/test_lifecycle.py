@@ -6,6 +6,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -196,16 +197,19 @@ def test_a_pod_whose_engine_does_not_wake_is_replaced_though_the_run_asks_only_n
         return broken["metadata"]["uid"] not in {p["metadata"]["uid"] for p in world.pods()}
 
     world.lease("run-1", Phase.IDLE, ttl=300)
+    fails = [0]
     for _ in range(6):
         if gone():
             break
-        before = failed()
+        fails.append(before := failed())
         world.renew("run-1", Phase.SCORING)
         wait_for("a wake failed, or it is gone", partial(once_more, before))
         world.renew("run-1", Phase.IDLE)
         wait_for("the run trains", lambda: world.status().get("leases") == [{"run": "run-1", "phase": "idle"}])
     else:
         raise AssertionError(f"still there after {failed()} wakes that failed")
+    each = [later - sooner for sooner, later in pairwise([*fails, failed()])]
+    assert max(each) < 4, f"{each} wakes failed: one phase was enough"
     world.renew("run-1", Phase.SCORING)
     world.phase("Serving")
     assert [reason for reason, _ in world.events()].count("PodReplaced") == 1
