@@ -53,6 +53,8 @@ class Vllm(SimVllm):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in ("/sleep", "/wake_up"):
             self.came_at = asyncio.get_running_loop().time()
+        if scope["path"] in self.scoring:
+            self._asked(scope["path"])
         await super().__call__(scope, receive, send)
 
     def again(self) -> Vllm:
@@ -80,8 +82,17 @@ class Vllm(SimVllm):
             self.container.replica.rots_now()
         await super()._wake_up(scope, body, receive, send)
 
+    def _asked(self, path: str) -> None:
+        """The door has let somebody in: at `CHAT` a client, elsewhere the operator."""
+        if self.container is None:
+            return
+        if self.asleep and not self.strayed and not self.container.by_itself:
+            self.container.broke(f"{path} reaches a sleeper")
+        if path == CHAT and self.container.state is not State.SERVING:
+            self.container.broke(f"a request came in while its door was {self.container.state.value}")
+
     def _once(self, order: str, *, done: bool) -> None:
-        if self.container is None or not done or self.strayed:
+        if self.container is None or not done or self.strayed or self.container.by_itself:
             return
         if self.came_at - self.container.obeyed_at > RACE_SECONDS:
             self.container.broke(f"{order}, which it has done already")
@@ -96,6 +107,9 @@ class Container(SimPod):
         self.replica, self.world = replica, replica.world
         self.strayed_at: float | None = None
         """Since when it may be otherwise than whoever asks can know."""
+        self.by_itself = False
+        """It has slept or woken without an order, and obeyed none since: its door knows nothing of it, and whoever
+        finds it so, however late, gives the order that was never given."""
         self.obeyed_at = 0.0
         self.seen: set[str] = set()
         """What the operator has found out of this boot, and since its engine woke."""
@@ -160,6 +174,7 @@ class Container(SimPod):
     def obeyed(self, *, deaf: bool) -> None:
         """It is as it was told, or says so at least."""
         self.seen.discard("row")
+        self.by_itself = False
         self.obeyed_at = self.world.loop.time()
         self.strayed_at = self.world.loop.time() if deaf and self.engine.faults.lie else None
 
@@ -168,6 +183,7 @@ class Container(SimPod):
         engine = cast(Vllm, self.engine)
         engine.sleeping = frozenset() if engine.asleep else frozenset({"weights", "kv_cache"})
         engine.paused, engine.level = bool(engine.sleeping), int(bool(engine.sleeping))
+        self.by_itself = True
         self.strayed_at = self.world.loop.time()
 
     def takes_memory(self) -> None:
@@ -360,18 +376,13 @@ class StoryDoors(Doors):
         self._calls = self._orders = cast(Calls, network)
 
 
-async def comes(world: World, replica: Replica) -> None:
-    """A client sends a judgement to a pod, whatever the Services say of it."""
-    container = replica.container
-    if container is None or container.starting:
-        return
-    before = container.state
+async def comes(world: World, replica: Replica, seconds: float) -> None:
+    """A client sends a judgement to a pod, whatever the Services say of it, so many seconds from now."""
+    await asyncio.sleep(seconds)
     network = Network(world, of_operator=False)
     with contextlib.suppress(Unreachable):
         body = {"model": replica.model, "messages": [{"role": "user", "content": "?"}]}
-        answer = await network.send("POST", f"http://{replica.ip}:8000{CHAT}", {}, 600.0, body)
-        if answer.status == 200 and before is not State.SERVING and container.state is not State.SERVING:
-            container.broke(f"a request came in while its door was {before}")
+        await network.send("POST", f"http://{replica.ip}:8000{CHAT}", {}, 600.0, body)
 
 
 def worse(faults: Faults, **changes: Any) -> Faults:

@@ -1,5 +1,5 @@
 """Whatever happens to everybody at once: models on GPUs that they share and do not share, runs, trainers, engines with
-every fault, a network, an API server, and operators that die at any call.
+every fault, a network, an API server, and operators that die at any moment, and at any call to a pod.
 
 The operator is the real one from its queue on, before real doors, in a time that passes only when everybody waits. So
 what is found here is found of the way from a Lease to a label: `demand`, the slots, `decide`, the transitions, and what
@@ -166,10 +166,12 @@ class Everything(Happenings):
         self.time_passes(7.0)
 
     @precondition(lambda self: self.world.replicas)
-    @rule(which=numbers, many=st.integers(1, 3))
-    def clients_come(self, which: int, many: int) -> None:
-        for _ in range(many):
-            self.world.loop.create_task(comes(self.world, self.replica(which)))
+    @rule(which=numbers, many=st.integers(1, 3), apart=st.sampled_from([0.0, 0.0, 2.0]))
+    def clients_come(self, which: int, many: int, apart: float) -> None:
+        """Those who come after each other find what became of the door meanwhile."""
+        replica = self.replica(which)
+        for number in range(many):
+            self.world.loop.create_task(comes(self.world, replica, number * apart))
 
     # -- what happens to pods
 
