@@ -82,3 +82,26 @@ async def test_nobody_there_is_told_apart_from_a_wrong_answer() -> None:
     async with Doors() as doors:
         with pytest.raises(DoorUnreachable):
             await doors.look(make_pod(ip=ADDRESS), "token")
+
+
+async def test_who_looks_does_not_wait_for_those_who_wait_for_engines() -> None:
+    """An order may last for minutes, and there is one for each pod of a cluster that wakes."""
+    many, arrived, over = 300, asyncio.Semaphore(0), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"POST /wake_up"):
+            arrived.release()
+            await over.wait()
+        writer.write(http(b'{"state": "closed", "inside": 0, "bootId": "b1"}'))
+        writer.close()
+
+    async with Doors() as doors, await asyncio.start_server(serve, ADDRESS, 8000, backlog=many):
+        pod, wake = make_pod(ip=ADDRESS), Call("POST", "/wake_up")
+        orders = [asyncio.create_task(doors.call_engine(pod, "token", wake)) for _ in range(many)]
+        async with asyncio.timeout(30):
+            for _ in range(many):
+                await arrived.acquire()
+            assert (await doors.look(pod, "token", timeout=10)).boot_id == "b1"
+            over.set()
+            await asyncio.gather(*orders)
