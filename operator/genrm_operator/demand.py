@@ -10,14 +10,15 @@
 | Auto, and no Lease at all, in any phase, for `idle.offAfter` without a request | no | no pods |
 
 At rest is asleep, or no pods where `sleep.mode` is ScaleToZero. What a run gives back rests at once: `idle.sleepAfter`
-is for a model that is awake without one. What `idle.offAfter` took away comes back with a Lease, or with a change of
-the spec.
+is for a model that is awake without one. What `idle.offAfter` took away comes back with a Lease (where `sleep.mode` is
+ScaleToZero, with one that wants it awake), or with a change of the spec.
 
 Phase prewake says in how many seconds the engines must be awake. It is no demand until they have to begin to wake, by
 what their wakes have taken lately.
 
 A Lease expires when its renewal has not changed for its TTL since *we* last saw it change, on our own clock. A new
-operator process has seen nothing, so it counts a full TTL from its first sight. How long a model is idle its doors say.
+operator process has seen nothing, so it counts a full TTL from its first sight, but for Leases that one before has seen
+expire (`expiry`). How long a model is idle its doors say.
 """
 
 from __future__ import annotations
