@@ -141,7 +141,9 @@ def _next(pod: Pod, desired: Desired, now: float, at_gate: bool) -> list[Action]
     door = pod.door
     stop = StopServing(pod, _why_not_serving(pod, desired))
     if pod.deleting or not pod.ready or door is None or desired is Desired.OFF:
-        return [stop] if pod.serving and (pod.deleting or not pod.ready or desired is Desired.OFF) else []
+        # Who only does not answer may be answering others. Who is not to score may not, whether it hears of it or not.
+        ends = pod.deleting or not pod.ready or desired is Desired.OFF or pod.astray or pod.held
+        return [stop] if pod.serving and ends else []
     if pod.busy is not None:
         wanted_again = pod.busy is Transition.SLEEP and desired is Desired.AWAKE
         return [GiveUp(pod)] if wanted_again and door.state is DoorState.DRAINING and door.inside else []

@@ -153,6 +153,9 @@ class Happenings(RuleBasedStateMachine):
         asks = lease.phase is Phase.SCORING and lives.get("state", "Auto") in ("Auto", "Awake")
         return not asks or lease.granted is not None
 
+    def is_granted(self, run: str) -> bool:
+        return any(lease.run == run and lease.granted is not None for lease in self.world.leases)
+
     def story(self) -> str:
         """What there is, for whoever reads of a failure."""
         raise NotImplementedError

@@ -266,6 +266,36 @@ def test_who_scored_a_run_comes_back_though_all_such_pods_were_lost(name: str) -
         story.world.close()
 
 
+def test_an_old_pod_that_does_not_answer_the_operator_scores_no_run_that_new_ones_score() -> None:
+    """Clients may still reach it."""
+    story = Rollouts()
+    story.begin("q", "ordered", "float16", "Auto", 0, 0.1)
+    try:
+        world = story.world
+        for replica in world.replicas.values():
+            replica.told(WELL)
+        story.a_person_wants("surging", "Awake")
+        story.time_passes(20.0)
+        *_, old = (r for r in world.replicas.values() if r.model == "surging")  # the one that goes last
+        before = revision(world, old)
+        old.reachable.clear()
+        story.change("surging", engine={"dtype": "float16"})
+        for _ in range(100):
+            story.time_passes(0.1)
+            if len(world.serving("surging")) > 1:
+                break
+        story.a_run_says("p", "surging", Phase.SCORING)
+        for _ in range(100):
+            story.time_passes(0.1)
+            if story.is_granted("p"):
+                break
+        assert story.is_granted("p") and before not in world.serving("surging")
+        story.nothing_broke()
+        story.calm()
+    finally:
+        story.world.close()
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(9000)
 def test_rollouts_at_length() -> None:

@@ -309,9 +309,6 @@ class Everything(Happenings):
             return not wants(lease) or lease.granted == lease.asked
         return super().is_met(lease)
 
-    def is_granted(self, run: str) -> bool:
-        return any(lease.run == run and lease.granted is not None for lease in self.world.leases)
-
     def rests(self, replica: Replica) -> bool:
         """By the door's record, by the engine's truth, and for clients."""
         container = replica.container
