@@ -29,7 +29,7 @@ from genrm_operator.slots import Book, Holding, Taker, Turn, Use, refusals, trai
 log = logging.getLogger(__name__)
 
 NOT_ASKED: Final = Turn(given=False)
-AGAIN_SECONDS: Final = 1.0
+AGAIN_SECONDS: Final = 5.0
 """Until a Lease that could not be written is written again."""
 
 
@@ -146,11 +146,10 @@ class Trainers:
 
     def _places_of(self, key: Key, lease: DemandLease) -> frozenset[Place] | None:
         """Of slots that its RewardModel names. What a trainer has it has, whatever became of the spec since."""
+        if has(lease) and (before := self._entered.get(key, {}).get(trainer(lease))) is not None:
+            return before.places
         mine = self._cache.holdings.get(key)
-        if mine is not None and (places := mine.places_of(lease.slots)) is not None:
-            return places
-        before = self._entered.get(key, {}).get(trainer(lease))
-        return before.places if before is not None and has(lease) else None
+        return None if mine is None else mine.places_of(lease.slots)
 
     def _unnamed(self, key: Key, lease: DemandLease) -> str:
         mine = self._cache.holdings.get(key)

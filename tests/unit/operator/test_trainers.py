@@ -55,20 +55,23 @@ def test_several_slots_are_one_claim_on_all_of_their_gpus() -> None:
     assert wish.taker.places == wish.holding.places == GPU | OTHER
 
 
-@pytest.mark.parametrize("event", ["its slots have other names", "it is deleted", "it is deleted and made anew"])
+@pytest.mark.parametrize(
+    "event", ["its slots have other names", "its slots are other GPUs", "it is deleted", "it is deleted and made anew"]
+)
 @pytest.mark.parametrize("ends", ["gives back", "deletes its Lease", "crashes, and its pod ends"])
 def test_what_became_of_the_reward_model_frees_no_gpu_that_a_trainer_has(
     story: Everything, event: str, ends: str
 ) -> None:
     world, who = story.world, ("q", ("one",))
+    world.measurable = False  # words alone count
     story.change("critic", replicas=0)
     story.time_passes(10.0)
     story.a_trainer_asks(who)
     story.time_passes(20.0)
     assert story.is_granted("q")
     critic = world.api.there["RewardModel", "critic"]
-    if event == "its slots have other names":
-        story.change("critic", gpu=on(three=4))
+    if event.startswith("its slots"):
+        story.change("critic", gpu=on(three=4) if "names" in event else on(one=4, two=1))
     else:
         world.api.remove("RewardModel", "critic")
         story.time_passes(5.0)

@@ -248,7 +248,9 @@ class World:
         return next((replica for replica in self.replicas.values() if replica.ip == ip), None)
 
     def places_of(self, lease: DemandLease) -> frozenset[Place]:
-        """What its slots stood for when their RewardModel named them last."""
+        """What its slots stood for when it was given them; or stand for now."""
+        if has(lease) and lease.name in self._places:
+            return self._places[lease.name]
         spec = self.api.there.get(("RewardModel", lease.reward_model), {}).get("spec", {})
         slots = [slot for slot in spec.get("gpu", {}).get("slots", ()) if slot["name"] in lease.slots]
         if slots:
