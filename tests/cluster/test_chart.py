@@ -87,7 +87,10 @@ class Platform:
         for namespace in self.namespaces:
             self.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
         self.namespaces.clear()
-        self.cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--wait")
+        # kubectl's own wait has been seen to last for two minutes, where the next test installed them right after.
+        self.cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--wait=false")
+        there = ("get", "crd", *CRDS, "--ignore-not-found", "-o", "name")
+        wait_for("the CRDs are gone", lambda: not self.cluster.kubectl(*there).stdout, timeout=300.0, every=0.5)
 
 
 @pytest.fixture(scope="module")
