@@ -66,7 +66,7 @@ def test_a_sleep_that_was_ordered_while_a_look_took_long_is_not_called_off(
     story.a_person_wants("alone", "Awake")
     story.time_passes(20.0)
     first, second = (r for r in world.replicas.values() if r.model == "alone")
-    story.clients_come(list(world.replicas.values()).index(first), 1)  # for three seconds
+    story.clients_come(list(world.replicas.values()).index(first), 1, 0.0)  # for three seconds
     story.time_passes(2.0)
     story.a_person_wants("alone", "Asleep")
     story.time_passes(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ class FakeCluster:
         self.calls: list[tuple[str, str]] = []
         self.patches: list[Object] = []
         self._version = 0
+        self._writes = itertools.count(1)
         self._waiting: list[tuple[Callable[[], bool], asyncio.Event]] = []
         self._watches: list[asyncio.Queue[WatchEvent | None]] = []
 
@@ -100,8 +102,7 @@ class FakeCluster:
         del self.objects[str(resource), namespace, name]
 
     def _written(self, obj: dict[str, Any]) -> None:
-        self._version += 1
-        obj["metadata"]["resourceVersion"] = str(self._version)
+        obj["metadata"]["resourceVersion"] = str(next(self._writes))
 
     def _found(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         try:
