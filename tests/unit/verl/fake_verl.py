@@ -89,7 +89,7 @@ class Program:
 
     async def interrupt(self) -> None:
         """Ctrl-C, as often as it takes: Python drops a KeyboardInterrupt that comes while it collects garbage."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):  # each may fall into such a moment, where the machine is busy
             while self.process.returncode is None:
                 self.process.send_signal(signal.SIGINT)
                 with contextlib.suppress(TimeoutError):
