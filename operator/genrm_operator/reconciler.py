@@ -278,9 +278,8 @@ class Reconciler:
                 task = self._tasks.create_task(self._transition(key, memory, transition, target))
                 memory.running[pod.uid] = Running(transition, task, target.ordered)
             case GiveUp(pod):
-                if (
-                    running := memory.running.get(pod.uid)
-                ) is not None and not running.ordered.is_set():  # none since the look
+                running = memory.running.get(pod.uid)
+                if running is not None and not running.ordered.is_set():  # since the look: an order is not called off
                     running.task.cancel()
 
     async def _replace(self, key: Key, rm: RewardModel, memory: Memory, pods: Sequence[Pod]) -> None:

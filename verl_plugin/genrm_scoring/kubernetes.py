@@ -76,8 +76,9 @@ def run_lease(
     It is renewed in a thread, so that the program may do what it likes meanwhile.
 
     Args:
-        run: what the models are needed for, as their status shows it; a second Lease of that name is refused. Default:
-            a name of this process's own.
+        run: what the models are needed for, as their status shows it; a second Lease of that name is refused
+            while the first is renewed, and takes over what it left behind once it has expired. Default: a name of
+            this process's own.
         namespace: default: that of the credentials.
         ttl_seconds: after which the engines may sleep if this process dies.
         priority: of runs that wait for the same GPUs the larger comes first.

@@ -8,6 +8,7 @@ import pytest
 from genrm_api.leases import DemandLease, Phase
 from genrm_operator.errors import ApiError, Forbidden
 
+from tests.unit.operator.machines import Container
 from tests.unit.operator.test_whole_story import Everything
 
 TTL = 30.0
@@ -17,6 +18,15 @@ def serves(story: Everything, name: str) -> bool:
     return story.world.api.there["RewardModel", name]["status"]["phase"] == "Serving"
 
 
+def serves_a_run(story: Everything) -> Container:
+    """The judge does; the container of its only pod."""
+    story.a_run_says("p", "judge", Phase.SCORING, None)
+    story.time_passes(20.0)
+    judge = next(r for r in story.world.replicas.values() if r.model == "judge").container
+    assert serves(story, "judge") and judge is not None
+    return judge
+
+
 def the_lease(story: Everything) -> DemandLease:
     (lease,) = story.world.leases
     return lease
@@ -24,10 +34,7 @@ def the_lease(story: Everything) -> DemandLease:
 
 def test_a_watch_that_hangs_takes_no_engine_from_a_run_that_renews(story: Everything) -> None:
     """Its connection may have died without a word; until that is noticed, the operator sees nobody renew."""
-    story.a_run_says("p", "judge", Phase.SCORING, None)
-    story.time_passes(20.0)
-    judge = next(r for r in story.world.replicas.values() if r.model == "judge").container
-    assert serves(story, "judge") and judge is not None
+    judge = serves_a_run(story)
     story.watches_lag(3 * TTL)
     for _ in range(8):
         story.time_passes(10.0)
@@ -41,10 +48,7 @@ def test_a_watch_that_hangs_takes_no_engine_from_a_run_that_renews(story: Everyt
 
 def test_nobody_is_dead_for_an_operator_that_cannot_ask(story: Everything) -> None:
     """An API server that answers nobody hears no run renew."""
-    story.a_run_says("p", "judge", Phase.SCORING, None)
-    story.time_passes(20.0)
-    judge = next(r for r in story.world.replicas.values() if r.model == "judge").container
-    assert serves(story, "judge") and judge is not None
+    judge = serves_a_run(story)
     story.watches_lag(3 * TTL)
     refuse_leases(story, ApiError("PATCH", 503, "overloaded"))
     for _ in range(8):
@@ -53,8 +57,7 @@ def test_nobody_is_dead_for_an_operator_that_cannot_ask(story: Everything) -> No
 
 
 def test_who_may_not_write_to_a_lease_believes_its_watch(story: Everything) -> None:
-    story.a_run_says("p", "judge", Phase.SCORING, None)
-    story.time_passes(20.0)
+    serves_a_run(story)
     refuse_leases(story, Forbidden("PATCH", 403, "a policy of theirs"))
     story.a_run_crashes("p")
     story.time_passes(TTL + 20.0)
@@ -62,8 +65,7 @@ def test_who_may_not_write_to_a_lease_believes_its_watch(story: Everything) -> N
 
 
 def test_what_a_dead_run_left_behind_wakes_nothing_when_operators_change(story: Everything) -> None:
-    story.a_run_says("p", "judge", Phase.SCORING, None)
-    story.time_passes(20.0)
+    serves_a_run(story)
     story.a_run_crashes("p")
     story.time_passes(TTL + 20.0)
     assert not serves(story, "judge") and the_lease(story).has_expired
@@ -78,8 +80,7 @@ def test_what_a_dead_run_left_behind_wakes_nothing_when_operators_change(story: 
 
 
 def test_a_new_operator_counts_a_whole_ttl_for_who_may_be_alive(story: Everything) -> None:
-    story.a_run_says("p", "judge", Phase.SCORING, None)
-    story.time_passes(20.0)
+    serves_a_run(story)
     story.a_run_crashes("p")
     story.time_passes(TTL - 5.0)
     story.the_operator_is_killed(0.0)
